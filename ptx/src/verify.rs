@@ -1,0 +1,1 @@
+//! Whether a [`Module`](crate::Module) is well formed for its target and version.

@@ -1,0 +1,440 @@
+//! The data of the tile IR.
+
+use std::panic::Location;
+
+use lacuna_ptx::Target;
+
+/// Where in the author's source something was said.
+pub type Loc = Option<&'static Location<'static>>;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+        impl $name {
+            /// Dense index.
+            pub const fn index(self) -> usize { self.0 as usize }
+        }
+    )*};
+}
+
+ids! {
+    /// An axis of a [`Func`].
+    AxisId
+    /// A parameter of a [`Func`].
+    ParamId
+    /// A value of a [`Func`].
+    ValueId
+    /// Named storage of a [`Func`].
+    VarId
+    /// A shared-memory buffer of a [`Func`].
+    BufferId
+}
+
+/// One CTA's work.
+#[derive(Clone, Debug)]
+pub struct Func {
+    /// The kernel's name.
+    pub name: String,
+    /// What it is compiled for.
+    pub target: Target,
+    /// Warps of a CTA.
+    pub warps: u32,
+    /// Axes, by [`AxisId`].
+    pub axes: Vec<Axis>,
+    /// Parameters, by [`ParamId`].
+    pub params: Vec<Param>,
+    /// Named storage, by [`VarId`].
+    pub vars: Vec<Var>,
+    /// Every value, by [`ValueId`].
+    pub values: Vec<Value>,
+    /// Shared-memory buffers, by [`BufferId`]; made by `layout` and `pipeline`.
+    pub buffers: Vec<Buffer>,
+    /// Who does what; made by `partition`.
+    pub partition: Option<Partition>,
+    /// The operations.
+    pub body: Vec<Stmt>,
+}
+
+/// A named axis with its extent in this func: a block size, a head width, a padded group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Axis {
+    /// The author's name for it.
+    pub name: String,
+    /// Elements.
+    pub extent: u32,
+}
+
+/// A parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// A tensor in global memory.
+    Tensor(Tensor),
+    /// A number, the same for every CTA: `I32` or `F32`.
+    Scalar {
+        /// Its name.
+        name: String,
+        /// Its type.
+        elem: Elem,
+    },
+}
+
+/// A tensor in global memory: a pointer, and a 64-bit stride in elements for every dimension but the last, which is
+/// contiguous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub elem: Elem,
+    /// The names of its dimensions, outermost first: `token`, `head`, `Dk`.
+    pub dims: Vec<String>,
+}
+
+/// What one element is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    F16,
+    /// IEEE single.
+    F32,
+    /// 32-bit signed integer.
+    I32,
+    /// A truth value; lives in registers only.
+    Bool,
+}
+
+impl Elem {
+    /// Bytes in memory. A `Bool` has none.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Elem::Bf16 | Elem::F16 => 2,
+            Elem::F32 | Elem::I32 => 4,
+            Elem::Bool => 0,
+        }
+    }
+
+    /// Its name in the text form: `bf16`, `f16`, `f32`, `i32`, `bool`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Elem::Bf16 => "bf16",
+            Elem::F16 => "f16",
+            Elem::F32 => "f32",
+            Elem::I32 => "i32",
+            Elem::Bool => "bool",
+        }
+    }
+}
+
+/// The type of a value: `f32`, `f32<Q>`, `f32<Q, Kv>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type {
+    /// What it holds.
+    pub elem: Elem,
+    /// Its axes: none (a scalar), one, or two (rows, columns).
+    pub axes: Vec<AxisId>,
+    /// A sum whose addends are still spread over lanes (and warps): `partial f32<Q>`. Made by a `sum` reduction; it may be
+    /// scaled, added to another, kept in a var, and completed by [`Op::Merge`]; nothing else.
+    pub partial: bool,
+}
+
+impl Type {
+    /// A scalar.
+    pub const fn scalar(elem: Elem) -> Self {
+        Type { elem, axes: Vec::new(), partial: false }
+    }
+
+    /// A tile.
+    pub fn tile(elem: Elem, axes: impl Into<Vec<AxisId>>) -> Self {
+        Type { elem, axes: axes.into(), partial: false }
+    }
+
+    /// Rank: 0, 1 or 2.
+    pub fn rank(&self) -> usize {
+        self.axes.len()
+    }
+}
+
+/// A value: its type and where it was made.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Its type.
+    pub ty: Type,
+    /// The author's line.
+    pub loc: Loc,
+}
+
+/// Named storage, set to `init` before the body runs.
+#[derive(Clone, Debug)]
+pub struct Var {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub ty: Type,
+    /// Its first content, in every element.
+    pub init: Const,
+    /// The author's line.
+    pub loc: Loc,
+}
+
+/// A shared-memory buffer of `slots` tiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Its name.
+    pub name: String,
+    /// What it holds: rank 2, rows then columns.
+    pub ty: Type,
+    /// How many tiles of that type stand in it: the stages of a pipelined loop, or one.
+    pub slots: u32,
+}
+
+/// Who does what. Warps form a grid: `rows` of them split the row axis in bands of 16, and `cols` of them split the column
+/// axis, each with private state that [`Op::Merge`] combines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The axis of query rows: the free axis of every left operand.
+    pub row_axis: AxisId,
+    /// The axis of keys: columns of the scores, contracted by the second product. `None` where there is none.
+    pub col_axis: Option<AxisId>,
+    /// Warps along the row axis.
+    pub rows: u32,
+    /// Warps along the column axis.
+    pub cols: u32,
+}
+
+/// A constant; a float by its bits, so that constants compare and print exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Const {
+    /// An integer.
+    I32(i32),
+    /// A float.
+    F32(u32),
+    /// A truth value.
+    Bool(bool),
+}
+
+impl Const {
+    /// A float constant.
+    pub const fn f32(value: f32) -> Self {
+        Const::F32(value.to_bits())
+    }
+
+    /// Its type.
+    pub const fn elem(self) -> Elem {
+        match self {
+            Const::I32(_) => Elem::I32,
+            Const::F32(_) => Elem::F32,
+            Const::Bool(_) => Elem::Bool,
+        }
+    }
+}
+
+/// One operation in its place.
+#[derive(Clone, Debug)]
+pub struct Stmt {
+    /// The value it makes.
+    pub result: Option<ValueId>,
+    /// What it does.
+    pub op: Op,
+    /// The author's line.
+    pub loc: Loc,
+}
+
+/// Rows of a tensor, as a tile loads or stores them.
+///
+/// Row `r` of the tile is the tensor at `index`, with `index[along] + r` in the place of `index[along]`. A tile of rank 2
+/// spans the tensor's last dimension, so `index` has one entry fewer than the tensor has dimensions; a tile of rank 1 takes
+/// one element a row, and `index` has an entry for every dimension. Rows from `count` on are not touched: they load as
+/// zeros, and are not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The tensor.
+    pub tensor: ParamId,
+    /// `I32` scalars.
+    pub index: Vec<ValueId>,
+    /// Which dimension the rows run along.
+    pub along: usize,
+    /// How many rows there are: an `I32` scalar, at most the row axis' extent counts; zero or less means none.
+    pub count: ValueId,
+}
+
+/// One-operand arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unary {
+    /// `-x`, i32 or f32.
+    Neg,
+    /// `2^x`, f32, approximate.
+    Exp2,
+    /// `log2 x`, f32, approximate.
+    Log2,
+    /// `1/x`, f32, approximate.
+    Recip,
+    /// Logical not, bool.
+    Not,
+}
+
+/// Two-operand arithmetic; both operands have the result's type. `Mul` and `Add` also take a partial sum with a complete one
+/// (scaling) and two partial sums (adding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Product.
+    Mul,
+    /// Quotient: i32 truncates towards zero and the divisor must be positive; f32 is approximate.
+    Div,
+    /// Remainder, i32; the divisor must be positive.
+    Rem,
+    /// Smaller.
+    Min,
+    /// Larger.
+    Max,
+    /// Logical and, bool.
+    And,
+    /// Logical or, bool.
+    Or,
+}
+
+/// Comparisons of i32 or f32; the result is bool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compare {
+    /// `==`
+    Eq,
+    /// `!=`
+    Ne,
+    /// `<`
+    Lt,
+    /// `<=`
+    Le,
+    /// `>`
+    Gt,
+    /// `>=`
+    Ge,
+}
+
+/// Reductions along the column axis of a tile of rank 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduce {
+    /// Largest element of each row. Where warps split the column axis, each warp has its own.
+    Max,
+    /// Sum of each row, partial.
+    Sum,
+}
+
+/// An operation.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// A constant scalar.
+    Const(Const),
+    /// A scalar parameter.
+    Param(ParamId),
+    /// The CTA's index along grid dimension 0, 1 or 2.
+    ProgramId(u8),
+    /// One-operand arithmetic on scalars or tiles.
+    Unary(Unary, ValueId),
+    /// Two-operand arithmetic.
+    Binary(Binary, ValueId, ValueId),
+    /// A comparison.
+    Compare(Compare, ValueId, ValueId),
+    /// `if a { b } else { c }`, element by element.
+    Select(ValueId, ValueId, ValueId),
+    /// `a * b + c`, f32, rounded once.
+    Fma(ValueId, ValueId, ValueId),
+    /// To the result's element type: f32 to bf16 or f16 (nearest even), i32 to f32.
+    Convert(ValueId),
+    /// `0, 1, 2, ..` along an axis, i32.
+    Iota(AxisId),
+    /// The operand repeated along the axes that it lacks.
+    Broadcast(ValueId),
+    /// Reduces the columns.
+    Reduce(Reduce, ValueId),
+    /// One element of a tensor as a scalar, i32 or f32. The author keeps the index in bounds.
+    Element {
+        /// The tensor.
+        tensor: ParamId,
+        /// An `I32` scalar for every dimension.
+        index: Vec<ValueId>,
+    },
+    /// The segment that holds position `at`: the largest `s` in `0..segments` with `table[s] <= at`, where `table` is
+    /// non-decreasing, starts with 0 and has `segments + 1` entries. i32.
+    Segment {
+        /// A table of rank 1, i32: `cu_seqlens`.
+        table: ParamId,
+        /// How many segments, i32.
+        segments: ValueId,
+        /// The position, i32.
+        at: ValueId,
+    },
+    /// Loads rows as a tile.
+    Load(Slice),
+    /// Stores a tile's rows.
+    Store(Slice, ValueId),
+    /// `lhs · rhs`: contracts the axis that both have. `lhs` is `[M, K]`; `rhs` is `[N, K]` or `[K, N]`. f32 `[M, N]`.
+    Dot(ValueId, ValueId),
+    /// The content of a var.
+    Read(VarId),
+    /// Sets a var.
+    Write(VarId, ValueId),
+    /// `var += lhs · rhs`, in place.
+    Accumulate(VarId, ValueId, ValueId),
+    /// Completes an online softmax: `max` and `sum` (partial) over the row axis and `acc` over rows and features hold what
+    /// each part of the column axis saw; afterwards all three hold what the whole row saw (`sum` complete), with
+    /// `part -> part * 2^((max_part - max) * scale)`.
+    Merge {
+        /// Row maxima of unscaled scores.
+        max: VarId,
+        /// Row sums of exponentials.
+        sum: VarId,
+        /// Unnormalised output.
+        acc: VarId,
+        /// Softmax scale times log2(e), an f32 scalar.
+        scale: ValueId,
+    },
+    /// `for index in lo..hi`. The bounds are i32 scalars; an empty range runs nothing.
+    For {
+        /// The loop's index, i32.
+        index: ValueId,
+        /// First.
+        lo: ValueId,
+        /// One past the last.
+        hi: ValueId,
+        /// How many tiles deep its loads are staged, once `pipeline` has run; `None` for a plain loop.
+        pipelined: Option<u32>,
+        /// Its body.
+        body: Vec<Stmt>,
+    },
+    /// Runs the body where the scalar condition holds.
+    If {
+        /// A bool scalar.
+        cond: ValueId,
+        /// Its body.
+        body: Vec<Stmt>,
+    },
+    /// Ends the CTA where the scalar condition holds. Only at the top level, before any store.
+    Exit(ValueId),
+
+    /// Starts copying rows into a slot of a buffer; belongs to the group that the next commit closes.
+    CopyAsync {
+        /// From.
+        from: Slice,
+        /// Into.
+        buffer: BufferId,
+        /// Which slot, an i32 scalar.
+        slot: ValueId,
+    },
+    /// Closes a group of asynchronous copies.
+    Commit,
+    /// Waits until at most so many of this thread's groups are in flight.
+    Wait(u32),
+    /// All threads of the CTA meet; shared-memory writes before it are seen after it.
+    Barrier,
+    /// The tile that stands in a slot of a buffer.
+    Shared(BufferId, ValueId),
+    /// A shared tile brought into registers as the left operand of products.
+    Operand(ValueId),
+}

@@ -1,0 +1,1 @@
+//! Patterns: one predicate, recorded once.

@@ -1,0 +1,247 @@
+//! What a compiled operation is: ordered launches with typed arguments, and everything a device needs to check and run
+//! them. A plan is data; it touches no device.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lacuna_ptx::Target;
+
+use crate::ir::Elem;
+
+/// A compiled operation.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The kernel's name in the registry.
+    pub name: String,
+    /// What its PTX is for.
+    pub target: Target,
+    /// The tensors it reads and writes, by name.
+    pub tensors: Vec<TensorSpec>,
+    /// The numbers it takes, by name.
+    pub scalars: Vec<ScalarSpec>,
+    /// Scratch memory in bytes.
+    pub workspace: Expr,
+    /// What runs, in order on one stream.
+    pub launches: Vec<Launch>,
+}
+
+/// A tensor of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub elem: Elem,
+    /// Its dimensions, outermost first. Equal symbols must be equal extents. The last one is contiguous.
+    pub dims: Vec<Dim>,
+    /// Whether the plan reads or writes it.
+    pub access: Access,
+    /// What the pointer and every stride in bytes must be a multiple of.
+    pub align: u32,
+}
+
+/// An extent of a [`TensorSpec`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// Any extent, the same wherever this symbol stands: `tokens`, `heads_q`.
+    Symbol(String),
+    /// Exactly this extent, baked into the PTX.
+    Fixed(u64),
+}
+
+/// How a plan uses a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Written in full, never read.
+    Write,
+}
+
+/// A number that a plan takes at launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalarSpec {
+    /// Its name.
+    pub name: String,
+    /// `I32` or `F32`.
+    pub elem: Elem,
+}
+
+/// A number given at launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalar {
+    /// An integer.
+    I32(i32),
+    /// A float.
+    F32(f32),
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The whole PTX text.
+    pub ptx: Arc<str>,
+    /// Which entry of it.
+    pub entry: String,
+    /// CTAs along x, y and z.
+    pub grid: [Expr; 3],
+    /// Threads of a CTA.
+    pub threads: u32,
+    /// Dynamic shared memory of a CTA in bytes.
+    pub shared: u32,
+    /// CTAs of a cluster along x, y and z; ones where there is none.
+    pub cluster: [u32; 3],
+    /// Arguments, in the order of the entry's parameters.
+    pub args: Vec<Arg>,
+}
+
+/// An argument of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// The address of a tensor, u64.
+    Pointer(String),
+    /// A stride of a tensor in elements, u64.
+    Stride {
+        /// The tensor.
+        tensor: String,
+        /// Its dimension.
+        dim: usize,
+    },
+    /// A number of the plan's, i32 or f32.
+    Scalar(String),
+    /// A number made from extents and other numbers, i32.
+    Computed(Expr),
+    /// An address in the workspace, u64.
+    Workspace {
+        /// Bytes from its start.
+        offset: Expr,
+    },
+}
+
+/// Arithmetic on extents and numbers known to the host at launch. Never negative.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// A constant.
+    Const(u64),
+    /// The extent that a symbol of the tensors' dimensions has.
+    Symbol(String),
+    /// An integer of the plan's scalars.
+    Scalar(String),
+    /// Sum.
+    Add(Box<Expr>, Box<Expr>),
+    /// Product.
+    Mul(Box<Expr>, Box<Expr>),
+    /// Quotient, rounded up.
+    CeilDiv(Box<Expr>, Box<Expr>),
+}
+
+/// An expression could not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExprError {
+    /// A name that nothing gives a number.
+    #[error("nothing gives `{0}` a number")]
+    Unknown(String),
+    /// A negative number where an extent is meant.
+    #[error("`{name}` is {value}, and must not be negative")]
+    Negative {
+        /// Which.
+        name: String,
+        /// Its value.
+        value: i32,
+    },
+    /// Past 64 bits, or a division by zero.
+    #[error("the product of extents is out of range")]
+    Range,
+}
+
+impl Expr {
+    /// A symbol's extent.
+    pub fn symbol(name: impl Into<String>) -> Self {
+        Expr::Symbol(name.into())
+    }
+
+    /// An integer scalar.
+    pub fn scalar(name: impl Into<String>) -> Self {
+        Expr::Scalar(name.into())
+    }
+
+    /// `ceil(self / by)`.
+    pub fn ceil_div(self, by: impl Into<Expr>) -> Self {
+        Expr::CeilDiv(Box::new(self), Box::new(by.into()))
+    }
+
+    /// Its value, given the extents of symbols and the plan's scalars.
+    pub fn eval(&self, symbols: &BTreeMap<String, u64>, scalars: &BTreeMap<String, Scalar>) -> Result<u64, ExprError> {
+        let both = |a: &Expr, b: &Expr| Ok((a.eval(symbols, scalars)?, b.eval(symbols, scalars)?));
+        match self {
+            Expr::Const(value) => Ok(*value),
+            Expr::Symbol(name) => symbols.get(name).copied().ok_or_else(|| ExprError::Unknown(name.clone())),
+            Expr::Scalar(name) => match scalars.get(name) {
+                Some(Scalar::I32(value)) => {
+                    u64::try_from(*value).map_err(|_| ExprError::Negative { name: name.clone(), value: *value })
+                }
+                _ => Err(ExprError::Unknown(name.clone())),
+            },
+            Expr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b).ok_or(ExprError::Range)),
+            Expr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b).ok_or(ExprError::Range)),
+            Expr::CeilDiv(a, b) => {
+                both(a, b).and_then(|(a, b)| if b == 0 { Err(ExprError::Range) } else { Ok(a.div_ceil(b)) })
+            }
+        }
+    }
+}
+
+impl From<u64> for Expr {
+    fn from(value: u64) -> Self {
+        Expr::Const(value)
+    }
+}
+
+impl std::ops::Add for Expr {
+    type Output = Expr;
+
+    fn add(self, other: Expr) -> Expr {
+        Expr::Add(Box::new(self), Box::new(other))
+    }
+}
+
+impl std::ops::Mul for Expr {
+    type Output = Expr;
+
+    fn mul(self, other: Expr) -> Expr {
+        Expr::Mul(Box::new(self), Box::new(other))
+    }
+}
+
+/// A choice of values for a schedule's tunable knobs, by name: `stages = 3, warps = 4`.
+pub type Pick = BTreeMap<String, u32>;
+
+/// The values that each knob may take, by name; the first pick of [`Space::picks`] is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Knobs in the order the author wrote them, each with its values.
+    pub knobs: Vec<(String, Vec<u32>)>,
+}
+
+impl Space {
+    /// Every pick, the last knob fastest.
+    pub fn picks(&self) -> Vec<Pick> {
+        self.knobs.iter().fold(vec![Pick::new()], |picks, (name, values)| {
+            let with = |pick: &Pick, value: u32| {
+                let mut pick = pick.clone();
+                pick.insert(name.clone(), value);
+                pick
+            };
+            picks.iter().flat_map(|pick| values.iter().map(move |&value| with(pick, value))).collect()
+        })
+    }
+}
+
+/// Something that can be planned in several ways: what a tuner needs to know.
+pub trait Tunable {
+    /// What may vary.
+    fn space(&self) -> Space;
+
+    /// The operation at one pick, or why that pick cannot be (it does not fit the target's shared memory, say).
+    fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, crate::Error>;
+}

@@ -80,7 +80,11 @@ impl Target {
 
     /// Whether an instruction that needs `lowest` may stand in PTX for this target.
     pub const fn has(self, lowest: Target) -> bool {
-        if lowest.specific { self.specific && self.capability == lowest.capability } else { lowest.capability <= self.capability }
+        if lowest.specific {
+            self.specific && self.capability == lowest.capability
+        } else {
+            lowest.capability <= self.capability
+        }
     }
 
     /// Shared memory that one CTA may use, in bytes (CUDA C++ Programming Guide, table of compute capabilities).
@@ -122,5 +126,20 @@ impl std::str::FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|t| t.to_string() == text).ok_or_else(|| UnknownTarget(text.to_owned()))
+    }
+}
+
+/// The text is not a PTX version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a PTX version such as 8.0")]
+pub struct BadVersion(pub String);
+
+impl std::str::FromStr for Version {
+    type Err = BadVersion;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (major, minor) = parts.ok_or_else(|| BadVersion(text.to_owned()))?;
+        Ok(Version { major, minor })
     }
 }

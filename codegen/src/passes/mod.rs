@@ -1,1 +1,32 @@
 //! The passes, in the order they run.
+//!
+//! Each takes a [`Func`] and gives one back; the head of its file says what holds before and after. A pass is found by its
+//! name in [`ORDER`], which is also what file tests call it.
+
+mod layout;
+mod partition;
+mod pipeline;
+mod walk;
+
+pub(crate) use layout::registers;
+pub(crate) use walk::{fresh, name_of, operands, operands_mut, visit};
+
+use crate::Error;
+use crate::ir::Func;
+
+/// A pass.
+pub type Pass = fn(Func) -> Result<Func, Error>;
+
+/// The passes by name, in the order they run.
+pub const ORDER: [(&str, Pass); 3] = [("partition", partition::run), ("layout", layout::run), ("pipeline", pipeline::run)];
+
+/// Runs one pass by name. An unknown name is an error that lists the known ones.
+pub fn run(name: &str, func: Func) -> Result<Func, Error> {
+    match ORDER.iter().find(|(n, _)| *n == name) {
+        Some((_, pass)) => pass(func),
+        None => {
+            let known: Vec<&str> = ORDER.iter().map(|(n, _)| *n).collect();
+            Err(Error::Unsupported(format!("no pass is called `{name}`; there are {}", known.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Where each loaded tile lives: gives every load a shared-memory buffer, and decides which left operands stay in registers.
+//!
+//! In:  a partitioned func; tiles are loaded by `load`.
+//! Out: no `load` of a tile is left: each is a copy into slot 0 of its own buffer, and the shared tile. Left operands loaded
+//!      outside every loop are `operand`s in registers where the estimate of live registers allows it, and shared tiles
+//!      otherwise. Nothing waits yet for a copy: that is the next pass.
+
+use super::{fresh, operands, visit};
+use crate::Error;
+use crate::ir::{Buffer, BufferId, Const, Elem, Func, Loc, Op, Stmt, Type, ValueId};
+
+/// Registers that a thread may have, less what addresses, indices and row state take.
+const BUDGET: u32 = 255 - 56;
+
+/// The pass.
+pub fn run(mut func: Func) -> Result<Func, Error> {
+    let mut body = std::mem::take(&mut func.body);
+    check_uses(&func, &body)?;
+    let keep = operands_fit(&func, &body);
+    place(&mut func, &mut body, 0, keep);
+    func.body = body;
+    Ok(func)
+}
+
+/// A loaded tile is an operand of products and nothing else.
+fn check_uses(func: &Func, body: &[Stmt]) -> Result<(), Error> {
+    let mut loaded = Vec::new();
+    let mut wrong = None;
+    visit(body, &mut |stmt| match &stmt.op {
+        Op::Load(_) => loaded.extend(stmt.result),
+        Op::Dot(..) | Op::Accumulate(..) => {}
+        op => {
+            if operands(op).iter().any(|v| loaded.contains(v)) {
+                wrong = wrong.or(Some((stmt.loc, func.name.clone())));
+            }
+        }
+    });
+    match wrong {
+        None => Ok(()),
+        Some((Some(loc), _)) => Err(Error::Staging(vec![crate::ir::Diagnostic {
+            message: "a tile loaded from memory can only be an operand of a product".to_owned(),
+            label: "used here in another way".to_owned(),
+            loc,
+        }])),
+        Some((None, name)) => Err(Error::Unsupported(format!("`{name}` uses a loaded tile outside a product"))),
+    }
+}
+
+/// Registers a thread needs for the accumulators and score tiles of the func, and for its left operands.
+pub(crate) fn registers(func: &Func) -> (u32, u32) {
+    let Some(part) = func.partition else { return (0, 0) };
+    let threads = 32 * func.warps;
+    let per_thread = |ty: &Type| {
+        let cells: u32 = ty.axes.iter().map(|a| func.axes[a.index()].extent).product();
+        let split = if part.col_axis.is_some_and(|c| ty.axes.contains(&c)) { threads } else { 32 * part.rows };
+        cells * ty.elem.bytes().max(2) / 4 / split.max(1)
+    };
+    let vars: u32 = func.vars.iter().filter(|v| v.ty.rank() == 2).map(|v| per_thread(&v.ty)).sum();
+    let (mut scores, mut lhs) = (0, 0);
+    let mut loaded = Vec::new();
+    visit(&func.body, &mut |stmt| match &stmt.op {
+        Op::Load(_) => loaded.extend(stmt.result),
+        Op::Dot(a, _) => {
+            if let Some(result) = stmt.result {
+                scores = scores.max(per_thread(&func.values[result.index()].ty));
+            }
+            if loaded.contains(a) {
+                lhs += per_thread(&func.values[a.index()].ty);
+            }
+        }
+        _ => {}
+    });
+    // Scores once as f32 and half again as the 16-bit operand of the second product; a score var stands for the same.
+    let kept = func.vars.iter().any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == part.col_axis && part.col_axis.is_some());
+    (vars + if kept { scores / 2 } else { scores + scores / 2 }, lhs)
+}
+
+fn operands_fit(func: &Func, body: &[Stmt]) -> bool {
+    // `registers` reads the func's own body, which the caller has taken out.
+    let with_body = Func { body: body.to_vec(), ..func.clone() };
+    let (state, lhs) = registers(&with_body);
+    state + lhs <= BUDGET
+}
+
+fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool) {
+    let lhs = left_operands(body);
+    let mut out = Vec::with_capacity(body.len() + 8);
+    for mut stmt in std::mem::take(body) {
+        match &mut stmt.op {
+            Op::For { body, .. } => {
+                place(func, body, depth + 1, keep);
+                out.push(stmt);
+            }
+            Op::If { body, .. } => {
+                place(func, body, depth + 1, keep);
+                out.push(stmt);
+            }
+            Op::Load(slice) => {
+                let result = stmt.result.expect("a load makes a value");
+                let ty = func.values[result.index()].ty.clone();
+                let name = tensor_name(func, slice.tensor.index());
+                let buffer = buffer(func, name, ty.clone());
+                let slot = fresh(func, Type::scalar(Elem::I32), stmt.loc);
+                out.push(Stmt { result: Some(slot), op: Op::Const(Const::I32(0)), loc: stmt.loc });
+                out.push(Stmt { result: None, op: Op::CopyAsync { from: slice.clone(), buffer, slot }, loc: stmt.loc });
+                if depth == 0 && keep && lhs.contains(&result) {
+                    let shared = fresh(func, ty, stmt.loc);
+                    out.push(shared_tile(shared, buffer, slot, stmt.loc));
+                    out.push(Stmt { result: Some(result), op: Op::Operand(shared), loc: stmt.loc });
+                } else {
+                    out.push(shared_tile(result, buffer, slot, stmt.loc));
+                }
+            }
+            _ => out.push(stmt),
+        }
+    }
+    *body = out;
+}
+
+fn shared_tile(result: ValueId, buffer: BufferId, slot: ValueId, loc: Loc) -> Stmt {
+    Stmt { result: Some(result), op: Op::Shared(buffer, slot), loc }
+}
+
+fn left_operands(body: &[Stmt]) -> Vec<ValueId> {
+    let mut lhs = Vec::new();
+    visit(body, &mut |stmt| {
+        if let Op::Dot(a, _) | Op::Accumulate(_, a, _) = stmt.op {
+            lhs.push(a);
+        }
+    });
+    lhs
+}
+
+fn tensor_name(func: &Func, param: usize) -> String {
+    match &func.params[param] {
+        crate::ir::Param::Tensor(t) => t.name.clone(),
+        crate::ir::Param::Scalar { name, .. } => name.clone(),
+    }
+}
+
+fn buffer(func: &mut Func, name: String, ty: Type) -> BufferId {
+    func.buffers.push(Buffer { name, ty, slots: 1 });
+    BufferId(func.buffers.len() as u32 - 1)
+}

@@ -1,0 +1,131 @@
+//! Who does what: gives the row axis and the column axis to warps.
+//!
+//! In:  a verified func; every product is between tiles that were loaded or made from scores.
+//! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
+//!      steps of 16 columns. A value that only one part of the column axis knows reaches a store only through a merge.
+//!
+//! Rows are split first: warps that share rows would need one another's row maxima. What rows are left over, a small
+//! group's for instance, goes to the column axis: each warp then keeps a private online softmax over its own keys, and the
+//! merge after the loop combines them once.
+
+use std::collections::HashSet;
+
+use super::visit;
+use crate::Error;
+use crate::ir::{AxisId, Func, Op, Partition, ValueId, VarId};
+
+/// Rows of a tensor-core tile.
+pub(crate) const BAND: u32 = 16;
+
+/// The pass.
+pub fn run(mut func: Func) -> Result<Func, Error> {
+    let (row_axis, col_axis) = roles(&func)?;
+    let extent = |axis: AxisId| func.axes[axis.index()].extent;
+    let name = |axis: AxisId| func.axes[axis.index()].name.as_str();
+
+    if extent(row_axis) == 0 || extent(row_axis) % BAND != 0 {
+        return Err(Error::Unsupported(format!(
+            "{} has {} rows, and a tensor-core tile has {BAND}: a multiple of {BAND} fits",
+            name(row_axis),
+            extent(row_axis)
+        )));
+    }
+    let bands = extent(row_axis) / BAND;
+    let Some(rows) = (1..=func.warps).rev().find(|&rows| func.warps.is_multiple_of(rows) && bands.is_multiple_of(rows)) else {
+        return Err(Error::Unsupported("a CTA has no warps; 1, 2, 4 or 8 are right".to_owned()));
+    };
+    let cols = func.warps / rows;
+    if let Some(col_axis) = col_axis
+        && (extent(col_axis) == 0 || extent(col_axis) % (BAND * cols) != 0)
+    {
+        return Err(Error::Unsupported(format!(
+            "{} warps over {} rows of {} leave {cols} to share the {} columns of {}, each in steps of {BAND}: a multiple of {} fits",
+            func.warps,
+            extent(row_axis),
+            name(row_axis),
+            extent(col_axis),
+            name(col_axis),
+            BAND * cols
+        )));
+    }
+    if col_axis.is_none() && cols > 1 {
+        return Err(Error::Unsupported(format!(
+            "{} warps for the {} rows of {}: at most {bands} have work",
+            func.warps,
+            extent(row_axis),
+            name(row_axis)
+        )));
+    }
+    func.partition = Some(Partition { row_axis, col_axis, rows, cols });
+    if cols > 1 {
+        private_state(&func)?;
+    }
+    Ok(func)
+}
+
+/// The row axis is the free axis of every left operand; the column axis is the free axis of the right operand of a product
+/// whose result is contracted again.
+fn roles(func: &Func) -> Result<(AxisId, Option<AxisId>), Error> {
+    let mut row_axis = None;
+    let mut col_axis = None;
+    let mut mixed = false;
+    visit(&func.body, &mut |stmt| {
+        let (Op::Dot(lhs, rhs) | Op::Accumulate(_, lhs, rhs)) = stmt.op else { return };
+        let (lhs, rhs) = (&func.values[lhs.index()].ty.axes, &func.values[rhs.index()].ty.axes);
+        mixed |= row_axis.replace(lhs[0]).is_some_and(|axis| axis != lhs[0]);
+        if rhs[0] == lhs[1] {
+            mixed |= col_axis.replace(lhs[1]).is_some_and(|axis| axis != lhs[1]);
+        }
+    });
+    match (row_axis, mixed) {
+        (Some(axis), false) => Ok((axis, col_axis)),
+        (None, _) => Err(Error::Unsupported(format!("`{}` has no product of tiles, so no tensor-core work to share out", func.name))),
+        (_, true) => Err(Error::Unsupported(format!(
+            "the products of `{}` have different row or key axes; one CTA works on one of each",
+            func.name
+        ))),
+    }
+}
+
+/// What each warp knows of its own columns alone must pass through a merge before it is stored.
+fn private_state(func: &Func) -> Result<(), Error> {
+    let col_axis = func.partition.and_then(|p| p.col_axis);
+    let mut values: HashSet<ValueId> = HashSet::new();
+    let mut vars: HashSet<VarId> = HashSet::new();
+    let mut stored = None;
+    // Twice, so that what a loop leaves in a var is known where its next round reads it.
+    for _ in 0..2 {
+        visit(&func.body, &mut |stmt| {
+            let from_private = super::operands(&stmt.op).iter().any(|v| values.contains(v));
+            match &stmt.op {
+                Op::Reduce(_, x) if func.values[x.index()].ty.axes.get(1).copied() == col_axis => {
+                    values.extend(stmt.result);
+                }
+                Op::Accumulate(var, lhs, _) if func.values[lhs.index()].ty.axes.get(1).copied() == col_axis => {
+                    vars.insert(*var);
+                }
+                Op::Read(var) if vars.contains(var) => values.extend(stmt.result),
+                Op::Write(var, _) if from_private => {
+                    vars.insert(*var);
+                }
+                Op::Merge { max, sum, acc, .. } => [max, sum, acc].into_iter().for_each(|var| {
+                    vars.remove(var);
+                }),
+                Op::Store(_, value) if values.contains(value) => stored = stmt.loc.or(stored).or(func.values[value.index()].loc),
+                _ if from_private => values.extend(stmt.result),
+                _ => {}
+            }
+        });
+        if stored.is_some() {
+            break;
+        }
+    }
+    match stored {
+        None => Ok(()),
+        Some(loc) => Err(Error::Staging(vec![crate::ir::Diagnostic {
+            message: "a row's sum or maximum over one part of the keys is stored as if it were the whole".to_owned(),
+            label: "several warps share these keys; merge their state first".to_owned(),
+            loc,
+        }])),
+    }
+}

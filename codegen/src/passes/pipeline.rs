@@ -1,0 +1,341 @@
+//! Turns the copies of a `pipelined` loop into asynchronous copies, `stages` deep, and makes every shared tile waited for.
+//!
+//! In:  every shared tile is made right after its copy, in slot 0 of a buffer of its own; no commit, wait or barrier.
+//! Out: in a pipelined loop the copies of round `i + stages - 1` are issued in round `i`, after the barrier that ends every
+//!      warp's use of the slot they overwrite; each round commits one group, full or empty, so that the number in flight is
+//!      the same on every path. Buffers have one slot a stage. What the copies' addresses are computed from is computed for
+//!      the round that they serve; table elements among it (block indices) are fetched one round deeper still, and travel
+//!      in vars. Copies outside loops are one group, issued before the first loop fills its stages. Nothing is in flight
+//!      after a loop.
+//!
+//! ```text
+//!   copy q; commit
+//!   round 0 .. stages-2:  if it exists { copy k, v };  commit             fill
+//!   for i in lo..hi {
+//!     wait stages-2; barrier                                             round i has landed, for every warp
+//!     if i + stages-1 < hi { copy k, v of that round };  commit          into the slot that round i-1 used
+//!     ...                                                                 the body, on round i's slot
+//!   }
+//!   wait 0
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use super::{fresh, operands, operands_mut};
+use crate::Error;
+use crate::ir::{Binary, Compare, Const, Elem, Func, Loc, Op, Stmt, Type, ValueId, Var, VarId};
+
+/// The pass.
+pub fn run(mut func: Func) -> Result<Func, Error> {
+    let body = std::mem::take(&mut func.body);
+    func.body = top(&mut func, body)?;
+    Ok(func)
+}
+
+/// The function's own statements: copies outside loops become groups, loops are pipelined.
+fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
+    let mut out = Out { func, stmts: Vec::new(), loc: None };
+    // Shared tiles whose copy is under way, and the operands to be read from them once they have landed.
+    let mut pending: HashSet<ValueId> = HashSet::new();
+    let mut held: Vec<Stmt> = Vec::new();
+    let mut committed = true;
+    for stmt in body {
+        out.loc = stmt.loc;
+        match &stmt.op {
+            Op::CopyAsync { .. } => {
+                committed = false;
+                out.stmts.push(stmt);
+            }
+            Op::Shared(..) => {
+                pending.extend(stmt.result);
+                out.stmts.push(stmt);
+            }
+            Op::Operand(shared) if pending.contains(shared) => held.push(stmt),
+            Op::For { pipelined: Some(stages), .. } => {
+                let stages = *stages;
+                if stages < 2 {
+                    return Err(Error::Unsupported(format!("a pipelined loop with {stages} stages; 2 or more are right")));
+                }
+                if !committed {
+                    out.effect(Op::Commit);
+                    committed = true;
+                }
+                let landing = (!pending.is_empty()).then(|| std::mem::take(&mut held));
+                pending.clear();
+                pipelined_loop(&mut out, stmt, stages, landing)?;
+            }
+            op => {
+                let uses_pending = operands(op).iter().any(|v| pending.contains(v) || held.iter().any(|h| h.result == Some(*v)));
+                if uses_pending || matches!(op, Op::For { .. } | Op::If { .. }) && !pending.is_empty() {
+                    if !committed {
+                        out.effect(Op::Commit);
+                        committed = true;
+                    }
+                    out.effect(Op::Wait(0));
+                    out.effect(Op::Barrier);
+                    out.stmts.append(&mut held);
+                    pending.clear();
+                }
+                out.stmts.push(stmt);
+            }
+        }
+    }
+    Ok(out.stmts)
+}
+
+/// Statements under construction.
+struct Out<'a> {
+    func: &'a mut Func,
+    stmts: Vec<Stmt>,
+    loc: Loc,
+}
+
+impl Out<'_> {
+    fn effect(&mut self, op: Op) {
+        self.stmts.push(Stmt { result: None, op, loc: self.loc });
+    }
+
+    fn value(&mut self, op: Op, ty: Type) -> ValueId {
+        let result = fresh(self.func, ty, self.loc);
+        self.stmts.push(Stmt { result: Some(result), op, loc: self.loc });
+        result
+    }
+
+    fn int(&mut self, value: i32) -> ValueId {
+        self.value(Op::Const(Const::I32(value)), Type::scalar(Elem::I32))
+    }
+
+    fn add(&mut self, a: ValueId, b: i32) -> ValueId {
+        if b == 0 {
+            return a;
+        }
+        let b = self.int(b);
+        self.value(Op::Binary(Binary::Add, a, b), Type::scalar(Elem::I32))
+    }
+
+    fn less(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.value(Op::Compare(Compare::Lt, a, b), Type::scalar(Elem::Bool))
+    }
+
+    fn var(&mut self, name: String) -> VarId {
+        self.func.vars.push(Var { name, ty: Type::scalar(Elem::I32), init: Const::I32(0), loc: self.loc });
+        VarId(self.func.vars.len() as u32 - 1)
+    }
+
+    fn read(&mut self, var: VarId) -> ValueId {
+        let ty = self.func.vars[var.index()].ty.clone();
+        self.value(Op::Read(var), ty)
+    }
+
+    /// Everything that `build` appends, under a condition.
+    fn when(&mut self, cond: ValueId, build: impl FnOnce(&mut Self)) {
+        let before = std::mem::take(&mut self.stmts);
+        build(self);
+        let body = std::mem::replace(&mut self.stmts, before);
+        self.effect(Op::If { cond, body });
+    }
+}
+
+/// What one round's copies need: the statements that compute it, in order, and the copies.
+struct Issue {
+    /// Scalar statements that the copies depend on, without table elements.
+    scalars: Vec<Stmt>,
+    /// Table elements among them, with the statements that their own indices depend on before each.
+    elements: Vec<Stmt>,
+    copies: Vec<Stmt>,
+}
+
+/// The statements of `body` that its copies depend on.
+fn issue_of(body: &[Stmt]) -> Result<Issue, Error> {
+    let copies: Vec<Stmt> = body.iter().filter(|s| matches!(s.op, Op::CopyAsync { .. })).cloned().collect();
+    let mut needed: HashSet<ValueId> = HashSet::new();
+    for copy in &copies {
+        if let Op::CopyAsync { from, .. } = &copy.op {
+            needed.extend(from.index.iter().copied().chain([from.count]));
+        }
+    }
+    let mut of_elements: HashSet<ValueId> = HashSet::new();
+    let (mut scalars, mut elements) = (Vec::new(), Vec::new());
+    for stmt in body.iter().rev() {
+        let Some(result) = stmt.result else { continue };
+        let (direct, through) = (needed.contains(&result), of_elements.contains(&result));
+        if !direct && !through {
+            continue;
+        }
+        match &stmt.op {
+            Op::Element { index, .. } => {
+                if through {
+                    return Err(Error::Unsupported(
+                        "a pipelined loop whose loads follow two tables, one indexed by the other; read the first outside the loop"
+                            .to_owned(),
+                    ));
+                }
+                of_elements.extend(index.iter().copied());
+                elements.push(stmt.clone());
+            }
+            Op::Const(_) | Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) | Op::Param(_) | Op::ProgramId(_) => {
+                let into = if direct { &mut needed } else { &mut of_elements };
+                into.extend(operands(&stmt.op));
+                if through {
+                    of_elements.extend(operands(&stmt.op));
+                    elements.push(stmt.clone());
+                }
+                if direct {
+                    scalars.push(stmt.clone());
+                }
+            }
+            op => {
+                return Err(Error::Unsupported(format!(
+                    "the loads of a pipelined loop depend on {}, which is not known before the round they are for",
+                    super::name_of(op)
+                )));
+            }
+        }
+    }
+    scalars.reverse();
+    elements.reverse();
+    Ok(Issue { scalars, elements, copies })
+}
+
+/// Appends copies of `stmts` with fresh results, `map` renaming their operands.
+fn replay(out: &mut Out<'_>, stmts: &[Stmt], map: &mut HashMap<ValueId, ValueId>) {
+    for stmt in stmts {
+        let mut stmt = stmt.clone();
+        operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
+        if let Some(result) = stmt.result {
+            let ty = out.func.values[result.index()].ty.clone();
+            let renamed = fresh(out.func, ty, stmt.loc);
+            map.insert(result, renamed);
+            stmt.result = Some(renamed);
+        }
+        out.stmts.push(stmt);
+    }
+}
+
+fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Vec<Stmt>>) -> Result<(), Error> {
+    let Op::For { index, lo, hi, pipelined, body } = stmt.op else { unreachable!("called for loops") };
+    let issue = issue_of(&body)?;
+    let ahead = stages as i32 - 1;
+    for copy in &issue.copies {
+        if let Op::CopyAsync { buffer, .. } = &copy.op {
+            out.func.buffers[buffer.index()].slots = stages;
+        }
+    }
+
+    // A queue a table element: entry k serves round i + k; the last is one round deeper than the copies need.
+    let tables: Vec<ValueId> =
+        issue.elements.iter().filter(|s| matches!(s.op, Op::Element { .. })).filter_map(|s| s.result).collect();
+    let queues: Vec<Vec<VarId>> =
+        (0..tables.len()).map(|t| (0..=stages).map(|k| out.var(format!("ahead{t}_{k}"))).collect()).collect();
+    let fetch = |out: &mut Out<'_>, round: ValueId, entry: usize| {
+        let mut map = HashMap::from([(index, round)]);
+        replay(out, &issue.elements, &mut map);
+        for (table, queue) in tables.iter().zip(&queues) {
+            out.effect(Op::Write(queue[entry], map[table]));
+        }
+    };
+    let copy = |out: &mut Out<'_>, round: ValueId, entry: usize, slot: ValueId| {
+        let mut map = HashMap::from([(index, round)]);
+        for (table, queue) in tables.iter().zip(&queues) {
+            let element = out.read(queue[entry]);
+            map.insert(*table, element);
+        }
+        replay(out, &issue.scalars, &mut map);
+        for stmt in &issue.copies {
+            let mut stmt = stmt.clone();
+            operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
+            if let Op::CopyAsync { slot: s, .. } = &mut stmt.op {
+                *s = slot;
+            }
+            out.stmts.push(stmt);
+        }
+    };
+
+    // Fill.
+    if !tables.is_empty() {
+        for k in 0..=stages as i32 {
+            let round = out.add(lo, k);
+            let exists = out.less(round, hi);
+            out.when(exists, |out| fetch(out, round, k as usize));
+        }
+    }
+    for k in 0..ahead {
+        let round = out.add(lo, k);
+        let exists = out.less(round, hi);
+        out.when(exists, |out| {
+            let slot = out.int(k);
+            copy(out, round, k as usize, slot);
+        });
+        out.effect(Op::Commit);
+    }
+    if let Some(mut held) = landing
+        && !held.is_empty()
+    {
+        out.effect(Op::Wait(ahead as u32));
+        out.effect(Op::Barrier);
+        out.stmts.append(&mut held);
+    }
+
+    // The loop.
+    let (now, next) = (out.var("slot".to_owned()), out.var("slot_ahead".to_owned()));
+    let first = out.int(ahead);
+    out.effect(Op::Write(next, first));
+    let before = std::mem::take(&mut out.stmts);
+    out.effect(Op::Wait(stages - 2));
+    out.effect(Op::Barrier);
+    let later = out.add(index, ahead);
+    let exists = out.less(later, hi);
+    out.when(exists, |out| {
+        let slot = out.read(next);
+        copy(out, later, ahead as usize, slot);
+    });
+    out.effect(Op::Commit);
+    let slot = out.read(now);
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    for (table, queue) in tables.iter().zip(&queues) {
+        let element = out.read(queue[0]);
+        map.insert(*table, element);
+    }
+    for mut stmt in body {
+        out.loc = stmt.loc;
+        match &mut stmt.op {
+            Op::CopyAsync { .. } => continue,
+            Op::Element { .. } if stmt.result.is_some_and(|r| map.contains_key(&r)) => continue,
+            Op::Shared(_, s) => *s = slot,
+            _ => {}
+        }
+        rename(&mut stmt, &map);
+        out.stmts.push(stmt);
+    }
+    if !tables.is_empty() {
+        for queue in &queues {
+            for pair in queue.windows(2) {
+                let moved = out.read(pair[1]);
+                out.effect(Op::Write(pair[0], moved));
+            }
+        }
+        let deeper = out.add(index, stages as i32 + 1);
+        let exists = out.less(deeper, hi);
+        out.when(exists, |out| fetch(out, deeper, stages as usize));
+    }
+    for var in [now, next] {
+        let old = out.read(var);
+        let bumped = out.add(old, 1);
+        let (last, zero) = (out.int(stages as i32), out.int(0));
+        let fits = out.less(bumped, last);
+        let wrapped = out.value(Op::Select(fits, bumped, zero), Type::scalar(Elem::I32));
+        out.effect(Op::Write(var, wrapped));
+    }
+    let body = std::mem::replace(&mut out.stmts, before);
+    out.stmts.push(Stmt { result: None, op: Op::For { index, lo, hi, pipelined, body }, loc: stmt.loc });
+    out.effect(Op::Wait(0));
+    Ok(())
+}
+
+/// Renames operands in a statement and in what it encloses.
+fn rename(stmt: &mut Stmt, map: &HashMap<ValueId, ValueId>) {
+    operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
+    if let Op::For { body, .. } | Op::If { body, .. } = &mut stmt.op {
+        body.iter_mut().for_each(|s| rename(s, map));
+    }
+}

@@ -1,0 +1,99 @@
+//! Walking over statements: their operands, and what they enclose.
+
+use crate::ir::{Func, Loc, Op, Slice, Stmt, Type, Value, ValueId};
+
+/// Calls `see` for every statement, enclosed ones after the one that encloses them.
+pub(crate) fn visit(body: &[Stmt], see: &mut impl FnMut(&Stmt)) {
+    for stmt in body {
+        see(stmt);
+        if let Op::For { body, .. } | Op::If { body, .. } = &stmt.op {
+            visit(body, see);
+        }
+    }
+}
+
+/// Calls `see` for every value that the operation itself reads, not for what enclosed statements read.
+pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
+    let slice = |slice: &mut Slice, see: &mut dyn FnMut(&mut ValueId)| {
+        slice.index.iter_mut().for_each(&mut *see);
+        see(&mut slice.count);
+    };
+    match op {
+        Op::Const(_) | Op::Param(_) | Op::ProgramId(_) | Op::Iota(_) | Op::Read(_) | Op::Commit | Op::Wait(_) | Op::Barrier => {}
+        Op::Unary(_, a) | Op::Convert(a) | Op::Broadcast(a) | Op::Reduce(_, a) | Op::Write(_, a) | Op::Exit(a) | Op::Operand(a) => {
+            see(a);
+        }
+        Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::Dot(a, b) | Op::Accumulate(_, a, b) => {
+            see(a);
+            see(b);
+        }
+        Op::Select(a, b, c) | Op::Fma(a, b, c) => [a, b, c].into_iter().for_each(see),
+        Op::Element { index, .. } => index.iter_mut().for_each(see),
+        Op::Segment { segments, at, .. } => {
+            see(segments);
+            see(at);
+        }
+        Op::Load(s) => slice(s, see),
+        Op::Store(s, tile) => {
+            slice(s, see);
+            see(tile);
+        }
+        Op::Merge { scale, .. } => see(scale),
+        Op::For { lo, hi, .. } => {
+            see(lo);
+            see(hi);
+        }
+        Op::If { cond, .. } => see(cond),
+        Op::CopyAsync { from, slot, .. } => {
+            slice(from, see);
+            see(slot);
+        }
+        Op::Shared(_, slot) => see(slot),
+    }
+}
+
+/// The values that the operation itself reads.
+pub(crate) fn operands(op: &Op) -> Vec<ValueId> {
+    let mut all = Vec::new();
+    // Enclosed statements are not looked at, so they need not be copied.
+    let mut shallow = match op {
+        Op::For { index, lo, hi, pipelined, .. } => {
+            Op::For { index: *index, lo: *lo, hi: *hi, pipelined: *pipelined, body: Vec::new() }
+        }
+        Op::If { cond, .. } => Op::If { cond: *cond, body: Vec::new() },
+        op => op.clone(),
+    };
+    operands_mut(&mut shallow, &mut |v| all.push(*v));
+    all
+}
+
+/// A new value.
+pub(crate) fn fresh(func: &mut Func, ty: Type, loc: Loc) -> ValueId {
+    func.values.push(Value { ty, loc });
+    ValueId(func.values.len() as u32 - 1)
+}
+
+/// What an operation is called in a message to an author.
+pub(crate) fn name_of(op: &Op) -> &'static str {
+    match op {
+        Op::Const(_) => "a constant",
+        Op::Param(_) => "a parameter",
+        Op::ProgramId(_) => "the grid position",
+        Op::Unary(..) | Op::Binary(..) | Op::Fma(..) => "arithmetic",
+        Op::Compare(..) | Op::Select(..) => "a choice",
+        Op::Convert(_) => "a conversion",
+        Op::Iota(_) | Op::Broadcast(_) => "an index tile",
+        Op::Reduce(..) => "a reduction",
+        Op::Element { .. } => "a table element",
+        Op::Segment { .. } => "a search of a table",
+        Op::Load(_) | Op::CopyAsync { .. } | Op::Shared(..) | Op::Operand(_) => "a loaded tile",
+        Op::Store(..) => "a store",
+        Op::Dot(..) | Op::Accumulate(..) => "a product",
+        Op::Read(_) | Op::Write(..) => "a var",
+        Op::Merge { .. } => "a merge",
+        Op::For { .. } => "a loop",
+        Op::If { .. } => "a branch",
+        Op::Exit(_) => "an early end",
+        Op::Commit | Op::Wait(_) | Op::Barrier => "a wait",
+    }
+}

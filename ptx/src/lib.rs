@@ -12,11 +12,15 @@
 pub mod isa;
 mod module;
 mod print;
+mod read;
 mod target;
+mod verify;
 
 pub use isa::{Form, Op};
 pub use module::{
     Address, Base, Class, Entry, Guard, Inst, Limits, Module, Operand, Param, ParamType, Reg, SharedArray, Special,
     Stmt,
 };
+pub use read::{Lines, ReadError, read, read_bytes, read_with_lines};
 pub use target::{Target, Version};
+pub use verify::{VerifyError, verify};

@@ -4,7 +4,7 @@ use super::Slot;
 use crate::{Base, Form, Guard, Inst, Operand, Reg};
 
 impl Inst {
-    /// An instruction without a guard. Whether the operands fit the form is for the verifier to say.
+    /// An instruction without a guard. Whether the operands fit the form is for [`verify`](crate::verify()) to say.
     ///
     /// ```
     /// use lacuna_ptx::{Class, Inst, Operand, Reg};

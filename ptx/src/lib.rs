@@ -14,6 +14,7 @@ mod module;
 mod print;
 mod read;
 mod target;
+pub mod tools;
 mod verify;
 
 pub use isa::{Form, Op};

@@ -385,7 +385,7 @@ fn expected(slot: Slot) -> String {
         Slot::ValueOrParts(whole, part) => {
             format!("a {}, {}{} or {}", one(whole), literal(whole), mov(whole), parts(whole, part))
         }
-        Slot::Imm(allowed) => format!("the number {allowed}"),
+        Slot::Imm(allowed) => allowed.to_string(),
         Slot::Address(Space::Param) => "an address whose base is a parameter".to_owned(),
         Slot::Address(Space::Shared) => "an address whose base is a %r register or a shared array".to_owned(),
         Slot::Address(Space::Global) => "an address whose base is a %d register".to_owned(),

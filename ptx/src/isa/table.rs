@@ -118,7 +118,7 @@ isa! {
     CvtPack         "cvt.rn.{bf16x2,f16x2}.f32"                                             "=b32, f32, f32"                             sm_80   7.0
     CvtToHalf       "cvt.rn.{bf16,f16}.f32"                                                 "=b16, f32"                                  sm_80   7.0
     CvtFromF16      "cvt.f32.f16"                                                           "=f32, %b16"                                 sm_80   7.0
-    CvtFromBf16     "cvt.f32.bf16"                                                          "=f32, %b16"                                 sm_90   7.8
+    CvtFromBf16     "cvt.f32.bf16"                                                          "=f32, %b16"                                 sm_80   7.1
 
     // Control.
     Bra             "bra{,.uni}"                                                            "label"                                      sm_80   7.0

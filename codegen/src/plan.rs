@@ -129,6 +129,8 @@ pub enum Expr {
     Scalar(String),
     /// Sum.
     Add(Box<Expr>, Box<Expr>),
+    /// Difference; below zero is out of range.
+    Sub(Box<Expr>, Box<Expr>),
     /// Product.
     Mul(Box<Expr>, Box<Expr>),
     /// Quotient, rounded up.
@@ -149,8 +151,8 @@ pub enum ExprError {
         /// Its value.
         value: i32,
     },
-    /// Past 64 bits, or a division by zero.
-    #[error("the product of extents is out of range")]
+    /// Past 64 bits, below zero, or a division by zero.
+    #[error("arithmetic on extents is out of range")]
     Range,
 }
 
@@ -183,6 +185,7 @@ impl Expr {
                 _ => Err(ExprError::Unknown(name.clone())),
             },
             Expr::Add(a, b) => both(a, b).and_then(|(a, b)| a.checked_add(b).ok_or(ExprError::Range)),
+            Expr::Sub(a, b) => both(a, b).and_then(|(a, b)| a.checked_sub(b).ok_or(ExprError::Range)),
             Expr::Mul(a, b) => both(a, b).and_then(|(a, b)| a.checked_mul(b).ok_or(ExprError::Range)),
             Expr::CeilDiv(a, b) => {
                 both(a, b).and_then(|(a, b)| if b == 0 { Err(ExprError::Range) } else { Ok(a.div_ceil(b)) })
@@ -202,6 +205,14 @@ impl std::ops::Add for Expr {
 
     fn add(self, other: Expr) -> Expr {
         Expr::Add(Box::new(self), Box::new(other))
+    }
+}
+
+impl std::ops::Sub for Expr {
+    type Output = Expr;
+
+    fn sub(self, other: Expr) -> Expr {
+        Expr::Sub(Box::new(self), Box::new(other))
     }
 }
 

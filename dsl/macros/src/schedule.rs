@@ -1,0 +1,266 @@
+//! `#[schedule]`: a function becomes a type that stages it.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, FnArg, Ident, ItemFn, Pat, ReturnType, Type, Visibility};
+
+use crate::attribute::{self, Knob};
+use crate::{Errors, staged};
+
+/// Names that the outputs and the scale have.
+const TAKEN: [&str; 5] = ["o", "lse", "scale", "cu_seqlens", "max_seqlen"];
+
+/// A parameter after the context.
+struct Param {
+    name: Ident,
+    ty: Type,
+    fixed: bool,
+}
+
+pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
+    let mut func: ItemFn = match syn::parse2(item.clone()) {
+        Ok(func) => func,
+        Err(_) => {
+            let error = syn::Error::new(Span::call_site(), "a schedule is a function: `fn name(cx: &Cx, ..) -> OutLse<Dv>`");
+            let error = error.to_compile_error();
+            return quote!(#error #item);
+        }
+    };
+    let mut errors = Errors::default();
+    let knobs = attribute::knobs(args, &mut errors);
+    let cx = context(&func, &mut errors);
+    let params = params(&mut func, &mut errors);
+    signature(&func, &mut errors);
+    for knob in knobs.iter().filter(|k| !k.is_axis()) {
+        if let Some(param) = params.iter().find(|p| p.name == knob.name) {
+            errors.at(&knob.name, format!("`{}` is also a parameter of the function", param.name));
+        }
+    }
+    let Some(cx) = cx else {
+        let errors = errors.tokens();
+        return quote!(#errors #[allow(dead_code, unused_variables)] #func);
+    };
+    staged::check(&mut func, &cx, &mut errors);
+    bind_knobs(&mut func, &cx, &knobs);
+
+    let schedule = schedule(dsl, &func, &knobs, &params);
+    if errors.0.is_empty() {
+        quote!(#func #schedule)
+    } else {
+        let errors = errors.tokens();
+        quote!(#errors #[allow(dead_code, unused, clippy::all)] #func #schedule)
+    }
+}
+
+/// The name of the first parameter, which is the context.
+fn context(func: &ItemFn, errors: &mut Errors) -> Option<Ident> {
+    let found = func.sig.inputs.first().and_then(|input| match input {
+        FnArg::Typed(typed) => match (&*typed.pat, &*typed.ty) {
+            (Pat::Ident(pat), Type::Reference(reference)) if reference.mutability.is_none() => match &*reference.elem {
+                Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Cx") => Some(pat.ident.clone()),
+                _ => None,
+            },
+            _ => None,
+        },
+        FnArg::Receiver(_) => None,
+    });
+    if found.is_none() {
+        match func.sig.inputs.first() {
+            Some(first) => errors.at(first, "the first parameter of a schedule is the context: `cx: &Cx`"),
+            None => errors.at(&func.sig.ident, "the first parameter of a schedule is the context: `cx: &Cx`"),
+        }
+    }
+    found
+}
+
+/// The parameters after the context; takes `#[fixed]` off them.
+fn params(func: &mut ItemFn, errors: &mut Errors) -> Vec<Param> {
+    let mut params = Vec::new();
+    for input in func.sig.inputs.iter_mut().skip(1) {
+        let FnArg::Typed(typed) = input else { continue };
+        let before = typed.attrs.len();
+        typed.attrs.retain(|a| !a.path().is_ident("fixed"));
+        let fixed = typed.attrs.len() < before;
+        let Pat::Ident(pat) = &*typed.pat else {
+            errors.at(&typed.pat, "a parameter of a schedule is a plain name: it names the tensor");
+            continue;
+        };
+        if !fixed && TAKEN.contains(&pat.ident.to_string().as_str()) {
+            errors.at(&pat.ident, format!("`{}` is the name of something that every schedule has; call this input otherwise", pat.ident));
+        }
+        params.push(Param { name: pat.ident.clone(), ty: (*typed.ty).clone(), fixed });
+    }
+    params
+}
+
+fn signature(func: &ItemFn, errors: &mut Errors) {
+    if !func.sig.generics.params.is_empty() {
+        errors.at(&func.sig.generics, "a schedule is staged as it stands: it cannot be generic; what varies is a knob or `#[fixed]`");
+    }
+    if func.sig.asyncness.is_some() || func.sig.constness.is_some() || !matches!(func.sig.safety, syn::Safety::Default) {
+        errors.at(&func.sig.fn_token, "a schedule is a plain `fn`");
+    }
+    if matches!(func.sig.output, ReturnType::Default) {
+        errors.at(&func.sig.ident, "a schedule returns what it stores: `-> OutLse<Dv>`");
+    }
+}
+
+/// Puts the knobs that are not axes in scope.
+fn bind_knobs(func: &mut ItemFn, cx: &Ident, knobs: &[Knob]) {
+    let bound: Vec<syn::Stmt> = knobs
+        .iter()
+        .filter(|knob| !knob.is_axis() && knob.name != "warps")
+        .map(|knob| {
+            let (name, text) = (&knob.name, knob.name.to_string());
+            syn::parse_quote_spanned!(name.span()=> let #name: u32 = #cx.knob(#text);)
+        })
+        .collect();
+    func.block.stmts.splice(0..0, bound);
+}
+
+fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) -> TokenStream {
+    let (vis, function) = (&func.vis, &func.sig.ident);
+    let name = Ident::new(&pascal(&function.to_string()), function.span());
+    let pick = format_ident!("{name}Pick");
+    let docs: Vec<&Attribute> = func.attrs.iter().filter(|a| a.path().is_ident("doc") || a.path().is_ident("cfg")).collect();
+
+    let fixed: Vec<&Param> = params.iter().filter(|p| p.fixed).collect();
+    let definition = definition(vis, &name, function, &docs, &fixed);
+    let pick_definition = pick_definition(dsl, vis, &pick, &name, knobs);
+
+    let settings = knobs.iter().map(|knob| {
+        let (field, span) = (knob.field(), knob.name.span());
+        let (knob_name, text) = (&knob.name, knob.name.to_string());
+        if knob.is_axis() {
+            quote_spanned!(span=> staging.axis::<#knob_name>(pick.#field);)
+        } else if knob_name == "warps" {
+            quote!(staging.warps(pick.warps);)
+        } else {
+            quote!(staging.knob(#text, pick.#field);)
+        }
+    });
+    let arguments = params.iter().map(|param| {
+        let (name, ty, text) = (&param.name, &param.ty, param.name.to_string());
+        match (param.fixed, ty) {
+            (false, _) => quote_spanned!(ty.span()=> <#ty as #dsl::Input>::declare(cx, #text)),
+            (true, Type::Reference(_)) => quote!(&self.#name),
+            (true, _) => quote!(::core::clone::Clone::clone(&self.#name)),
+        }
+    });
+    let text = function.to_string();
+    let (inner, pick_type) = (format_ident!("staging"), &pick);
+    quote! {
+        #definition
+        #pick_definition
+        impl #dsl::Schedule for #name {
+            type Pick = #pick_type;
+
+            fn name(&self) -> &'static str {
+                #text
+            }
+
+            fn declare(&self, #inner: &mut #dsl::Staging, pick: &#pick_type) {
+                let _ = pick;
+                #(#settings)*
+            }
+
+            fn body(&self, cx: &#dsl::Cx) {
+                let out = #function(cx, #(#arguments),*);
+                #dsl::Output::store(out, cx);
+            }
+        }
+    }
+}
+
+/// The type, with a field for each compile-time choice.
+fn definition(vis: &Visibility, name: &Ident, function: &Ident, docs: &[&Attribute], fixed: &[&Param]) -> TokenStream {
+    let line = format!("The schedule that [`{function}()`] writes, with its compile-time choices.");
+    if fixed.is_empty() {
+        return quote! {
+            #(#docs)*
+            #[doc = ""]
+            #[doc = #line]
+            #[derive(Clone, Copy, Debug, Default)]
+            #vis struct #name;
+        };
+    }
+    let names: Vec<&Ident> = fixed.iter().map(|p| &p.name).collect();
+    let types: Vec<&Type> = fixed
+        .iter()
+        .map(|p| match &p.ty {
+            Type::Reference(reference) => &*reference.elem,
+            ty => ty,
+        })
+        .collect();
+    let lines = names.iter().map(|n| format!("The `{n}` of [`{function}()`]."));
+    quote! {
+        #(#docs)*
+        #[doc = ""]
+        #[doc = #line]
+        #[derive(Clone, Debug)]
+        #vis struct #name {
+            #(#[doc = #lines] pub #names: #types,)*
+        }
+
+        impl #name {
+            /// The schedule with these choices.
+            pub fn new(#(#names: #types),*) -> Self {
+                Self { #(#names),* }
+            }
+        }
+    }
+}
+
+/// The typed pick: one `u32` a knob.
+fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: &Ident, knobs: &[Knob]) -> TokenStream {
+    let line = format!("A value for each knob of [`{schedule}`]; the default is the first one of each.");
+    let fields: Vec<Ident> = knobs.iter().map(Knob::field).collect();
+    let texts: Vec<String> = fields.iter().map(|f| f.to_string()).collect();
+    let lines = knobs.iter().map(|knob| match (knob.is_axis(), knob.name == "warps") {
+        (true, _) => format!("The extent of `{}`.", knob.name),
+        (_, true) => "Warps of a CTA.".to_owned(),
+        _ => format!("`{}`.", knob.name),
+    });
+    let first = knobs.iter().map(|k| &k.values[0]);
+    let values = knobs.iter().map(|k| {
+        let values = &k.values;
+        quote!(&[#(#values),*])
+    });
+    let index = 0..knobs.len();
+    quote! {
+        #[doc = #line]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #vis struct #pick {
+            #(#[doc = #lines] pub #fields: u32,)*
+        }
+
+        impl ::core::default::Default for #pick {
+            fn default() -> Self {
+                Self { #(#fields: #first),* }
+            }
+        }
+
+        impl #dsl::Knobs for #pick {
+            const KNOBS: &'static [(&'static str, &'static [u32])] = &[#((#texts, #values)),*];
+
+            fn values(&self) -> ::std::vec::Vec<u32> {
+                ::std::vec![#(self.#fields),*]
+            }
+
+            fn from_values(values: &[u32]) -> Self {
+                let _ = values;
+                Self { #(#fields: values[#index]),* }
+            }
+        }
+    }
+}
+
+fn pascal(name: &str) -> String {
+    let mut out = String::new();
+    for part in name.split('_') {
+        let mut chars = part.chars();
+        out.extend(chars.next().into_iter().flat_map(char::to_uppercase).chain(chars));
+    }
+    out
+}

@@ -1,2 +1,76 @@
-//! Every chore of this repository.
-fn main() {}
+//! Every chore of this repository, as `cargo xtask NAME`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks to its user")]
+
+mod tools;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+/// The chores of lacuna's repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Chore {
+    /// Fetch what the tests need and cargo does not bring: ptxas, into target/tools
+    Tools,
+    /// Run every test; arguments go to `cargo test --workspace`
+    Test {
+        /// For instance `-p lacuna-ptx`, or a filter, or `-- --nocapture`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// What must pass before a change is taken: formatting, clippy without warnings, every test
+    Ci,
+    /// Run the tests and take what they make as the new snapshots; arguments as for `test`
+    Bless {
+        /// As for `test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Chore::parse() {
+        Chore::Tools => tools::fetch(root()),
+        Chore::Test { args } => test(&args, &[]),
+        Chore::Ci => {
+            cargo(["fmt", "--all", "--check"], &[])?;
+            cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+            test(&[], &[])
+        }
+        Chore::Bless { args } => test(&args, &[("INSTA_UPDATE", "always")]),
+    }
+}
+
+fn test(args: &[String], env: &[(&str, &str)]) -> Result<()> {
+    tools::fetch(root())?;
+    let base = ["test", "--workspace"].map(OsStr::new);
+    // A package or a manifest that the caller names stands in the place of the whole workspace.
+    let narrowed =
+        args.iter().take_while(|arg| *arg != "--").any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
+    let base = if narrowed { &base[..1] } else { &base[..] };
+    cargo(base.iter().copied().chain(args.iter().map(OsStr::new)), env)
+}
+
+/// Runs cargo in the workspace root.
+fn cargo(args: impl IntoIterator<Item = impl AsRef<OsStr>>, env: &[(&str, &str)]) -> Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).envs(env.iter().copied()).current_dir(root());
+    let shown: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let shown = format!("cargo {}", shown.join(" "));
+    eprintln!("xtask: {shown}");
+    let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed");
+    }
+    Ok(())
+}
+
+/// The workspace root.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ stands in the workspace root")
+}

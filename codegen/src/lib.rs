@@ -22,5 +22,9 @@ pub mod passes;
 pub mod pattern;
 pub mod plan;
 
+mod compile;
 mod error;
+mod lower;
+
+pub use compile::{Compiled, compile};
 pub use error::Error;

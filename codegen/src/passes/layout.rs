@@ -31,18 +31,18 @@ fn check_uses(func: &Func, body: &[Stmt]) -> Result<(), Error> {
         Op::Dot(..) | Op::Accumulate(..) => {}
         op => {
             if operands(op).iter().any(|v| loaded.contains(v)) {
-                wrong = wrong.or(Some((stmt.loc, func.name.clone())));
+                wrong.get_or_insert(stmt.loc);
             }
         }
     });
     match wrong {
         None => Ok(()),
-        Some((Some(loc), _)) => Err(Error::Staging(vec![crate::ir::Diagnostic {
+        Some(Some(loc)) => Err(Error::Staging(vec![crate::ir::Diagnostic {
             message: "a tile loaded from memory can only be an operand of a product".to_owned(),
             label: "used here in another way".to_owned(),
             loc,
         }])),
-        Some((None, name)) => Err(Error::Unsupported(format!("`{name}` uses a loaded tile outside a product"))),
+        Some(None) => Err(Error::Unsupported(format!("`{}` uses a loaded tile outside a product", func.name))),
     }
 }
 

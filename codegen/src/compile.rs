@@ -1,0 +1,31 @@
+//! From a staged func to PTX text.
+
+use lacuna_ptx::Module;
+
+use crate::Error;
+use crate::ir::Func;
+use crate::{lower, passes};
+
+/// A compiled func.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The module, with one entry named as the func is.
+    pub module: Module,
+    /// Its text.
+    pub text: String,
+    /// Dynamic shared memory of a CTA in bytes.
+    pub shared: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+}
+
+/// Runs every pass and lowers.
+///
+/// The entry's parameters follow the func's: a tensor is a `u64` address, then a `u64` stride in elements for every
+/// dimension but the last; a scalar is one 4-byte parameter.
+pub fn compile(func: Func) -> Result<Compiled, Error> {
+    let func = passes::ORDER.iter().try_fold(func, |func, (_, pass)| pass(func))?;
+    let lower::Lowered { module, shared, threads } = lower::lower(&func)?;
+    let text = module.to_string();
+    Ok(Compiled { module, text, shared, threads })
+}

@@ -1,0 +1,267 @@
+//! Global memory: addresses, asynchronous copies into shared memory, stores, table elements.
+//!
+//! Offsets are 64-bit: an index is widened before it meets a stride. Terms are added outermost-known first, so that what a
+//! loop does not change is added before it.
+
+use lacuna_ptx::{Class, Operand, Reg};
+
+use super::Lower;
+use super::shared::{CHUNK, TileLayout};
+use super::value::Low;
+use crate::ir::{BufferId, Elem, Param, ParamId, Slice, ValueId};
+
+impl Lower<'_> {
+    fn load_param(&mut self, class: Class, form: &'static str, name: &str) -> Reg {
+        let name = name.to_owned();
+        self.e.invariant(class, form, [Operand::Address(lacuna_ptx::Address::symbol(name, 0))])
+    }
+
+    /// A scalar parameter.
+    pub(super) fn scalar_param(&mut self, id: ParamId) -> Reg {
+        let Param::Scalar { name, elem } = &self.func.params[id.index()] else { unreachable!("verified: a scalar") };
+        let (class, form) = if *elem == Elem::F32 { (Class::F32, "ld.param.f32") } else { (Class::B32, "ld.param.b32") };
+        let name = name.clone();
+        self.load_param(class, form, &name)
+    }
+
+    fn pointer(&mut self, id: ParamId) -> Reg {
+        let name = super::pointer_name(&self.func.params[id.index()]);
+        let generic = self.load_param(Class::B64, "ld.param.u64", &name);
+        self.e.invariant(Class::B64, "cvta.to.global.u64", [generic.into()])
+    }
+
+    fn tensor(&self, id: ParamId) -> &crate::ir::Tensor {
+        match &self.func.params[id.index()] {
+            Param::Tensor(tensor) => tensor,
+            Param::Scalar { .. } => unreachable!("verified: a tensor"),
+        }
+    }
+
+    /// A stride in bytes; `None` for the last dimension, which is contiguous.
+    fn stride(&mut self, id: ParamId, dim: usize) -> Option<Reg> {
+        let tensor = self.tensor(id);
+        if dim + 1 == tensor.dims.len() {
+            return None;
+        }
+        let (name, bytes) = (super::stride_name(tensor, dim), tensor.elem.bytes());
+        let elements = self.load_param(Class::B64, "ld.param.u64", &name);
+        Some(self.e.invariant(Class::B64, "shl.b64", [elements.into(), i64::from(bytes.trailing_zeros()).into()]))
+    }
+
+    /// An index as 64 bits.
+    fn wide(&mut self, index: Operand) -> Operand {
+        match index {
+            Operand::Int(_) => index,
+            index => self.e.invariant(Class::B64, "cvt.s64.s32", [index]).into(),
+        }
+    }
+
+    /// `base + index * stride of dim`, in bytes.
+    fn step(&mut self, base: Reg, id: ParamId, dim: usize, index: Operand) -> Reg {
+        if let Operand::Int(0) = index {
+            return base;
+        }
+        let wide = self.wide(index);
+        match self.stride(id, dim) {
+            Some(stride) => self.e.invariant(Class::B64, "mad.lo.s64", [wide, stride.into(), base.into()]),
+            None => {
+                let shift = i64::from(self.tensor(id).elem.bytes().trailing_zeros());
+                let bytes = match wide {
+                    Operand::Int(v) => Operand::Int(v << shift),
+                    wide => self.e.invariant(Class::B64, "shl.b64", [wide, shift.into()]).into(),
+                };
+                self.e.invariant(Class::B64, "add.s64", [base.into(), bytes])
+            }
+        }
+    }
+
+    /// `base + index[..]`, terms known furthest out first.
+    fn address(&mut self, mut base: Reg, id: ParamId, index: &[ValueId]) -> Reg {
+        let mut terms: Vec<(usize, Operand)> = index.iter().map(|&v| self.scalar(v)).enumerate().collect();
+        terms.sort_by_key(|(_, index)| self.e.known_at(index));
+        for (dim, index) in terms {
+            base = self.step(base, id, dim, index);
+        }
+        base
+    }
+
+    /// Starts copying rows of a tensor into a slot: 16 bytes a thread and pass, zeros past the last row.
+    pub(super) fn copy_async(&mut self, from: &Slice, buffer: BufferId, slot: Operand) {
+        let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
+        let threads = self.func.warps * 32;
+        let chunks = tile.chunks();
+        let rows_a_pass = threads / chunks;
+        let tid = self.tid();
+        let row = self.e.invariant(Class::B32, "shr.u32", [tid.into(), i64::from(chunks.trailing_zeros()).into()]);
+        let chunk = self.e.invariant(Class::B32, "and.b32", [tid.into(), i64::from(chunks - 1).into()]);
+
+        // This thread's row and chunk of the first pass.
+        let base = self.pointer(from.tensor);
+        let column = self.e.invariant(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
+        let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
+        let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
+        let base = self.step(base, from.tensor, from.along, row.into());
+        let mut source = self.address(base, from.tensor, &from.index);
+        let stride = self.stride(from.tensor, from.along).expect("verified: rows do not run along the last dimension");
+        let stride = self.e.invariant(Class::B64, "mul.lo.s64", [stride.into(), i64::from(rows_a_pass).into()]);
+
+        let slot_base = self.slot_base(buffer, slot, tile);
+        let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);
+        let count = self.scalar(from.count);
+        let whole = matches!(count, Operand::Int(n) if n >= i64::from(tile.rows));
+        for pass in 0..tile.rows.div_ceil(rows_a_pass) {
+            let first = pass * rows_a_pass;
+            let phase = pass % phases;
+            let place = self.chunk_place(tile, row, chunk, phase * rows_a_pass);
+            let (dst, offset) = self.shared_address(place, &slot_base, (first - phase * rows_a_pass) * tile.pitch);
+            if pass > 0 {
+                source = self.e.op(Class::B64, "add.s64", [source.into(), stride.into()]);
+            }
+            let mut operands = vec![super::Emit::at(dst, offset), super::Emit::at(source, 0), i64::from(CHUNK).into()];
+            if !whole {
+                let left = self.e.invariant(Class::B32, "sub.s32", [count.clone(), row.into()]);
+                let there = self.e.invariant(Class::Pred, "setp.gt.s32", [left.into(), i64::from(first).into()]);
+                let bytes = self.e.invariant(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), there.into()]);
+                operands.push(bytes.into());
+            }
+            if first + rows_a_pass > tile.rows {
+                let inside = i64::from(tile.rows - first);
+                let inside = self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), inside.into()]);
+                self.e.guarded((inside, false), "cp.async.cg.shared.global", operands);
+            } else {
+                self.e.inst("cp.async.cg.shared.global", operands);
+            }
+        }
+    }
+
+    /// Stores a tile over rows and features. Four neighbouring lanes exchange what they have of four column blocks, so that
+    /// each writes 16 bytes.
+    pub(super) fn store_tile(&mut self, to: &Slice, value: ValueId) {
+        let Low::Packed(tile) = self.get(value).clone() else { unreachable!("verified: a 16-bit tile") };
+        let count = self.scalar(to.count);
+        let lane = self.lane();
+        let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
+        let wide = tile.blocks % 4 == 0;
+
+        // The lane's first column: a whole block of 8 for a wide store, else its pair.
+        let mut column = if wide { self.e.mul(quad.into(), 16) } else { self.e.mul(quad.into(), 4) };
+        if tile.split {
+            let (_, warp_col) = self.warp_grid();
+            let first = self.e.mul(warp_col, tile.blocks as i64 * 16);
+            column = self.e.add(column, first);
+        }
+        let base = self.pointer(to.tensor);
+        let column = self.e.in_reg(Class::B32, column);
+        let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
+        let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
+        let base = self.address(base, to.tensor, &to.index);
+        for band in 0..self.bands() {
+            for half in 0..2 {
+                let row = self.row(band, half);
+                let address = self.step(base, to.tensor, to.along, row.clone());
+                let row = self.e.in_reg(Class::B32, row);
+                let there = self.e.invariant(Class::Pred, "setp.lt.s32", [row.into(), count.clone()]);
+                let cells: Vec<Reg> =
+                    (0..tile.blocks).map(|block| tile.regs[(band * tile.blocks + block) * 2 + half]).collect();
+                for (group, cells) in cells.chunks(if wide { 4 } else { 1 }).enumerate() {
+                    if wide {
+                        let cells = self.transpose_quad([cells[0], cells[1], cells[2], cells[3]]);
+                        let to = super::Emit::at(address, group as u32 * 64);
+                        self.e.guarded((there, false), "st.global.v4.b32", [to, cells.to_vec().into()]);
+                    } else {
+                        let to = super::Emit::at(address, group as u32 * 16);
+                        self.e.guarded((there, false), "st.global.b32", [to, cells[0].into()]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Register `j` of lane `i` of a quad goes to register `i` of lane `j`.
+    fn transpose_quad(&mut self, x: [Reg; 4]) -> [Reg; 4] {
+        let lane = self.lane();
+        let mut odd = |bit: i64| {
+            let bit = self.e.invariant(Class::B32, "and.b32", [lane.into(), bit.into()]);
+            self.e.invariant(Class::Pred, "setp.ne.s32", [bit.into(), 0i64.into()])
+        };
+        let (odd1, odd2) = (odd(1), odd(2));
+        let mut exchange = |even: Reg, other: Reg, odd: Reg, mask: i64| {
+            // The even lane keeps `even` and gives `other`; the odd lane the reverse.
+            let give = self.e.op(Class::B32, "selp.b32", [even.into(), other.into(), odd.into()]);
+            let got = self.shuffle(give, mask);
+            let first = self.e.op(Class::B32, "selp.b32", [got.into(), even.into(), odd.into()]);
+            let second = self.e.op(Class::B32, "selp.b32", [other.into(), got.into(), odd.into()]);
+            [first, second]
+        };
+        let [a0, a1] = exchange(x[0], x[1], odd1, 1);
+        let [a2, a3] = exchange(x[2], x[3], odd1, 1);
+        let [b0, b2] = exchange(a0, a2, odd2, 2);
+        let [b1, b3] = exchange(a1, a3, odd2, 2);
+        [b0, b1, b2, b3]
+    }
+
+    /// Stores one number a row: one lane of the four that have it, of one warp.
+    pub(super) fn store_rows(&mut self, to: &Slice, value: ValueId) {
+        let Low::Rows(regs) = self.get(value).clone() else { unreachable!("verified: a tile over rows") };
+        let count = self.scalar(to.count);
+        let lane = self.lane();
+        let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
+        let mut writer = self.e.invariant(Class::Pred, "setp.eq.s32", [quad.into(), 0i64.into()]);
+        if self.part.cols > 1 {
+            let (_, warp_col) = self.warp_grid();
+            let first = self.e.invariant(Class::Pred, "setp.eq.s32", [warp_col, 0i64.into()]);
+            writer = self.e.invariant(Class::Pred, "and.pred", [writer.into(), first.into()]);
+        }
+        let base = self.pointer(to.tensor);
+        let base = self.address(base, to.tensor, &to.index);
+        for band in 0..self.bands() {
+            for half in 0..2 {
+                let row = self.row(band, half);
+                let address = self.step(base, to.tensor, to.along, row.clone());
+                let row = self.e.in_reg(Class::B32, row);
+                let there = self.e.invariant(Class::Pred, "setp.lt.s32", [row.into(), count.clone()]);
+                let there = self.e.op(Class::Pred, "and.pred", [there.into(), writer.into()]);
+                let form = if regs[0].class == Class::F32 { "st.global.f32" } else { "st.global.b32" };
+                self.e.guarded((there, false), form, [super::Emit::at(address, 0), regs[band * 2 + half].into()]);
+            }
+        }
+    }
+
+    /// One element of a tensor.
+    pub(super) fn table_element(&mut self, id: ParamId, index: &[ValueId]) -> Reg {
+        let base = self.pointer(id);
+        let address = self.address(base, id, index);
+        let (class, form) = match self.tensor(id).elem {
+            Elem::F32 => (Class::F32, "ld.global.nc.f32"),
+            _ => (Class::B32, "ld.global.nc.b32"),
+        };
+        self.e.op(class, form, [super::Emit::at(address, 0)])
+    }
+
+    /// Bisects a table: the largest `s` in `0..segments` with `table[s] <= at`.
+    pub(super) fn segment(&mut self, table: ParamId, segments: Operand, at: Operand) -> Reg {
+        let base = self.pointer(table);
+        let (low, high) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));
+        self.e.mov(low, 0i64.into());
+        self.e.mov(high, segments);
+        let (head, done) = (self.e.label("bisect"), self.e.label("bisected"));
+        self.e.open();
+        self.e.place(&head);
+        let width = self.e.op(Class::B32, "sub.s32", [high.into(), low.into()]);
+        let found = self.e.op(Class::Pred, "setp.le.s32", [width.into(), 1i64.into()]);
+        self.e.guarded((found, false), "bra", [Operand::Label(done.clone())]);
+        let half = self.e.op(Class::B32, "shr.s32", [width.into(), 1i64.into()]);
+        let middle = self.e.op(Class::B32, "add.s32", [low.into(), half.into()]);
+        let address = self.e.op(Class::B64, "mad.wide.s32", [middle.into(), 4i64.into(), base.into()]);
+        let start = self.e.op(Class::B32, "ld.global.nc.b32", [super::Emit::at(address, 0)]);
+        let right = self.e.op(Class::Pred, "setp.le.s32", [start.into(), at]);
+        self.e.inst("selp.b32", [low.into(), middle.into(), low.into(), right.into()]);
+        self.e.inst("selp.b32", [high.into(), high.into(), middle.into(), right.into()]);
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+        let result = self.e.reg(Class::B32);
+        self.e.mov(result, low.into());
+        result
+    }
+}

@@ -1,0 +1,489 @@
+//! Lowering to PTX: one rule per operation, for the mma.sync family (sm_80 and up).
+//!
+//! In:  a func that has been through every pass.
+//! Out: one entry. Every scalar is in a register that all threads agree on; every branch is uniform.
+
+mod emit;
+mod memory;
+mod merge;
+mod mma;
+mod place;
+mod shared;
+mod value;
+
+use lacuna_ptx::{Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version};
+
+use self::emit::Emit;
+use self::place::Placement;
+use self::shared::Layout;
+use self::value::{Low, Tile, class, immediate};
+use crate::Error;
+use crate::ir::{Elem, Func, Op, Param, Partition, Stmt, Tensor, ValueId, VarId};
+
+/// The symbol of a CTA's dynamic shared memory.
+const SHARED: &str = "smem";
+
+/// What lowering makes.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The module with its one entry.
+    pub module: Module,
+    /// Dynamic shared memory of a CTA in bytes.
+    pub shared: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+}
+
+/// A var's registers.
+#[derive(Clone)]
+enum VarRegs {
+    Scalar(Reg),
+    Rows(Vec<Reg>),
+    Cols(Vec<Reg>),
+    Tile(Tile),
+}
+
+impl VarRegs {
+    fn regs(&self) -> &[Reg] {
+        match self {
+            VarRegs::Scalar(reg) => std::slice::from_ref(reg),
+            VarRegs::Rows(regs) | VarRegs::Cols(regs) => regs,
+            VarRegs::Tile(tile) => &tile.regs,
+        }
+    }
+
+    fn low(&self) -> Low {
+        match self.clone() {
+            VarRegs::Scalar(reg) => Low::Scalar(reg),
+            VarRegs::Rows(regs) => Low::Rows(regs),
+            VarRegs::Cols(regs) => Low::Cols(regs),
+            VarRegs::Tile(tile) => Low::Tile(tile),
+        }
+    }
+
+    /// The same shape in other registers.
+    fn with(&self, regs: Vec<Reg>) -> Low {
+        match self {
+            VarRegs::Scalar(_) => Low::Scalar(regs[0]),
+            VarRegs::Rows(_) => Low::Rows(regs),
+            VarRegs::Cols(_) => Low::Cols(regs),
+            VarRegs::Tile(tile) => Low::Tile(Tile { regs, ..*tile }),
+        }
+    }
+}
+
+/// Lowering under way.
+struct Lower<'a> {
+    func: &'a Func,
+    part: Partition,
+    e: Emit,
+    low: Vec<Option<Low>>,
+    vars: Vec<VarRegs>,
+    shared: Layout,
+    placement: Placement,
+}
+
+/// The PTX parameter that holds a tensor's address, or a scalar.
+fn pointer_name(param: &Param) -> String {
+    match param {
+        Param::Tensor(tensor) => format!("{}_ptr", tensor.name),
+        Param::Scalar { name, .. } => name.clone(),
+    }
+}
+
+/// The PTX parameter that holds a tensor's stride.
+fn stride_name(tensor: &Tensor, dim: usize) -> String {
+    format!("{}_{}_stride", tensor.name, tensor.dims[dim])
+}
+
+fn params(func: &Func) -> Vec<PtxParam> {
+    let mut params = Vec::new();
+    for param in &func.params {
+        match param {
+            Param::Tensor(tensor) => {
+                params.push(PtxParam { name: pointer_name(param), ty: ParamType::U64 });
+                let strides = 0..tensor.dims.len() - 1;
+                params.extend(strides.map(|dim| PtxParam { name: stride_name(tensor, dim), ty: ParamType::U64 }));
+            }
+            Param::Scalar { name, elem } => {
+                let ty = if *elem == Elem::F32 { ParamType::F32 } else { ParamType::U32 };
+                params.push(PtxParam { name: name.clone(), ty });
+            }
+        }
+    }
+    params
+}
+
+/// Lowers a func.
+pub fn lower(func: &Func) -> Result<Lowered, Error> {
+    let internal = |message: &str| Error::Internal { pass: "lower", message: message.to_owned() };
+    let part = func.partition.ok_or_else(|| internal("the func has no partition"))?;
+    let layout = Layout::new(func);
+    let mut lower = Lower {
+        func,
+        part,
+        e: Emit::new(),
+        low: vec![None; func.values.len()],
+        vars: Vec::new(),
+        shared: layout,
+        placement: place::place(func),
+    };
+    let scratch = lower.scratch();
+    let shared = lower.shared.bytes.max(scratch);
+    let limit = func.target.shared_per_cta();
+    if shared > limit {
+        return Err(Error::SharedMemory {
+            kernel: func.name.clone(),
+            pick: String::new(),
+            target: func.target,
+            needs: u64::from(shared),
+            limit: u64::from(limit),
+        });
+    }
+    lower.declare_vars();
+    lower.body(&func.body);
+    lower.e.inst("ret", []);
+    let (body, regs) = lower.e.finish();
+    let threads = 32 * func.warps;
+    let entry = Entry {
+        name: func.name.clone(),
+        params: params(func),
+        limits: Limits {
+            max_threads: Some([threads, 1, 1]),
+            min_ctas: Some(resident(func, shared)),
+            ..Limits::default()
+        },
+        regs,
+        shared: Vec::new(),
+        body,
+    };
+    let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
+    let version = func.target.since().max(Version::new(7, 0));
+    let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
+    Ok(Lowered { module, shared, threads })
+}
+
+/// CTAs that should fit on a multiprocessor at once, which caps the registers that ptxas may take: what shared memory
+/// allows, as far as the estimate of registers allows it too.
+fn resident(func: &Func, shared: u32) -> u32 {
+    let (state, lhs) = crate::passes::registers(func);
+    let regs = (state + lhs + 48).min(255).next_multiple_of(8);
+    let by_regs = 65536 / (32 * func.warps * regs);
+    let by_shared = (func.target.shared_per_cta() + 1024) / (shared + 1024);
+    by_regs.min(by_shared).clamp(1, 32)
+}
+
+impl Lower<'_> {
+    fn bands(&self) -> usize {
+        (self.func.axes[self.part.row_axis.index()].extent / (16 * self.part.rows)) as usize
+    }
+
+    fn col_blocks(&self) -> usize {
+        let extent = self.part.col_axis.map_or(0, |axis| self.func.axes[axis.index()].extent);
+        (extent / self.part.cols) as usize / 8
+    }
+
+    fn tid(&mut self) -> Reg {
+        self.e.invariant(Class::B32, "mov.u32", [Special::Tid(0).into()])
+    }
+
+    fn lane(&mut self) -> Reg {
+        let tid = self.tid();
+        self.e.invariant(Class::B32, "and.b32", [tid.into(), 31i64.into()])
+    }
+
+    /// This warp's place in the grid of warps: along rows, along columns.
+    fn warp_grid(&mut self) -> (Operand, Operand) {
+        let tid = self.tid();
+        let warp = self.e.invariant(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
+        match (self.part.rows, self.part.cols) {
+            (1, 1) => (Operand::Int(0), Operand::Int(0)),
+            (_, 1) => (warp.into(), Operand::Int(0)),
+            (1, _) => (Operand::Int(0), warp.into()),
+            (_, cols) => {
+                let cols = i64::from(cols);
+                let row = self.e.invariant(Class::B32, "div.u32", [warp.into(), cols.into()]);
+                let col = self.e.invariant(Class::B32, "rem.u32", [warp.into(), cols.into()]);
+                (row.into(), col.into())
+            }
+        }
+    }
+
+    /// The row of the tile that a lane has in a half of a band.
+    fn row(&mut self, band: usize, half: usize) -> Operand {
+        let lane = self.lane();
+        let in_band = self.e.invariant(Class::B32, "shr.u32", [lane.into(), 2i64.into()]);
+        let (warp_row, _) = self.warp_grid();
+        let rows = self.bands() as i64 * 16;
+        let first = self.e.mul(warp_row, rows);
+        let base = self.e.add(in_band.into(), first);
+        self.e.add(base, ((band * 16 + half * 8) as i64).into())
+    }
+
+    /// The registers of a var that a value may be made in.
+    fn home(&self, value: ValueId) -> Option<Vec<Reg>> {
+        self.placement.made_in.get(&value).map(|var| self.vars[var.index()].regs().to_vec())
+    }
+
+    fn scratch(&self) -> u32 {
+        let mut bytes = 0;
+        crate::passes::visit(&self.func.body, &mut |stmt| {
+            if let Op::Merge { acc, .. } = stmt.op {
+                let extent = |i: usize| self.func.axes[self.func.vars[acc.index()].ty.axes[i].index()].extent;
+                bytes = bytes.max(merge::scratch_bytes(extent(0), extent(1), self.part.cols));
+            }
+        });
+        bytes
+    }
+
+    fn declare_vars(&mut self) {
+        for var in &self.func.vars {
+            let kind = class(var.ty.elem);
+            let regs = match var.ty.axes.as_slice() {
+                [] => VarRegs::Scalar(self.e.mutable(kind)),
+                [axis] if *axis == self.part.row_axis => VarRegs::Rows(self.e.mutables(kind, self.bands() * 2)),
+                [_] => VarRegs::Cols(self.e.mutables(kind, self.col_blocks() * 2)),
+                _ => {
+                    let (blocks, split) = self.blocks_of(&var.ty);
+                    VarRegs::Tile(Tile { regs: self.e.mutables(kind, self.bands() * blocks * 4), blocks, split })
+                }
+            };
+            self.e.from(var.loc, &format!("var {}", var.name));
+            for &reg in regs.regs() {
+                self.e.mov(reg, immediate(var.init));
+            }
+            self.vars.push(regs);
+        }
+    }
+
+    fn body(&mut self, stmts: &[Stmt]) {
+        for stmt in stmts {
+            self.stmt(stmt);
+        }
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        if !matches!(stmt.op, Op::Const(_) | Op::Read(_) | Op::Shared(..) | Op::Param(_)) {
+            self.e.from(stmt.loc, word(&stmt.op));
+        }
+        let made = |stmt: &Stmt| stmt.result.expect("this operation makes a value");
+        match &stmt.op {
+            Op::Const(c) => self.set(made(stmt), Low::Const(*c)),
+            Op::Param(id) => {
+                let reg = self.scalar_param(*id);
+                self.set(made(stmt), Low::Scalar(reg));
+            }
+            Op::ProgramId(dim) => {
+                let reg = self.e.invariant(Class::B32, "mov.u32", [Special::Ctaid(*dim).into()]);
+                self.set(made(stmt), Low::Scalar(reg));
+            }
+            Op::Convert(x) if matches!(self.ty(made(stmt)).elem, Elem::Bf16 | Elem::F16) => {
+                let result = made(stmt);
+                self.pack(*x, self.ty(result).elem, result);
+            }
+            Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) | Op::Fma(..) | Op::Convert(_) => {
+                self.arithmetic(stmt);
+            }
+            Op::Broadcast(_) => self.set(made(stmt), Low::Lazy(stmt.op.clone())),
+            Op::Iota(axis) => self.iota(*axis, made(stmt)),
+            Op::Reduce(op, x) => self.reduce(*op, *x, made(stmt)),
+            Op::Element { tensor, index } => {
+                let reg = self.table_element(*tensor, index);
+                self.set(made(stmt), Low::Scalar(reg));
+            }
+            Op::Segment { table, segments, at } => {
+                let (segments, at) = (self.scalar(*segments), self.scalar(*at));
+                let reg = self.segment(*table, segments, at);
+                self.set(made(stmt), Low::Scalar(reg));
+            }
+            Op::Store(slice, value) => {
+                if self.ty(*value).rank() == 2 {
+                    self.store_tile(slice, *value);
+                } else {
+                    self.store_rows(slice, *value);
+                }
+            }
+            Op::Dot(lhs, rhs) => {
+                let result = made(stmt);
+                let (blocks, split) = self.blocks_of(self.ty(result));
+                let count = self.bands() * blocks * 4;
+                let regs = self.home(result).unwrap_or_else(|| self.e.mutables(Class::F32, count));
+                let tile = Tile { regs, blocks, split };
+                self.product(&tile, *lhs, *rhs, true);
+                self.set(result, Low::Tile(tile));
+            }
+            Op::Accumulate(var, lhs, rhs) => {
+                let VarRegs::Tile(acc) = self.vars[var.index()].clone() else { unreachable!("verified: a tile") };
+                self.product(&acc, *lhs, *rhs, false);
+            }
+            Op::Read(var) => self.read(*var, made(stmt)),
+            Op::Write(var, value) => self.write(*var, *value),
+            Op::Merge { max, sum, acc, scale } => {
+                let scale = self.scalar(*scale);
+                self.merge(*max, *sum, *acc, scale);
+            }
+            Op::For { index, lo, hi, body, .. } => self.for_loop(*index, *lo, *hi, body),
+            Op::If { cond, body } => self.branch(*cond, body),
+            Op::Exit(cond) => match self.scalar(*cond) {
+                Operand::Int(0) => {}
+                cond => {
+                    let cond = self.in_predicate(cond);
+                    self.e.guarded((cond, false), "ret", []);
+                }
+            },
+            Op::CopyAsync { from, buffer, slot } => {
+                let slot = self.scalar(*slot);
+                self.copy_async(from, *buffer, slot);
+            }
+            Op::Commit => self.e.inst("cp.async.commit_group", []),
+            Op::Wait(groups) => self.e.inst("cp.async.wait_group", [i64::from(*groups).into()]),
+            Op::Barrier => self.e.inst("bar.sync", [0i64.into()]),
+            Op::Shared(buffer, slot) => {
+                let slot = self.scalar(*slot);
+                self.set(made(stmt), Low::Shared(*buffer, slot));
+            }
+            Op::Operand(shared) => self.operand(*shared, made(stmt)),
+            Op::Load(_) => unreachable!("`layout` leaves no loads"),
+        }
+    }
+
+    fn read(&mut self, var: VarId, result: ValueId) {
+        let held = self.vars[var.index()].clone();
+        let low = match &held {
+            // A scalar's copy is what lets its addresses be shared; ptxas drops it.
+            VarRegs::Scalar(reg) => {
+                let copy = self.e.reg(reg.class);
+                self.e.mov(copy, (*reg).into());
+                Low::Scalar(copy)
+            }
+            _ if self.placement.copied.contains(&result) => {
+                let copies: Vec<Reg> = held.regs().iter().map(|reg| self.e.reg(reg.class)).collect();
+                self.e.copy(&copies, held.regs());
+                held.with(copies)
+            }
+            _ => held.low(),
+        };
+        self.set(result, low);
+    }
+
+    fn write(&mut self, var: VarId, value: ValueId) {
+        if self.placement.made_in.get(&value) == Some(&var) {
+            return;
+        }
+        let held = self.vars[var.index()].clone();
+        match &held {
+            VarRegs::Scalar(reg) => {
+                let value = self.scalar(value);
+                if reg.class == Class::Pred {
+                    let value = self.in_predicate(value);
+                    self.e.mov(*reg, value.into());
+                } else {
+                    self.e.mov(*reg, value);
+                }
+            }
+            VarRegs::Rows(regs) | VarRegs::Cols(regs) => {
+                let rows = matches!(held, VarRegs::Rows(_));
+                for (i, &reg) in regs.iter().enumerate() {
+                    let at = if rows {
+                        value::Cell { band: i / 2, block: 0, cell: (i % 2) * 2 }
+                    } else {
+                        value::Cell { band: 0, block: i / 2, cell: i % 2 }
+                    };
+                    let element = self.element(value, at);
+                    self.e.mov(reg, element);
+                }
+            }
+            VarRegs::Tile(tile) => {
+                for (i, &reg) in tile.regs.iter().enumerate() {
+                    let (band, block) = (i / (tile.blocks * 4), i / 4 % tile.blocks);
+                    let element = self.element(value, value::Cell { band, block, cell: i % 4 });
+                    self.e.mov(reg, element);
+                }
+            }
+        }
+    }
+
+    fn iota(&mut self, axis: crate::ir::AxisId, result: ValueId) {
+        let regs: Vec<Operand> = if axis == self.part.row_axis {
+            (0..self.bands() * 2).map(|i| self.row(i / 2, i % 2)).collect()
+        } else {
+            let lane = self.lane();
+            let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
+            let pair = self.e.mul(quad.into(), 2);
+            let (_, warp_col) = self.warp_grid();
+            let first = self.e.mul(warp_col, self.col_blocks() as i64 * 8);
+            let base = self.e.add(pair, first);
+            (0..self.col_blocks() * 2)
+                .map(|i| {
+                    let base = self.e.in_reg(Class::B32, base.clone());
+                    Operand::Reg(self.e.op(Class::B32, "add.s32", [base.into(), ((i / 2 * 8 + i % 2) as i64).into()]))
+                })
+                .collect()
+        };
+        let regs: Vec<Reg> = regs.into_iter().map(|o| self.e.in_reg(Class::B32, o)).collect();
+        let low = if axis == self.part.row_axis { Low::Rows(regs) } else { Low::Cols(regs) };
+        self.set(result, low);
+    }
+
+    fn for_loop(&mut self, index: ValueId, lo: ValueId, hi: ValueId, body: &[Stmt]) {
+        let (lo, hi) = (self.scalar(lo), self.scalar(hi));
+        let counter = self.e.mutable(Class::B32);
+        self.e.mov(counter, lo);
+        self.e.open();
+        let (head, done) = (self.e.label("loop"), self.e.label("done"));
+        let empty = self.e.op(Class::Pred, "setp.ge.s32", [counter.into(), hi.clone()]);
+        self.e.guarded((empty, false), "bra", [Operand::Label(done.clone())]);
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        // One copy a round, so that what is computed from it is computed once a round.
+        let round = self.e.reg(Class::B32);
+        self.e.mov(round, counter.into());
+        self.set(index, Low::Scalar(round));
+        self.body(body);
+        self.e.inst("add.s32", [counter.into(), counter.into(), 1i64.into()]);
+        let more = self.e.op(Class::Pred, "setp.lt.s32", [counter.into(), hi]);
+        self.e.guarded((more, false), "bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    fn branch(&mut self, cond: ValueId, body: &[Stmt]) {
+        match self.scalar(cond) {
+            Operand::Int(0) => {}
+            Operand::Int(_) => self.body(body),
+            cond => {
+                let cond = self.in_predicate(cond);
+                let skip = self.e.label("skip");
+                self.e.open();
+                self.e.guarded((cond, true), "bra", [Operand::Label(skip.clone())]);
+                self.body(body);
+                self.e.place(&skip);
+                self.e.close();
+            }
+        }
+    }
+}
+
+/// What a statement does, in a comment.
+fn word(op: &Op) -> &'static str {
+    match op {
+        Op::Dot(..) => "dot",
+        Op::Accumulate(..) => "accumulate",
+        Op::CopyAsync { .. } => "copy",
+        Op::Operand(_) => "operand",
+        Op::Store(..) => "store",
+        Op::Merge { .. } => "merge",
+        Op::Reduce(crate::ir::Reduce::Max, _) => "row max",
+        Op::Reduce(crate::ir::Reduce::Sum, _) => "row sum",
+        Op::Element { .. } => "element",
+        Op::Segment { .. } => "segment",
+        Op::For { .. } => "loop",
+        Op::If { .. } => "branch",
+        Op::Exit(_) => "end",
+        Op::Write(..) => "write",
+        Op::Commit | Op::Wait(_) | Op::Barrier => "pipeline",
+        Op::Convert(_) => "convert",
+        Op::Iota(_) => "index",
+        _ => "arithmetic",
+    }
+}

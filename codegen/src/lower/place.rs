@@ -1,0 +1,131 @@
+//! Which values may live in a var's own registers.
+//!
+//! A var is a fixed set of registers. Reading it copies them unless the copy could never be told from the original, and
+//! writing it copies into them unless the value can be made there in the first place. `acc = acc * alpha` is then one
+//! multiplication in place and no move.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ir::{Func, Op, Stmt, ValueId, VarId};
+use crate::passes::{operands, visit};
+
+/// The answer.
+#[derive(Default)]
+pub(super) struct Placement {
+    /// Values to be made in a var's registers.
+    pub(super) made_in: HashMap<ValueId, VarId>,
+    /// Reads that need registers of their own.
+    pub(super) copied: HashSet<ValueId>,
+}
+
+/// Whether a value is not computed where it is made but, element by element, where it is used.
+pub(super) fn is_lazy(func: &Func, stmt: &Stmt) -> bool {
+    use crate::ir::Elem;
+    let Some(result) = stmt.result else { return false };
+    let ty = &func.values[result.index()].ty;
+    match stmt.op {
+        Op::Broadcast(_) => true,
+        Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) => {
+            ty.rank() == 2 && matches!(ty.elem, Elem::Bool | Elem::I32)
+        }
+        _ => false,
+    }
+}
+
+/// Places the values of a func.
+pub(super) fn place(func: &Func) -> Placement {
+    let mut placement = Placement::default();
+    body(func, &func.body, &mut placement);
+    placement
+}
+
+fn mutated(stmt: &Stmt) -> HashSet<VarId> {
+    let mut vars = HashSet::new();
+    visit(std::slice::from_ref(stmt), &mut |s| match &s.op {
+        Op::Write(var, _) | Op::Accumulate(var, ..) => {
+            vars.insert(*var);
+        }
+        Op::Merge { max, sum, acc, .. } => vars.extend([*max, *sum, *acc]),
+        _ => {}
+    });
+    vars
+}
+
+fn mentioned(stmt: &Stmt) -> HashSet<VarId> {
+    let mut vars = mutated(stmt);
+    visit(std::slice::from_ref(stmt), &mut |s| {
+        if let Op::Read(var) = s.op {
+            vars.insert(var);
+        }
+    });
+    vars
+}
+
+fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
+    // Where each value is really used: a lazy value's operands are used where it is.
+    let mut uses: HashMap<ValueId, Vec<usize>> = HashMap::new();
+    let mut count: HashMap<ValueId, usize> = HashMap::new();
+    let mut lazy: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    let mut made_at: HashMap<ValueId, usize> = HashMap::new();
+    for (at, stmt) in stmts.iter().enumerate() {
+        made_at.extend(stmt.result.map(|r| (r, at)));
+        visit(std::slice::from_ref(stmt), &mut |s| {
+            for value in operands(&s.op) {
+                *count.entry(value).or_default() += 1;
+                if !is_lazy(func, s) {
+                    uses.entry(value).or_default().push(at);
+                }
+            }
+        });
+        if is_lazy(func, stmt) {
+            lazy.extend(stmt.result.map(|r| (r, operands(&stmt.op))));
+        }
+    }
+    // Latest made first, so that uses reach through chains of lazy values.
+    let mut order: Vec<(ValueId, usize)> = lazy.keys().map(|v| (*v, made_at[v])).collect();
+    order.sort_by_key(|&(_, at)| std::cmp::Reverse(at));
+    for (value, _) in order {
+        let at = uses.get(&value).cloned().unwrap_or_default();
+        for operand in &lazy[&value] {
+            uses.entry(*operand).or_default().extend(&at);
+        }
+    }
+
+    let mentions: Vec<HashSet<VarId>> = stmts.iter().map(mentioned).collect();
+    let mut mutations: Vec<HashSet<VarId>> = stmts.iter().map(mutated).collect();
+    let mut in_place: HashSet<(usize, VarId)> = HashSet::new();
+    for (at, stmt) in stmts.iter().enumerate() {
+        let Op::Write(var, value) = stmt.op else { continue };
+        let Some(&made) = made_at.get(&value) else { continue };
+        let elementwise = matches!(
+            stmts[made].op,
+            Op::Unary(..) | Op::Binary(..) | Op::Select(..) | Op::Fma(..) | Op::Dot(..) | Op::Reduce(..)
+        ) && !is_lazy(func, &stmts[made]);
+        let same = func.values[value.index()].ty.rank() > 0;
+        let alone = count[&value] == 1 && !mentions[made + 1..at].iter().any(|m| m.contains(&var));
+        // A read of the var before, used after the value is made, would see the new content.
+        let stale = stmts[..made].iter().any(|s| {
+            matches!(s.op, Op::Read(v) if v == var)
+                && s.result.is_some_and(|r| uses.get(&r).is_some_and(|u| u.iter().any(|&u| u > made)))
+        });
+        if elementwise && same && alone && !stale {
+            placement.made_in.insert(value, var);
+            mutations[at].remove(&var);
+            mutations[made].insert(var);
+            in_place.insert((made, var));
+        }
+    }
+    for (at, stmt) in stmts.iter().enumerate() {
+        if let (Op::Read(var), Some(result)) = (&stmt.op, stmt.result) {
+            let first = (at + 1..stmts.len()).find(|&m| mutations[m].contains(var));
+            let used = uses.get(&result).map_or(&[][..], Vec::as_slice);
+            let safe = first.is_none_or(|m| used.iter().all(|&u| u < m || u == m && in_place.contains(&(m, *var))));
+            if !safe {
+                placement.copied.insert(result);
+            }
+        }
+        if let Op::For { body: inner, .. } | Op::If { body: inner, .. } = &stmt.op {
+            body(func, inner, placement);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Values in registers, and arithmetic on them.
+//!
+//! | value | registers of a thread |
+//! |---|---|
+//! | scalar | one, the same in every thread |
+//! | tile over the row axis | for each band of 16 rows, rows `lane / 4` and `lane / 4 + 8` |
+//! | tile over the column axis | for each 8 columns, columns `2 (lane % 4)` and the next |
+//! | tile over rows and columns | the accumulator fragment of `mma.m16n8k16`: four for each band and 8 columns |
+//! | 16-bit tile over rows and columns | the same cells packed in pairs: two for each band and 8 columns |
+//!
+//! Truth and index tiles over both axes are never kept: their elements are computed where they are used.
+
+use lacuna_ptx::{Class, Operand, Reg};
+
+use super::Lower;
+use crate::ir::{Binary, Compare, Const, Elem, Op, Reduce, Stmt, Type, Unary, ValueId};
+
+/// A value as registers.
+#[derive(Clone)]
+pub(super) enum Low {
+    /// A constant scalar.
+    Const(Const),
+    /// A scalar.
+    Scalar(Reg),
+    /// Over the row axis: `[band][half]`.
+    Rows(Vec<Reg>),
+    /// Over the column axis: `[column block][pair]`.
+    Cols(Vec<Reg>),
+    /// Over both.
+    Tile(Tile),
+    /// 16-bit, over both: `[band][column block][half]`.
+    Packed(Tile),
+    /// In shared memory.
+    Shared(crate::ir::BufferId, Operand),
+    /// Computed where it is used.
+    Lazy(Op),
+}
+
+/// Registers over rows and columns.
+#[derive(Clone)]
+pub(super) struct Tile {
+    /// `[band][column block][cell]`.
+    pub(super) regs: Vec<Reg>,
+    /// Column blocks of 8 that this warp has.
+    pub(super) blocks: usize,
+    /// Whether the columns are shared out among the warps of a row band.
+    pub(super) split: bool,
+}
+
+/// A place in a fragment.
+#[derive(Clone, Copy)]
+pub(super) struct Cell {
+    pub(super) band: usize,
+    pub(super) block: usize,
+    /// 0..4: bit 0 is the column of the pair, bit 1 the row half.
+    pub(super) cell: usize,
+}
+
+pub(super) fn class(elem: Elem) -> Class {
+    match elem {
+        Elem::F32 => Class::F32,
+        Elem::Bool => Class::Pred,
+        Elem::I32 | Elem::Bf16 | Elem::F16 => Class::B32,
+    }
+}
+
+pub(super) fn immediate(value: Const) -> Operand {
+    match value {
+        Const::I32(v) => Operand::Int(i64::from(v)),
+        Const::F32(bits) => Operand::Float(bits),
+        Const::Bool(v) => Operand::Int(i64::from(v)),
+    }
+}
+
+impl Lower<'_> {
+    pub(super) fn ty(&self, value: ValueId) -> &Type {
+        &self.func.values[value.index()].ty
+    }
+
+    pub(super) fn get(&self, value: ValueId) -> &Low {
+        self.low[value.index()].as_ref().expect("verified: a value is made before it is used")
+    }
+
+    pub(super) fn set(&mut self, value: ValueId, low: Low) {
+        self.low[value.index()] = Some(low);
+    }
+
+    /// A scalar as an operand.
+    pub(super) fn scalar(&self, value: ValueId) -> Operand {
+        match self.get(value) {
+            Low::Const(c) => immediate(*c),
+            Low::Scalar(reg) => (*reg).into(),
+            _ => unreachable!("verified: a scalar"),
+        }
+    }
+
+    /// One element of a value. Lazy values are computed here.
+    pub(super) fn element(&mut self, value: ValueId, at: Cell) -> Operand {
+        match self.get(value) {
+            Low::Const(c) => immediate(*c),
+            Low::Scalar(reg) => (*reg).into(),
+            Low::Rows(regs) => regs[at.band * 2 + (at.cell >> 1)].into(),
+            Low::Cols(regs) => regs[at.block * 2 + (at.cell & 1)].into(),
+            Low::Tile(tile) => tile.regs[(at.band * tile.blocks + at.block) * 4 + at.cell].into(),
+            Low::Packed(_) | Low::Shared(..) => unreachable!("verified: not an operand of arithmetic"),
+            Low::Lazy(op) => {
+                let op = op.clone();
+                if let Op::Broadcast(x) = op {
+                    return self.element(x, at);
+                }
+                let operands: Vec<Operand> =
+                    crate::passes::operands(&op).into_iter().map(|v| self.element(v, at)).collect();
+                let elem = self.ty(value).elem;
+                let source = self.source_elem(&op);
+                self.compute(&op, elem, source, operands, None, false)
+            }
+        }
+    }
+
+    /// What a comparison compares.
+    fn source_elem(&self, op: &Op) -> Elem {
+        match op {
+            Op::Compare(_, a, _) | Op::Convert(a) => self.ty(*a).elem,
+            _ => Elem::F32,
+        }
+    }
+
+    /// Whether a value is over the row axis alone, the column axis alone, or both.
+    fn over_rows(&self, value: ValueId) -> bool {
+        self.ty(value).axes[0] == self.part.row_axis
+    }
+
+    /// Column blocks of 8 that a warp has of a tile with these columns, before any merge.
+    pub(super) fn blocks_of(&self, ty: &Type) -> (usize, bool) {
+        let axis = ty.axes[1];
+        let split = Some(axis) == self.part.col_axis && self.part.cols > 1;
+        let extent = self.func.axes[axis.index()].extent / if split { self.part.cols } else { 1 };
+        (extent as usize / 8, split)
+    }
+
+    /// The shape of an element-by-element result: that of its widest operand.
+    fn shape_of(&self, value: ValueId) -> (usize, bool) {
+        fn find(lower: &Lower<'_>, value: ValueId) -> Option<(usize, bool)> {
+            match lower.get(value) {
+                Low::Tile(tile) => Some((tile.blocks, tile.split)),
+                Low::Lazy(op) => crate::passes::operands(op).into_iter().find_map(|v| find(lower, v)),
+                _ => None,
+            }
+        }
+        find(self, value).unwrap_or_else(|| self.blocks_of(self.ty(value)))
+    }
+
+    /// Element-by-element arithmetic.
+    pub(super) fn arithmetic(&mut self, stmt: &Stmt) {
+        let result = stmt.result.expect("arithmetic makes a value");
+        let operands = crate::passes::operands(&stmt.op);
+        let ty = self.ty(result).clone();
+        let source = self.source_elem(&stmt.op);
+        if super::place::is_lazy(self.func, stmt) && ty.rank() == 2 {
+            return self.set(result, Low::Lazy(stmt.op.clone()));
+        }
+        let into = self.home(result);
+        let low = match ty.rank() {
+            0 => {
+                let operands: Vec<Operand> = operands.iter().map(|&v| self.scalar(v)).collect();
+                match fold(&stmt.op, &operands) {
+                    Some(folded) => folded,
+                    None => match self.compute(&stmt.op, ty.elem, source, operands, None, true) {
+                        Operand::Reg(reg) => Low::Scalar(reg),
+                        _ => unreachable!("computed into a register"),
+                    },
+                }
+            }
+            1 => {
+                let rows = self.over_rows(result);
+                let count = if rows { self.bands() * 2 } else { self.col_blocks() * 2 };
+                let regs = (0..count)
+                    .map(|i| {
+                        let at = if rows {
+                            Cell { band: i / 2, block: 0, cell: (i % 2) * 2 }
+                        } else {
+                            Cell { band: 0, block: i / 2, cell: i % 2 }
+                        };
+                        let operands = operands.iter().map(|&v| self.element(v, at)).collect();
+                        let into = into.as_ref().map(|regs| regs[i]);
+                        self.compute_reg(&stmt.op, ty.elem, source, operands, into)
+                    })
+                    .collect();
+                if rows { Low::Rows(regs) } else { Low::Cols(regs) }
+            }
+            _ => {
+                let (blocks, split) = operands
+                    .iter()
+                    .filter(|v| self.ty(**v).rank() == 2)
+                    .map(|&v| self.shape_of(v))
+                    .next()
+                    .unwrap_or_else(|| self.blocks_of(&ty));
+                let mut regs = Vec::with_capacity(self.bands() * blocks * 4);
+                for band in 0..self.bands() {
+                    for block in 0..blocks {
+                        for cell in 0..4 {
+                            let at = Cell { band, block, cell };
+                            let sources = operands.iter().map(|&v| self.element(v, at)).collect();
+                            let into = into.as_ref().map(|r| r[regs.len()]);
+                            regs.push(self.compute_reg(&stmt.op, ty.elem, source, sources, into));
+                        }
+                    }
+                }
+                Low::Tile(Tile { regs, blocks, split })
+            }
+        };
+        self.set(result, low);
+    }
+
+    fn compute_reg(&mut self, op: &Op, elem: Elem, source: Elem, operands: Vec<Operand>, into: Option<Reg>) -> Reg {
+        match self.compute(op, elem, source, operands, into, false) {
+            Operand::Reg(reg) => reg,
+            other => {
+                let dst = into.unwrap_or_else(|| self.e.reg(class(elem)));
+                self.e.mov(dst, other);
+                dst
+            }
+        }
+    }
+
+    /// One instruction on one element. `hoist`: scalars may move outwards.
+    fn compute(
+        &mut self,
+        op: &Op,
+        elem: Elem,
+        source: Elem,
+        mut operands: Vec<Operand>,
+        into: Option<Reg>,
+        hoist: bool,
+    ) -> Operand {
+        let form = match op {
+            Op::Unary(op, _) => match (op, elem) {
+                (Unary::Neg, Elem::I32) => "neg.s32",
+                (Unary::Neg, _) => "neg.f32",
+                (Unary::Exp2, _) => "ex2.approx.ftz.f32",
+                (Unary::Log2, _) => "lg2.approx.ftz.f32",
+                (Unary::Recip, _) => "rcp.approx.ftz.f32",
+                (Unary::Not, _) => "not.pred",
+            },
+            Op::Binary(op, ..) => match (op, elem) {
+                (Binary::Add, Elem::I32) => "add.s32",
+                (Binary::Add, _) => "add.f32",
+                (Binary::Sub, Elem::I32) => "sub.s32",
+                (Binary::Sub, _) => "sub.f32",
+                (Binary::Mul, Elem::I32) => "mul.lo.s32",
+                (Binary::Mul, _) => "mul.f32",
+                (Binary::Div, Elem::I32) => "div.s32",
+                (Binary::Div, _) => "div.full.f32",
+                (Binary::Rem, _) => "rem.s32",
+                (Binary::Min, Elem::I32) => "min.s32",
+                (Binary::Min, _) => "min.f32",
+                (Binary::Max, Elem::I32) => "max.s32",
+                (Binary::Max, _) => "max.f32",
+                (Binary::And, _) => "and.pred",
+                (Binary::Or, _) => "or.pred",
+            },
+            Op::Compare(op, ..) => match (op, source) {
+                (Compare::Eq, Elem::I32) => "setp.eq.s32",
+                (Compare::Ne, Elem::I32) => "setp.ne.s32",
+                (Compare::Lt, Elem::I32) => "setp.lt.s32",
+                (Compare::Le, Elem::I32) => "setp.le.s32",
+                (Compare::Gt, Elem::I32) => "setp.gt.s32",
+                (Compare::Ge, Elem::I32) => "setp.ge.s32",
+                (Compare::Eq, _) => "setp.eq.f32",
+                (Compare::Ne, _) => "setp.ne.f32",
+                (Compare::Lt, _) => "setp.lt.f32",
+                (Compare::Le, _) => "setp.le.f32",
+                (Compare::Gt, _) => "setp.gt.f32",
+                (Compare::Ge, _) => "setp.ge.f32",
+            },
+            Op::Select(..) => {
+                if let Operand::Int(known) = operands[0] {
+                    return operands.swap_remove(if known != 0 { 1 } else { 2 });
+                }
+                operands.rotate_left(1);
+                if elem == Elem::Bool {
+                    return self.select_truth(operands, into);
+                }
+                if elem == Elem::F32 { "selp.f32" } else { "selp.b32" }
+            }
+            Op::Fma(..) => "fma.rn.f32",
+            Op::Convert(_) => "cvt.rn.f32.s32",
+            Op::Broadcast(_) => return operands.swap_remove(0),
+            _ => unreachable!("arithmetic"),
+        };
+        // A truth constant has no immediate form.
+        if matches!(op, Op::Unary(Unary::Not, _) | Op::Binary(Binary::And | Binary::Or, ..)) {
+            operands = operands.into_iter().map(|o| self.in_predicate(o).into()).collect();
+        }
+        let dst = match into {
+            Some(dst) => {
+                self.e.inst(form, [Operand::Reg(dst)].into_iter().chain(operands));
+                dst
+            }
+            None if hoist => self.e.invariant(class(elem), form, operands),
+            None => self.e.op(class(elem), form, operands),
+        };
+        dst.into()
+    }
+
+    /// `p ? a : b` on predicates: `(p & a) | (!p & b)`. The operands come as `a, b, p`.
+    fn select_truth(&mut self, operands: Vec<Operand>, into: Option<Reg>) -> Operand {
+        let [a, b, p]: [Reg; 3] =
+            operands.into_iter().map(|o| self.in_predicate(o)).collect::<Vec<_>>().try_into().expect("three operands");
+        let yes = self.e.op(Class::Pred, "and.pred", [p.into(), a.into()]);
+        let not = self.e.op(Class::Pred, "not.pred", [p.into()]);
+        let no = self.e.op(Class::Pred, "and.pred", [not.into(), b.into()]);
+        let dst = into.unwrap_or_else(|| self.e.reg(Class::Pred));
+        self.e.inst("or.pred", [dst.into(), yes.into(), no.into()]);
+        dst.into()
+    }
+
+    /// A truth operand as a predicate register.
+    pub(super) fn in_predicate(&mut self, operand: Operand) -> Reg {
+        match operand {
+            Operand::Reg(reg) => reg,
+            Operand::Int(value) => self.e.invariant(Class::Pred, "setp.ne.s32", [Operand::Int(value), Operand::Int(0)]),
+            _ => unreachable!("a truth value"),
+        }
+    }
+
+    /// Reduces the columns of a tile, in pairs so that no chain is longer than it must be. A maximum is completed over the
+    /// four lanes that share a row; a sum stays spread over them.
+    pub(super) fn reduce(&mut self, op: Reduce, x: ValueId, result: ValueId) {
+        let form = match op {
+            Reduce::Max => "max.f32",
+            Reduce::Sum => "add.f32",
+        };
+        let (blocks, _) = self.shape_of(x);
+        let into = self.home(result);
+        let mut regs = Vec::with_capacity(self.bands() * 2);
+        for band in 0..self.bands() {
+            for half in 0..2 {
+                let mut level: Vec<Operand> = (0..blocks * 2)
+                    .map(|i| self.element(x, Cell { band, block: i / 2, cell: half * 2 + i % 2 }))
+                    .collect();
+                while level.len() > 1 {
+                    level = level
+                        .chunks(2)
+                        .map(|pair| match pair {
+                            [a, b] => self.e.op(Class::F32, form, [a.clone(), b.clone()]).into(),
+                            [a] => a.clone(),
+                            _ => unreachable!("chunks of two"),
+                        })
+                        .collect();
+                }
+                let local = level.pop().expect("a tile has columns");
+                let mut reg = self.e.in_reg(Class::F32, local);
+                if op == Reduce::Max {
+                    reg = self.quad(form, reg);
+                }
+                if let Some(into) = &into {
+                    self.e.mov(into[regs.len()], reg.into());
+                    reg = into[regs.len()];
+                }
+                regs.push(reg);
+            }
+        }
+        self.set(result, Low::Rows(regs));
+    }
+
+    /// Combines a register over the four lanes that share a row.
+    pub(super) fn quad(&mut self, form: &'static str, mut reg: Reg) -> Reg {
+        for distance in [1i64, 2] {
+            let other = self.shuffle(reg, distance);
+            reg = self.e.op(Class::F32, form, [reg.into(), other.into()]);
+        }
+        reg
+    }
+
+    /// The register of the lane whose number differs by `mask`.
+    pub(super) fn shuffle(&mut self, reg: Reg, mask: i64) -> Reg {
+        self.e.op(reg.class, "shfl.sync.bfly.b32", [reg.into(), mask.into(), 31i64.into(), 0xffff_ffffi64.into()])
+    }
+
+    /// To 16 bits: pairs of neighbouring columns share a register.
+    pub(super) fn pack(&mut self, x: ValueId, elem: Elem, result: ValueId) {
+        let form = if elem == Elem::Bf16 { "cvt.rn.bf16x2.f32" } else { "cvt.rn.f16x2.f32" };
+        let (blocks, split) = self.shape_of(x);
+        let mut regs = Vec::with_capacity(self.bands() * blocks * 2);
+        for band in 0..self.bands() {
+            for block in 0..blocks {
+                for half in 0..2 {
+                    let low = self.element(x, Cell { band, block, cell: half * 2 });
+                    let high = self.element(x, Cell { band, block, cell: half * 2 + 1 });
+                    regs.push(self.e.op(Class::B32, form, [high, low]));
+                }
+            }
+        }
+        self.set(result, Low::Packed(Tile { regs, blocks, split }));
+    }
+}
+
+/// Scalar arithmetic on constants, and what leaves an operand as it is.
+fn fold(op: &Op, operands: &[Operand]) -> Option<Low> {
+    let int = |v: i64| Some(Low::Const(Const::I32(v as i32)));
+    let truth = |v: bool| Some(Low::Const(Const::Bool(v)));
+    let same = |o: &Operand| match o {
+        Operand::Reg(reg) => Some(Low::Scalar(*reg)),
+        _ => None,
+    };
+    match (op, operands) {
+        (Op::Binary(op, a, _), [Operand::Int(x), Operand::Int(y)]) => {
+            let _ = a;
+            let (x, y) = (*x, *y);
+            match op {
+                Binary::Add => int((x as i32).wrapping_add(y as i32).into()),
+                Binary::Sub => int((x as i32).wrapping_sub(y as i32).into()),
+                Binary::Mul => int((x as i32).wrapping_mul(y as i32).into()),
+                Binary::Div if y > 0 => int(x / y),
+                Binary::Rem if y > 0 => int(x % y),
+                Binary::Min => int(x.min(y)),
+                Binary::Max => int(x.max(y)),
+                Binary::And => truth(x != 0 && y != 0),
+                Binary::Or => truth(x != 0 || y != 0),
+                _ => None,
+            }
+        }
+        (Op::Binary(Binary::Add, ..), [x, Operand::Int(0)] | [Operand::Int(0), x]) => same(x),
+        (Op::Binary(Binary::Sub, ..), [x, Operand::Int(0)]) => same(x),
+        (Op::Binary(Binary::Mul | Binary::And, ..), [x, Operand::Int(1)] | [Operand::Int(1), x]) => same(x),
+        (Op::Binary(Binary::Div, ..), [x, Operand::Int(1)]) => same(x),
+        (Op::Binary(Binary::And, ..), [_, Operand::Int(0)] | [Operand::Int(0), _]) => truth(false),
+        (Op::Binary(Binary::Or, ..), [x, Operand::Int(0)] | [Operand::Int(0), x]) => same(x),
+        (Op::Binary(Binary::Or, ..), [_, Operand::Int(1)] | [Operand::Int(1), _]) => truth(true),
+        (Op::Compare(op, ..), [Operand::Int(x), Operand::Int(y)]) => truth(match op {
+            Compare::Eq => x == y,
+            Compare::Ne => x != y,
+            Compare::Lt => x < y,
+            Compare::Le => x <= y,
+            Compare::Gt => x > y,
+            Compare::Ge => x >= y,
+        }),
+        (Op::Unary(Unary::Not, _), [Operand::Int(x)]) => truth(*x == 0),
+        (Op::Unary(Unary::Neg, _), [Operand::Int(x)]) => int((*x as i32).wrapping_neg().into()),
+        (Op::Select(..), [Operand::Int(c), a, b]) => {
+            let taken = if *c != 0 { a } else { b };
+            match taken {
+                Operand::Reg(reg) => Some(Low::Scalar(*reg)),
+                Operand::Int(v) => int(*v),
+                Operand::Float(bits) => Some(Low::Const(Const::F32(*bits))),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}

@@ -7,7 +7,29 @@
 //!                               │
 //!      every Inst names a Form ─┴─▶ isa: one row a family of forms (operands, lowest target, PTX version)
 //! ```
-//! Nothing here knows how PTX is made (`lacuna-codegen`) or run (`lacuna-emulator`).
+//!
+//! ```
+//! use lacuna_ptx::{Class, Entry, Inst, Limits, Module, Reg, Special, Stmt, Target, Version};
+//!
+//! let r = |index| Reg { class: Class::B32, index };
+//! let thread = Inst::new("mov.u32", [r(0).into(), Special::Tid(0).into()]);
+//! let kernel = Entry {
+//!     name: "idle".to_owned(),
+//!     params: vec![],
+//!     limits: Limits { max_threads: Some([128, 1, 1]), ..Limits::default() },
+//!     regs: [0, 0, 1, 0, 0],
+//!     shared: vec![],
+//!     body: vec![Stmt::Inst(thread), Stmt::Inst(Inst::new("ret", []))],
+//! };
+//! let module = Module { version: Version::new(7, 0), target: Target::SM_80, shared: vec![], entries: vec![kernel] };
+//! lacuna_ptx::verify(&module).unwrap();
+//!
+//! let text = module.to_string();
+//! assert!(text.ends_with("{\n  .reg .b32 %r<1>;\n  mov.u32 %r0, %tid.x;\n  ret;\n}\n"));
+//! assert_eq!(lacuna_ptx::read(&text), Ok(module));
+//! ```
+//! [`tools`] asks ptxas, where it is installed, to assemble the text. Nothing here knows how PTX is made
+//! (`lacuna-codegen`) or run (`lacuna-emulator`).
 
 pub mod isa;
 mod module;

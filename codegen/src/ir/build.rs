@@ -452,10 +452,11 @@ impl Builder {
         self.effect(Op::Write(var, value));
     }
 
-    /// Completes an online softmax.
+    /// Completes an online softmax; the result is the complete sum of each row.
     #[track_caller]
-    pub fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: ValueId) {
-        self.effect(Op::Merge { max, sum, acc, scale });
+    pub fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: ValueId) -> ValueId {
+        let axes = self.func.vars[sum.index()].ty.axes.clone();
+        self.push(Op::Merge { max, sum, acc, scale }, Type::tile(Elem::F32, axes))
     }
 
     /// Opens `for index in lo..hi` and returns the index.

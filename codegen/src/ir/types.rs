@@ -383,8 +383,8 @@ pub enum Op {
     /// `var += lhs · rhs`, in place.
     Accumulate(VarId, ValueId, ValueId),
     /// Completes an online softmax: `max` and `sum` (partial) over the row axis and `acc` over rows and features hold what
-    /// each part of the column axis saw; afterwards all three hold what the whole row saw (`sum` complete), with
-    /// `part -> part * 2^((max_part - max) * scale)`.
+    /// each part of the column axis saw. Afterwards `max` and `acc` hold what the whole row saw, with
+    /// `part -> part * 2^((max_part - max) * scale)`; the result is the whole sum, complete; `sum` is not read again.
     Merge {
         /// Row maxima of unscaled scores.
         max: VarId,

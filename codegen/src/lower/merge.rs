@@ -19,19 +19,16 @@ pub(super) fn scratch_bytes(rows: u32, features: u32, parts: u32) -> u32 {
 }
 
 impl Lower<'_> {
-    pub(super) fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: Operand) {
+    pub(super) fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: Operand) -> Vec<Reg> {
         let (VarRegs::Rows(m), VarRegs::Rows(l), VarRegs::Tile(o)) =
             (self.vars[max.index()].clone(), self.vars[sum.index()].clone(), self.vars[acc.index()].clone())
         else {
             unreachable!("verified: row vectors and a tile")
         };
-        for &reg in &l {
-            let whole = self.quad("add.f32", reg);
-            self.e.mov(reg, whole.into());
-        }
+        let l: Vec<Reg> = l.into_iter().map(|reg| self.quad("add.f32", reg)).collect();
         let parts = self.part.cols;
         if parts == 1 {
-            return;
+            return l;
         }
 
         let features = o.blocks as u32 * 8;
@@ -77,6 +74,7 @@ impl Lower<'_> {
         let cells = self.e.add(cells, share);
         let cells = self.e.in_reg(Class::B32, cells);
         let merged = self.e.mutables(Class::F32, self.bands() * blocks * 4);
+        let mut totals = Vec::with_capacity(l.len());
         for band in 0..self.bands() {
             for half in 0..2 {
                 let states: Vec<[Reg; 2]> = (0..parts)
@@ -102,7 +100,7 @@ impl Lower<'_> {
                     factors.push(factor);
                 }
                 self.e.mov(m[band * 2 + half], whole.into());
-                self.e.mov(l[band * 2 + half], total.expect("one part at least").into());
+                totals.push(total.expect("one part at least"));
                 for block in 0..blocks {
                     let first = (band * blocks + block) * 4 + half * 2;
                     for (part, factor) in factors.iter().enumerate() {
@@ -122,6 +120,7 @@ impl Lower<'_> {
             }
         }
         self.vars[acc.index()] = VarRegs::Tile(Tile { regs: merged, blocks, split: true });
+        totals
     }
 
     fn max_of(&mut self, states: &[[Reg; 2]]) -> Reg {

@@ -320,7 +320,8 @@ impl Lower<'_> {
             Op::Write(var, value) => self.write(*var, *value),
             Op::Merge { max, sum, acc, scale } => {
                 let scale = self.scalar(*scale);
-                self.merge(*max, *sum, *acc, scale);
+                let total = self.merge(*max, *sum, *acc, scale);
+                self.set(made(stmt), Low::Rows(total));
             }
             Op::For { index, lo, hi, body, .. } => self.for_loop(*index, *lo, *hi, body),
             Op::If { cond, body } => self.branch(*cond, body),

@@ -1,1 +1,10 @@
-//! To be written.
+//! The shipped attention schedules, and what they are held to.
+//!
+//! [`reference`] computes in f64 what a schedule must give, [`tolerance`] says how far it may be off, [`inputs`] draws
+//! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler.
+
+pub mod host;
+pub mod inputs;
+pub mod reference;
+pub mod tolerance;
+pub mod validate;

@@ -1,0 +1,126 @@
+//! What every kernel must compute, in f64 on the CPU, written from the papers.
+//!
+//! Nothing here shares code with the compiler or with the DSL, so that a wrong definition cannot vouch for itself: masks
+//! are functions on integers ([`masks`]), selections are lists ([`nsa`]).
+//!
+//! What holds everywhere:
+//!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
+//!  * Positions restart with each sequence of `cu_seqlens`.
+//!  * Only the keys that a row may see enter its sums. A row that sees none has `o = 0`, `lse = -inf`.
+//!  * NaN and infinities propagate as in `o = Σ exp(s - max s) v / Σ exp(s - max s)`, `lse = max s + ln Σ exp(s - max s)`. A
+//!    logit of -inf is the limit, probability 0, also where all logits of the row are -inf: such a row is as one that sees
+//!    no key.
+//!
+//! Each has a `_rows` form that computes only the rows asked for: at 64k tokens the whole is out of reach.
+
+pub mod masks;
+pub mod nsa;
+pub(crate) mod walk;
+
+use crate::host::{Host, Real, Row};
+use walk::{Panel, Source};
+
+/// The operands of an attention, all sequences packed one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a, T> {
+    /// Queries, `[total, Hq, Dk]`.
+    pub q: &'a Host<T>,
+    /// Keys, `[total, Hk, Dk]`.
+    pub k: &'a Host<T>,
+    /// Values, `[total, Hk, Dv]`.
+    pub v: &'a Host<T>,
+    /// Where each sequence begins, and where the last one ends: `[batch + 1]`.
+    pub cu_seqlens: &'a [i32],
+    /// What the dot products are multiplied by, as the kernel gets it.
+    pub scale: f32,
+}
+
+impl<T> Problem<'_, T> {
+    /// Query heads to a KV head: `Hq / Hk`.
+    pub fn group(&self) -> usize {
+        self.q.shape[1] / self.k.shape[1]
+    }
+
+    /// Every query row, token by token.
+    pub fn rows(&self) -> Vec<Row> {
+        let [total, heads, _] = self.q.shape;
+        (0..total).flat_map(|token| (0..heads).map(move |head| Row { token, head })).collect()
+    }
+}
+
+/// What an attention gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attended<N> {
+    /// Outputs: `[total, Hq, Dv]`, or `[rows, 1, Dv]` of the rows asked for.
+    pub o: Host<N>,
+    /// The natural logarithm of the sum of the exponentials of the scaled logits: `[total, Hq]`, or `[rows, 1]`.
+    pub lse: Host<N, 2>,
+}
+
+/// Says of a query position and a key position, both in their own sequence, whether the query sees the key.
+pub type Mask<'a> = &'a (dyn Fn(i64, i64) -> bool + Sync);
+
+/// Attention under a mask: `o = softmax(scale · q kᵀ) v` over the keys that `mask(q, kv)` keeps.
+pub fn attention<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended<f64> {
+    walk::whole(&Source::of(p), &walk::masked(mask), &attend)
+}
+
+/// [`attention`], for these rows alone.
+pub fn attention_rows<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row]) -> Attended<f64> {
+    walk::some(&Source::of(p), &walk::masked(mask), &attend, rows)
+}
+
+/// One row in f64: the keys and values at `seen`, each as often as it is listed. Writes `o`, returns the LSE.
+pub(crate) fn attend(q: &[f64], kv: &Panel<f64>, seen: &[u32], scale: f32, p: &mut Vec<f64>, o: &mut [f64]) -> f64 {
+    let total = softmax_terms(q, kv, seen, scale, p);
+    let Some((max, sum)) = total else {
+        return f64::NEG_INFINITY;
+    };
+    for (&j, &p) in seen.iter().zip(p.iter()) {
+        for (o, &v) in o.iter_mut().zip(kv.value(j)) {
+            *o += p * v;
+        }
+    }
+    for o in o.iter_mut() {
+        *o /= sum;
+    }
+    max + sum.ln()
+}
+
+/// `p[i] = exp(s[i] - max s)` with `s = scale · q k`; returns the maximum and `Σ p`, or nothing if no probability is left.
+pub(crate) fn softmax_terms(
+    q: &[f64],
+    kv: &Panel<f64>,
+    seen: &[u32],
+    scale: f32,
+    p: &mut Vec<f64>,
+) -> Option<(f64, f64)> {
+    p.clear();
+    p.extend(seen.iter().map(|&j| dot(q, kv.key(j)) * f64::from(scale)));
+    let max = p.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));
+    if p.iter().all(|&s| s == f64::NEG_INFINITY) {
+        return None;
+    }
+    let mut sum = 0.0;
+    for p in p.iter_mut() {
+        *p = (*p - max).exp();
+        sum += *p;
+    }
+    Some((max, sum))
+}
+
+/// `Σ a b`, in eight partial sums so that the compiler may use vectors.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a8.zip(b8) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests;

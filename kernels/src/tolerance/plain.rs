@@ -1,0 +1,68 @@
+//! The plain computation: what a careful program without any trick would make of the same inputs.
+//!
+//! The textbook formula, row by row, in f32 sums: `S = scale · q kᵀ` rounded to the input type, `P = softmax(S)` rounded to
+//! the input type, `o = P v`, `lse = max S + ln Σ exp(S - max S)`. Its distance from f64 is the measure of what a kernel may
+//! lose. Outputs are left in f32: the check rounds them to the type that the kernel stores.
+
+use crate::host::{Float, Host, Row};
+use crate::reference::walk::{self, Panel, Source};
+use crate::reference::{Attended, Mask, Problem, nsa};
+
+/// The plain computation of [`attention`](crate::reference::attention).
+pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended<f32> {
+    walk::whole(&Source::of(p), &walk::masked(mask), &attend::<T>)
+}
+
+/// [`plain_attention`], for these rows alone.
+pub fn plain_attention_rows<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row]) -> Attended<f32> {
+    walk::some(&Source::of(p), &walk::masked(mask), &attend::<T>, rows)
+}
+
+/// The plain computation of [`selected_attention`](crate::reference::nsa::selected_attention).
+pub fn plain_selected<T: Float>(p: &Problem<'_, T>, picks: &Host<i32>, l_sel: usize) -> Attended<f32> {
+    walk::whole(&Source::of(p), &nsa::picked(picks, l_sel), &attend::<T>)
+}
+
+/// [`plain_selected`], for these rows alone.
+pub fn plain_selected_rows<T: Float>(
+    p: &Problem<'_, T>,
+    picks: &Host<i32>,
+    l_sel: usize,
+    rows: &[Row],
+) -> Attended<f32> {
+    walk::some(&Source::of(p), &nsa::picked(picks, l_sel), &attend::<T>, rows)
+}
+
+fn attend<T: Float>(q: &[f32], kv: &Panel<f32>, seen: &[u32], scale: f32, p: &mut Vec<f32>, o: &mut [f32]) -> f32 {
+    let round = |x: f32| T::PRECISION.round(x);
+    p.clear();
+    p.extend(seen.iter().map(|&j| round(dot(q, kv.key(j)) * scale)));
+    if p.iter().all(|&s| s == f32::NEG_INFINITY) {
+        return f32::NEG_INFINITY;
+    }
+    let max = p.iter().fold(f32::NEG_INFINITY, |m, &s| m.max(s));
+    let mut sum = 0.0;
+    for p in p.iter_mut() {
+        *p = (*p - max).exp();
+        sum += *p;
+    }
+    for (&j, &p) in seen.iter().zip(p.iter()) {
+        let p = round(p / sum);
+        for (o, &v) in o.iter_mut().zip(kv.value(j)) {
+            *o += p * v;
+        }
+    }
+    max + sum.ln()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a8.zip(b8) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}

@@ -1,0 +1,345 @@
+//! Whether a problem is one: shapes, element types and the values that the host knows, before anything runs.
+//!
+//! Every refusal gives the value and what would be right. Values on the device (the picks themselves, NaN in the inputs)
+//! are not looked at here.
+
+use crate::host::{Dims, Precision};
+use crate::reference::nsa::NsaConfig;
+
+/// Head widths that the kernels are made for.
+pub const WIDTHS: [usize; 3] = [32, 64, 128];
+
+/// The largest GQA group.
+pub const MAX_GROUP: usize = 64;
+
+/// The most tokens that cu_seqlens, i32, can count.
+pub const MAX_TOKENS: usize = i32::MAX as usize;
+
+/// A tensor as the caller describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// What it is called in messages: `q`, `picks`.
+    pub name: &'static str,
+    /// Its extents, outermost first.
+    pub shape: &'a [usize],
+    /// Its element type: `bf16`, `f16`, `f32`, `i32`.
+    pub dtype: &'a str,
+}
+
+/// Why a problem is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// Another number of dimensions than the layout has.
+    #[error("{name} has {} dimensions, {shape:?}; it needs {}: [{}]", .shape.len(), .layout.len(), .layout.join(", "))]
+    Rank {
+        /// The tensor.
+        name: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The names of the dimensions that it must have.
+        layout: &'static [&'static str],
+    },
+    /// An element type that is not taken.
+    #[error("{name} is {dtype}; it must be {right}")]
+    Dtype {
+        /// The tensor.
+        name: &'static str,
+        /// Its element type.
+        dtype: String,
+        /// What is taken.
+        right: &'static str,
+    },
+    /// An extent that must be the same in two tensors.
+    #[error("{name} has {got} {what} and {other} has {want}; both must have the same number")]
+    Differ {
+        /// The tensor.
+        name: &'static str,
+        /// The dimension: `tokens`, `heads`.
+        what: &'static str,
+        /// Its extent.
+        got: usize,
+        /// The tensor that it must agree with.
+        other: &'static str,
+        /// The extent there.
+        want: usize,
+    },
+    /// More tokens than an i32 counts.
+    #[error("{name} has {tokens} tokens; at most {MAX_TOKENS} can be counted in i32 cu_seqlens")]
+    TooManyTokens {
+        /// The tensor.
+        name: &'static str,
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// No heads at all.
+    #[error("{name} has no heads; it needs at least 1")]
+    NoHeads {
+        /// The tensor.
+        name: &'static str,
+    },
+    /// Query heads that cannot be shared out evenly.
+    #[error(
+        "{hq} query heads cannot be shared out evenly over {hk} KV heads; the query heads must be a multiple of the KV heads"
+    )]
+    Heads {
+        /// Query heads.
+        hq: usize,
+        /// KV heads.
+        hk: usize,
+    },
+    /// A GQA group beyond the largest.
+    #[error("{hq} query heads over {hk} KV heads make groups of {}; groups of 1 to {MAX_GROUP} work", .hq / .hk)]
+    Group {
+        /// Query heads.
+        hq: usize,
+        /// KV heads.
+        hk: usize,
+    },
+    /// A head width that no kernel is made for.
+    #[error("the heads of {name} are {width} wide; widths of 32, 64 and 128 work")]
+    Width {
+        /// The tensor.
+        name: &'static str,
+        /// Its last extent.
+        width: usize,
+    },
+    /// A head width that must be the same in two tensors.
+    #[error("the heads of {name} are {got} wide and those of {other} {want}; both must be equally wide")]
+    WidthsDiffer {
+        /// The tensor.
+        name: &'static str,
+        /// Its width.
+        got: usize,
+        /// The tensor that it must agree with.
+        other: &'static str,
+        /// The width there.
+        want: usize,
+    },
+    /// cu_seqlens too short to hold a sequence.
+    #[error(
+        "cu_seqlens has {entries} entries; it needs batch + 1, at least 2: where each sequence begins, and where the last one ends"
+    )]
+    NoSequences {
+        /// How many entries it has.
+        entries: usize,
+    },
+    /// cu_seqlens that begins elsewhere.
+    #[error("cu_seqlens begins with {first}; it must begin with 0")]
+    Begin {
+        /// Its first entry.
+        first: i32,
+    },
+    /// cu_seqlens that goes back.
+    #[error(
+        "cu_seqlens falls from {from} to {to} at entry {entry}; it must never fall (equal entries are an empty sequence)"
+    )]
+    Falls {
+        /// The entry, counted from 0.
+        entry: usize,
+        /// The entry before.
+        from: i32,
+        /// This entry.
+        to: i32,
+    },
+    /// cu_seqlens that counts other tokens than there are.
+    #[error("cu_seqlens ends with {last}; it must end with {total}, the tokens of the tensors")]
+    End {
+        /// Its last entry.
+        last: i32,
+        /// The tokens.
+        total: usize,
+    },
+    /// A max_seqlen that a sequence exceeds.
+    #[error("max_seqlen is {given} and the longest sequence has {longest} tokens; it must be {longest} or more")]
+    MaxSeqlen {
+        /// What was given.
+        given: usize,
+        /// The longest sequence.
+        longest: usize,
+    },
+    /// A scale that is no positive number.
+    #[error("the scale is {scale}; it must be finite and above 0 (1/sqrt of the head width is usual)")]
+    Scale {
+        /// What was given.
+        scale: f32,
+    },
+    /// A window without a token, or too wide to count.
+    #[error("the window is {window} tokens; it must be 1 to {}, the token itself counts", i32::MAX)]
+    Window {
+        /// What was given.
+        window: i64,
+    },
+    /// Sink tokens below 0, or too many to count.
+    #[error("the sink is {sink} tokens; it must be 0 to {}", i32::MAX)]
+    Sink {
+        /// What was given.
+        sink: i64,
+    },
+    /// Picks without room for a block.
+    #[error("{name} has shape {shape:?}: no room for a block; the last extent must be 1 or more")]
+    NoPicks {
+        /// The tensor.
+        name: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Block lengths that do not fit together.
+    #[error(
+        "a stride of {d} does not divide blocks of {l} (compression) and {l_sel} (selection) tokens; it must divide both"
+    )]
+    Stride {
+        /// `d`.
+        d: usize,
+        /// `l`.
+        l: usize,
+        /// `l'`.
+        l_sel: usize,
+    },
+    /// Fewer selected blocks than forced ones.
+    #[error("{n} selected blocks leave no room for the 3 forced ones; it must be 3 or more")]
+    Selected {
+        /// `n`.
+        n: usize,
+    },
+}
+
+const Q: &[&str] = &["tokens", "query heads", "head width"];
+const KV: &[&str] = &["tokens", "KV heads", "head width"];
+const LSE: &[&str] = &["tokens", "query heads"];
+const PICKS: &[&str] = &["tokens", "KV heads", "blocks"];
+
+fn extents<const R: usize>(t: &Described<'_>, layout: &'static [&'static str]) -> Result<[usize; R], Invalid> {
+    t.shape.try_into().map_err(|_| Invalid::Rank { name: t.name, shape: t.shape.to_vec(), layout })
+}
+
+fn dtype(t: &Described<'_>, right: &'static str) -> Result<(), Invalid> {
+    if t.dtype == right { Ok(()) } else { Err(Invalid::Dtype { name: t.name, dtype: t.dtype.to_string(), right }) }
+}
+
+fn same(t: &Described<'_>, what: &'static str, got: usize, other: &Described<'_>, want: usize) -> Result<(), Invalid> {
+    let (name, other) = (t.name, other.name);
+    if got == want { Ok(()) } else { Err(Invalid::Differ { name, what, got, other, want }) }
+}
+
+fn width(t: &Described<'_>, width: usize) -> Result<(), Invalid> {
+    if WIDTHS.contains(&width) { Ok(()) } else { Err(Invalid::Width { name: t.name, width }) }
+}
+
+/// Checks queries `[total, Hq, Dk]`, keys `[total, Hk, Dk]` and values `[total, Hk, Dv]`, all bf16 or all f16; `Hq` is a
+/// multiple of `Hk`, at most 64 times it; `Dk` and `Dv` are 32, 64 or 128.
+pub fn qkv(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(Dims, Precision), Invalid> {
+    let ([total, hq, dk], [k_total, hk, k_dk]) = (extents::<3>(q, Q)?, extents::<3>(k, KV)?);
+    let [v_total, v_hk, dv] = extents::<3>(v, KV)?;
+    let precision = match q.dtype {
+        "bf16" => Precision::Bf16,
+        "f16" => Precision::F16,
+        other => return Err(Invalid::Dtype { name: q.name, dtype: other.to_string(), right: "bf16 or f16" }),
+    };
+    for t in [k, v] {
+        dtype(t, precision.name())?;
+    }
+    same(k, "tokens", k_total, q, total)?;
+    same(v, "tokens", v_total, q, total)?;
+    if total > MAX_TOKENS {
+        return Err(Invalid::TooManyTokens { name: q.name, tokens: total });
+    }
+    if let Some((t, _)) = [(q, hq), (k, hk)].into_iter().find(|(_, heads)| *heads == 0) {
+        return Err(Invalid::NoHeads { name: t.name });
+    }
+    same(v, "heads", v_hk, k, hk)?;
+    if hq % hk != 0 {
+        return Err(Invalid::Heads { hq, hk });
+    }
+    if hq / hk > MAX_GROUP {
+        return Err(Invalid::Group { hq, hk });
+    }
+    if k_dk != dk {
+        return Err(Invalid::WidthsDiffer { name: k.name, got: k_dk, other: q.name, want: dk });
+    }
+    width(q, dk)?;
+    width(v, dv)?;
+    Ok((Dims { total, hq, hk, dk, dv }, precision))
+}
+
+/// Checks outputs `[total, Hq, Dv]` of the type of the inputs and LSE `[total, Hq]` of f32, for queries `q` and values `v`
+/// that have been checked.
+pub fn outputs(
+    o: &Described<'_>,
+    lse: &Described<'_>,
+    q: &Described<'_>,
+    v: &Described<'_>,
+    dims: Dims,
+    precision: Precision,
+) -> Result<(), Invalid> {
+    let ([o_total, o_heads, o_width], [l_total, l_heads]) = (extents::<3>(o, Q)?, extents::<2>(lse, LSE)?);
+    dtype(o, precision.name())?;
+    dtype(lse, "f32")?;
+    same(o, "tokens", o_total, q, dims.total)?;
+    same(o, "heads", o_heads, q, dims.hq)?;
+    if o_width != dims.dv {
+        return Err(Invalid::WidthsDiffer { name: o.name, got: o_width, other: v.name, want: dims.dv });
+    }
+    same(lse, "tokens", l_total, q, dims.total)?;
+    same(lse, "heads", l_heads, q, dims.hq)
+}
+
+/// Checks cu_seqlens of `total` tokens; gives the length of the longest sequence.
+pub fn cu_seqlens(values: &[i32], total: usize) -> Result<usize, Invalid> {
+    let [first, .., last] = *values else {
+        return Err(Invalid::NoSequences { entries: values.len() });
+    };
+    if first != 0 {
+        return Err(Invalid::Begin { first });
+    }
+    if let Some(at) = values.windows(2).position(|w| w[1] < w[0]) {
+        return Err(Invalid::Falls { entry: at + 1, from: values[at], to: values[at + 1] });
+    }
+    if usize::try_from(last) != Ok(total) {
+        return Err(Invalid::End { last, total });
+    }
+    Ok(values.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0))
+}
+
+/// Checks a max_seqlen against the longest sequence.
+pub fn max_seqlen(given: usize, longest: usize) -> Result<(), Invalid> {
+    if given >= longest { Ok(()) } else { Err(Invalid::MaxSeqlen { given, longest }) }
+}
+
+/// Checks the scale of the logits: finite, above 0.
+pub fn scale(scale: f32) -> Result<(), Invalid> {
+    if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(Invalid::Scale { scale }) }
+}
+
+/// Checks a window in tokens, the token itself included.
+pub fn window(window: i64) -> Result<i32, Invalid> {
+    i32::try_from(window).ok().filter(|&w| w >= 1).ok_or(Invalid::Window { window })
+}
+
+/// Checks a number of sink tokens.
+pub fn sink(sink: i64) -> Result<i32, Invalid> {
+    i32::try_from(sink).ok().filter(|&s| s >= 0).ok_or(Invalid::Sink { sink })
+}
+
+/// Checks picks `[total, Hk, n]` of i32 for keys `k` that have been checked; gives `n`.
+pub fn picks(picks: &Described<'_>, k: &Described<'_>, dims: Dims) -> Result<usize, Invalid> {
+    let [total, heads, n] = extents::<3>(picks, PICKS)?;
+    dtype(picks, "i32")?;
+    same(picks, "tokens", total, k, dims.total)?;
+    same(picks, "heads", heads, k, dims.hk)?;
+    if n == 0 {
+        return Err(Invalid::NoPicks { name: picks.name, shape: picks.shape.to_vec() });
+    }
+    Ok(n)
+}
+
+/// Checks the lengths of NSA.
+pub fn nsa(config: NsaConfig) -> Result<(), Invalid> {
+    let NsaConfig { l, d, l_sel, n } = config;
+    if l == 0 || d == 0 || l_sel == 0 || l % d != 0 || l_sel % d != 0 {
+        return Err(Invalid::Stride { d, l, l_sel });
+    }
+    if n < 3 { Err(Invalid::Selected { n }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

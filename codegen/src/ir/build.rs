@@ -39,6 +39,8 @@ pub struct Builder {
     /// Bodies under construction: the function's, then each open loop's or branch's.
     open: Vec<Open>,
     mistakes: Vec<Diagnostic>,
+    /// The line that everything is laid to, if not to each method's caller.
+    at: Option<&'static Location<'static>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Builder {
             body: Vec::new(),
         };
         let open = vec![Open { body: Vec::new(), op: None, loc: Location::caller() }];
-        Self { func, open, mistakes: Vec::new() }
+        Self { func, open, mistakes: Vec::new(), at: None }
     }
 
     /// The func, or the mistakes.
@@ -88,10 +90,24 @@ impl Builder {
         &self.func
     }
 
+    /// Runs `f` with every operation and mistake laid to one line of the author's: for code that emits several operations
+    /// for one that the author wrote.
+    pub fn at<T>(&mut self, loc: &'static Location<'static>, f: impl FnOnce(&mut Builder) -> T) -> T {
+        let outer = self.at.replace(loc);
+        let made = f(self);
+        self.at = outer;
+        made
+    }
+
+    #[track_caller]
+    fn here(&self) -> &'static Location<'static> {
+        self.at.unwrap_or(Location::caller())
+    }
+
     /// Records a mistake at the caller's line.
     #[track_caller]
     pub fn fail(&mut self, message: impl Into<String>, label: impl Into<String>) {
-        self.fail_at(Location::caller(), message, label);
+        self.fail_at(self.here(), message, label);
     }
 
     /// Records a mistake.
@@ -128,7 +144,7 @@ impl Builder {
     /// Declares storage.
     #[track_caller]
     pub fn var(&mut self, name: impl Into<String>, ty: Type, init: Const) -> VarId {
-        let loc = Some(Location::caller());
+        let loc = Some(self.here());
         self.func.vars.push(Var { name: name.into(), ty, init, loc });
         VarId(self.func.vars.len() as u32 - 1)
     }
@@ -157,7 +173,7 @@ impl Builder {
     /// Appends an operation that makes a value of type `ty`.
     #[track_caller]
     pub fn push(&mut self, op: Op, ty: Type) -> ValueId {
-        let loc = Location::caller();
+        let loc = self.here();
         let result = self.value(ty, loc);
         self.append(Stmt { result: Some(result), op, loc: Some(loc) });
         result
@@ -166,7 +182,7 @@ impl Builder {
     /// Appends an operation that makes no value.
     #[track_caller]
     pub fn effect(&mut self, op: Op) {
-        let loc = Some(Location::caller());
+        let loc = Some(self.here());
         self.append(Stmt { result: None, op, loc });
     }
 
@@ -462,7 +478,7 @@ impl Builder {
     /// Opens `for index in lo..hi` and returns the index.
     #[track_caller]
     pub fn open_for(&mut self, lo: ValueId, hi: ValueId, pipelined: Option<u32>) -> ValueId {
-        let loc = Location::caller();
+        let loc = self.here();
         let index = self.value(Type::scalar(Elem::I32), loc);
         let op = Op::For { index, lo, hi, pipelined, body: Vec::new() };
         self.open.push(Open { body: Vec::new(), op: Some(op), loc });
@@ -472,7 +488,7 @@ impl Builder {
     /// Opens a branch.
     #[track_caller]
     pub fn open_if(&mut self, cond: ValueId) {
-        let loc = Location::caller();
+        let loc = self.here();
         let ty = self.ty(cond).clone();
         if ty != Type::scalar(Elem::Bool) {
             let found = self.show(&ty);

@@ -1,1 +1,0 @@
-//! Patterns: one predicate, recorded once.

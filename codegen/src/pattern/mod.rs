@@ -1,0 +1,236 @@
+//! Patterns: one predicate on a query's and a key's position, recorded once as an expression tree, with several uses.
+//!
+//! ```
+//! use lacuna_codegen::pattern::{Class, Pattern};
+//! let window_sink = Pattern::record("window_sink", &["window", "sink"], |q, kv, args| {
+//!     kv.le(q) & ((q - kv).lt(args[0]) | kv.lt(args[1]))
+//! });
+//! assert!(window_sink.keeps(100, 99, &[16, 4]) && window_sink.keeps(100, 3, &[16, 4]));
+//! assert!(!window_sink.keeps(100, 50, &[16, 4]));
+//! assert_eq!(window_sink.class(100..=115, 0..=3, &[16, 4]), Class::Full);
+//! assert_eq!(window_sink.runs(100..=115, 128, 16, &[16, 4]), [0..1, 5..8]);
+//! ```
+//!
+//! | use | on | by |
+//! |---|---|---|
+//! | [`keeps`](Pattern::keeps) | integers: the reference's mask | evaluation |
+//! | [`class`](Pattern::class) | a box of positions: Empty, Partial or Full | intervals |
+//! | [`emit_keep`](Pattern::emit_keep) | tiles: the mask of a partial block, forward and backward | [`keep`], as IR |
+//! | [`emit_full`](Pattern::emit_full) | a box, at run time: may the mask be left out | intervals, as IR |
+//! | [`emit_runs`](Pattern::emit_runs), [`runs`](Pattern::runs) | a query tile: the key blocks to visit | [`runs`], as IR and on integers |
+//!
+//! **What is assumed.** Lengths are at most `2^31 - block`, so positions are in `0..2^31 - 1`; arguments are in the ranges
+//! that the pattern was recorded with (`0..2^31` unless said otherwise). Every product, by a constant or an argument, fits
+//! 32 bits for the positions and arguments in use. Sums may leave 32 bits: where the ranges allow it they are emitted
+//! saturating, and comparisons are arranged so that a saturated side gives the right answer. (A sum whose partial sums can
+//! overflow both upwards and downwards, which takes three arguments of either sign, is not covered.)
+
+mod emit;
+mod full;
+mod keep;
+mod machine;
+mod record;
+mod runs;
+mod tree;
+
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+
+pub use record::{Keep, Pos};
+use tree::{Linear, Term, Tree, Truth, TruthId, linear_range};
+
+use crate::Error;
+use crate::ir::Diagnostic;
+
+/// A recorded predicate.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// The author's name for it.
+    pub name: String,
+    /// The names of its arguments: 32-bit integers given at launch.
+    pub args: Vec<String>,
+    tree: Tree,
+    root: TruthId,
+    mistakes: Vec<Diagnostic>,
+}
+
+/// What a pattern makes of a box of pairs. Sound, not exact: `Partial` may be claimed of any box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// No pair counts.
+    Empty,
+    /// Some may count.
+    Partial,
+    /// Every pair counts.
+    Full,
+}
+
+impl Pattern {
+    /// Runs `f` once, on the query's position, the key's, and the arguments, and keeps what it computes. Arguments are not
+    /// negative.
+    #[track_caller]
+    pub fn record(name: impl Into<String>, args: &[&str], f: impl FnOnce(Pos, Pos, &[Pos]) -> Keep) -> Self {
+        let args: Vec<_> = args.iter().map(|&arg| (arg, 0..=i32::MAX)).collect();
+        Self::record_ranged(name, &args, f)
+    }
+
+    /// [`record`](Self::record), with arguments that may be negative, or are known to be small.
+    #[track_caller]
+    pub fn record_ranged(
+        name: impl Into<String>,
+        args: &[(&str, RangeInclusive<i32>)],
+        f: impl FnOnce(Pos, Pos, &[Pos]) -> Keep,
+    ) -> Self {
+        let ranges = args.iter().map(|(_, range)| (i64::from(*range.start()), i64::from(*range.end()))).collect();
+        let recorded = record::record(ranges, f);
+        Pattern {
+            name: name.into(),
+            args: args.iter().map(|&(arg, _)| arg.to_owned()).collect(),
+            tree: recorded.tree,
+            root: recorded.root,
+            mistakes: recorded.mistakes,
+        }
+    }
+
+    /// The author's mistakes, if there are any. Every `emit_` function reports them to its builder as well.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Error::Staging(self.mistakes.clone())) }
+    }
+
+    /// Whether the pair counts.
+    ///
+    /// # Panics
+    /// If `args` are not as many as the pattern's.
+    pub fn keeps(&self, q: i64, kv: i64, args: &[i64]) -> bool {
+        self.expect_args(args.len());
+        let count = self.tree.terms.len();
+        with_slots(count + self.tree.truths.len(), |slots| {
+            let (terms, truths) = slots.split_at_mut(count);
+            for id in 0..count {
+                terms[id] = match &self.tree.terms[id] {
+                    Term::Q => q,
+                    Term::Kv => kv,
+                    Term::Arg(arg) => args[*arg],
+                    Term::Mul(a, b) => value(a, terms).saturating_mul(value(b, terms)),
+                    Term::Div(a, b) => value(a, terms) / value(b, terms).max(1),
+                    Term::Rem(a, b) => value(a, terms) % value(b, terms).max(1),
+                    Term::Min(a, b) => value(a, terms).min(value(b, terms)),
+                    Term::Max(a, b) => value(a, terms).max(value(b, terms)),
+                };
+            }
+            for id in 0..truths.len() {
+                let holds = match &self.tree.truths[id] {
+                    Truth::Const(holds) => *holds,
+                    Truth::Le(form) => value(form, terms) <= 0,
+                    Truth::Eq(form) => value(form, terms) == 0,
+                    Truth::Ne(form) => value(form, terms) != 0,
+                    Truth::And(members) => members.iter().all(|&m| truths[m as usize] != 0),
+                    Truth::Or(members) => members.iter().any(|&m| truths[m as usize] != 0),
+                };
+                truths[id] = holds.into();
+            }
+            truths[self.root as usize] != 0
+        })
+    }
+
+    /// What the pattern makes of every pair of `q` and `kv`. An empty box is `Empty`.
+    ///
+    /// # Panics
+    /// If `args` are not as many as the pattern's.
+    pub fn class(&self, q: RangeInclusive<i64>, kv: RangeInclusive<i64>, args: &[i64]) -> Class {
+        self.expect_args(args.len());
+        if q.is_empty() || kv.is_empty() {
+            return Class::Empty;
+        }
+        let mut tree = self.tree.clone();
+        tree.ranges = args.iter().map(|&arg| (arg, arg)).collect();
+        let terms = tree.term_ranges([(*q.start(), *q.end()), (*kv.start(), *kv.end())]);
+        let mut classes: Vec<Class> = Vec::with_capacity(tree.truths.len());
+        for truth in &tree.truths {
+            let zero = |form: &Linear| match linear_range(form, &terms) {
+                (0, 0) => Class::Full,
+                (lo, hi) if lo > 0 || hi < 0 => Class::Empty,
+                _ => Class::Partial,
+            };
+            let members = |members: &[TruthId], strong: Class, weak: Class| {
+                let mut members = members.iter().map(|&m| classes[m as usize]);
+                let mut all = true;
+                match members.any(|class| {
+                    all &= class == weak;
+                    class == strong
+                }) {
+                    true => strong,
+                    false if all => weak,
+                    false => Class::Partial,
+                }
+            };
+            classes.push(match truth {
+                Truth::Const(holds) => {
+                    if *holds {
+                        Class::Full
+                    } else {
+                        Class::Empty
+                    }
+                }
+                Truth::Le(form) => match linear_range(form, &terms) {
+                    (_, hi) if hi <= 0 => Class::Full,
+                    (lo, _) if lo > 0 => Class::Empty,
+                    _ => Class::Partial,
+                },
+                Truth::Eq(form) => zero(form),
+                Truth::Ne(form) => match zero(form) {
+                    Class::Full => Class::Empty,
+                    Class::Empty => Class::Full,
+                    Class::Partial => Class::Partial,
+                },
+                Truth::And(list) => members(list, Class::Empty, Class::Full),
+                Truth::Or(list) => members(list, Class::Full, Class::Empty),
+            });
+        }
+        classes[self.root as usize]
+    }
+
+    /// The runs of key blocks that [`emit_runs`](Self::emit_runs) computes on the device.
+    ///
+    /// # Panics
+    /// If `args` are not as many as the pattern's, `q` is empty, or `block` is zero.
+    pub fn runs(&self, q: RangeInclusive<i64>, len: i64, block: u32, args: &[i64]) -> Vec<Range<i64>> {
+        self.expect_args(args.len());
+        assert!(!q.is_empty() && block > 0, "a query tile and a block have at least one position");
+        let mut host = machine::Host;
+        let ends = (*q.start(), *q.end());
+        runs::runs(&mut host, &self.tree, self.root, ends, len, block, args).into_iter().map(|(a, b)| a..b).collect()
+    }
+
+    fn expect_args(&self, given: usize) {
+        assert!(
+            given == self.args.len(),
+            "pattern `{}` takes {} arguments, {given} are given",
+            self.name,
+            self.args.len()
+        );
+    }
+}
+
+/// `kv <= q & (q <= kv + window - 1 | kv <= sink - 1)`.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tree.show_truth(self.root, &self.args, f)
+    }
+}
+
+/// The value of a form, given its terms'. Stops at the ends of i64.
+fn value(form: &Linear, terms: &[i64]) -> i64 {
+    form.terms
+        .iter()
+        .fold(form.constant, |sum, &(term, factor)| sum.saturating_add(terms[term as usize].saturating_mul(factor)))
+}
+
+/// Scratch numbers: on the stack for the trees that authors write.
+fn with_slots<T>(count: usize, f: impl FnOnce(&mut [i64]) -> T) -> T {
+    let mut small = [0; 48];
+    match small.get_mut(..count) {
+        Some(slots) => f(slots),
+        None => f(&mut vec![0; count]),
+    }
+}

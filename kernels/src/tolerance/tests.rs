@@ -203,3 +203,18 @@ fn sampled_plain_rows_are_rows_of_the_whole() {
     assert_eq!(plain_attention_rows(&p, &masks::causal, &rows).o, plain_attention(&p, &masks::causal).o.gather(&rows));
     assert_eq!(plain_selected_rows(&p, &picks, 16, &rows).lse, plain_selected(&p, &picks, 16).lse.gather(&rows));
 }
+
+#[test]
+fn the_plain_computation_rounds_s_and_p() {
+    let plain = |q: f32, k: f32, keys: usize| {
+        let of = |x: f32, tokens| Host::filled(bf16::from_f32(x), [tokens, 1, 1]);
+        let (q, k, v) = (of(q, keys), of(k, keys), of(1.0, keys));
+        let p = Problem { q: &q, k: &k, v: &v, cu_seqlens: &[0, keys as i32], scale: 1.0 };
+        plain_attention_rows(&p, &masks::full, &[Row { token: 0, head: 0 }])
+    };
+    let near_one = 1.0 + 2f32.powi(-7);
+    assert_eq!(plain(near_one, near_one, 1).lse.data, [1.015_625], "S is 1.0156860 before it is rounded");
+    let third = bf16::from_f32(1.0 / 3.0).to_f32();
+    assert_eq!(plain(0.0, 1.0, 3).o.data, [third + third + third], "the sum of P is no longer 1");
+    assert_ne!(third + third + third, 1.0);
+}

@@ -1,0 +1,271 @@
+//! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
+
+use crate::decode::Kernel;
+use crate::fault::{BarrierState, FaultKind, Trap};
+use crate::shared::{CLOCK_LIMIT, Shared, Toucher};
+use crate::warp::{Copies, Paths, Registers, Status, Warp};
+
+/// A named barrier.
+#[derive(Clone, Debug, Default)]
+struct Barrier {
+    /// Threads that it is for, where an instruction says so; otherwise every thread that has not ended.
+    count: Option<u32>,
+    /// Threads that have arrived.
+    arrived: u32,
+    /// Warps that wait, by bit.
+    waiting: u32,
+    /// What those who arrived have seen, joined.
+    seen: Vec<u32>,
+}
+
+/// How far each warp's time has gone and what it has seen of the others': the vector clocks that `shared` checks by.
+#[derive(Debug)]
+pub(crate) struct Clocks {
+    warps: usize,
+    /// Row by warp; on the diagonal its own clock.
+    seen: Vec<u32>,
+}
+
+impl Clocks {
+    fn new(warps: usize) -> Clocks {
+        Clocks { warps, seen: vec![1; warps * warps] }
+    }
+
+    fn row(&self, warp: usize) -> &[u32] {
+        &self.seen[warp * self.warps..][..self.warps]
+    }
+
+    /// Who touches memory, for the checks.
+    #[inline(always)]
+    pub(crate) fn toucher(&self, warp: usize, pc: u32) -> Toucher<'_> {
+        let seen = self.row(warp);
+        Toucher { warp, clock: seen[warp], pc, seen }
+    }
+
+    fn join(&mut self, warp: usize, other: &[u32]) {
+        for (mine, other) in self.seen[warp * self.warps..][..self.warps].iter_mut().zip(other) {
+            *mine = (*mine).max(*other);
+        }
+    }
+}
+
+/// What the warps of a CTA share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) shared: Shared,
+    pub(crate) clocks: Clocks,
+    barriers: Vec<Barrier>,
+    /// Warps that a barrier has let go, by bit.
+    released: u32,
+    live_warps: u32,
+}
+
+impl Common {
+    /// A moment passes for a warp: what its lanes did is now seen by its other lanes.
+    pub(crate) fn tick(&mut self, warp: usize) {
+        let own = warp * self.clocks.warps + warp;
+        self.clocks.seen[own] += 1;
+        if self.clocks.seen[own] == CLOCK_LIMIT {
+            self.shared.forget_clocks();
+            self.clocks.seen.fill(1);
+            self.barriers.iter_mut().for_each(|barrier| barrier.seen.fill(1));
+        }
+    }
+
+    /// A warp arrives at a barrier; `waits` for `bar.sync`. Whether it must wait.
+    pub(crate) fn arrive(
+        &mut self,
+        warp: usize,
+        number: u32,
+        count: Option<u32>,
+        waits: bool,
+    ) -> Result<bool, Box<Trap>> {
+        self.tick(warp);
+        let everyone = self.live_warps * 32;
+        let barrier = &mut self.barriers[number as usize];
+        if barrier.arrived == 0 {
+            barrier.count = count;
+            barrier.seen.clear();
+            barrier.seen.resize(self.clocks.warps, 1);
+        } else if barrier.count != count {
+            let (before, now) = (barrier.count.unwrap_or(everyone), count.unwrap_or(everyone));
+            return Err(Trap::new(FaultKind::BarrierCount { barrier: number, before, now }, None));
+        }
+        barrier.arrived += 32;
+        for (joined, seen) in barrier.seen.iter_mut().zip(self.clocks.row(warp)) {
+            *joined = (*joined).max(*seen);
+        }
+        if waits {
+            barrier.waiting |= 1 << warp;
+        }
+        self.complete(number);
+        let released = self.released >> warp & 1 != 0;
+        self.released &= !(1 << warp);
+        Ok(waits && !released)
+    }
+
+    /// Lets the warps at a barrier go if everybody is there.
+    fn complete(&mut self, number: u32) {
+        let barrier = &mut self.barriers[number as usize];
+        if barrier.arrived == 0 || barrier.arrived < barrier.count.unwrap_or(self.live_warps * 32) {
+            return;
+        }
+        let seen = std::mem::take(&mut barrier.seen);
+        let waiting = std::mem::take(&mut barrier.waiting);
+        barrier.arrived = 0;
+        self.released |= waiting;
+        for warp in (0..self.clocks.warps).filter(|warp| waiting >> warp & 1 != 0) {
+            self.clocks.join(warp, &seen);
+        }
+        self.barriers[number as usize].seen = seen;
+    }
+
+    /// A warp has ended: barriers without a count do not wait for it.
+    pub(crate) fn warp_ended(&mut self) {
+        self.live_warps -= 1;
+        for number in 0..self.barriers.len() as u32 {
+            self.complete(number);
+        }
+    }
+}
+
+/// A CTA that runs.
+#[derive(Debug)]
+pub(crate) struct Cta<'k> {
+    pub(crate) index: [u32; 3],
+    pub(crate) warps: Vec<Warp<'k>>,
+    pub(crate) common: Common,
+    /// The warp that runs next.
+    pub(crate) turn: usize,
+}
+
+impl<'k> Cta<'k> {
+    pub(crate) fn new(kernel: &'k Kernel, threads: u32, shared: u32) -> Cta<'k> {
+        let count = threads.div_ceil(32) as usize;
+        let warps = std::iter::repeat_with(|| Warp {
+            registers: Registers::new(kernel),
+            paths: Paths::new(0),
+            copies: Copies::new(),
+            status: Status::Ended,
+        });
+        Cta {
+            index: [0; 3],
+            warps: warps.take(count).collect(),
+            common: Common {
+                shared: Shared::new(shared, count),
+                clocks: Clocks::new(count),
+                barriers: vec![Barrier::default(); 16],
+                released: 0,
+                live_warps: 0,
+            },
+            turn: 0,
+        }
+    }
+
+    /// Makes this the CTA at `index`, at its beginning.
+    pub(crate) fn begin(&mut self, kernel: &Kernel, index: [u32; 3], grid: [u32; 3], block: [u32; 3]) {
+        use lacuna_ptx::Special;
+        self.index = index;
+        self.turn = 0;
+        self.common.shared.clear();
+        self.common.clocks.seen.fill(1);
+        self.common.released = 0;
+        self.common.live_warps = self.warps.len() as u32;
+        self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
+        let threads = block.iter().product::<u32>();
+        for (number, warp) in (0u32..).zip(&mut self.warps) {
+            let lanes = threads - number * 32;
+            warp.registers.clear();
+            warp.copies.clear();
+            warp.paths = Paths::new(if lanes < 32 { (1 << lanes) - 1 } else { u32::MAX });
+            warp.status = Status::Ready;
+            for &(special, slot) in &kernel.specials {
+                let register = warp.registers.word_mut(slot);
+                for (lane, value) in (0u32..).zip(register) {
+                    let thread = number * 32 + lane;
+                    let thread = [thread % block[0], thread / block[0] % block[1], thread / (block[0] * block[1])];
+                    *value = match special {
+                        Special::Tid(axis) => thread[usize::from(axis)],
+                        Special::Ntid(axis) => block[usize::from(axis)],
+                        Special::Ctaid(axis) => index[usize::from(axis)],
+                        Special::Nctaid(axis) => grid[usize::from(axis)],
+                        Special::Laneid => lane,
+                        Special::Warpid => number,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Lets warps that a barrier has released go on.
+    pub(crate) fn wake(&mut self) {
+        let released = std::mem::take(&mut self.common.released);
+        for (number, warp) in self.warps.iter_mut().enumerate() {
+            if released >> number & 1 != 0 {
+                warp.status = Status::Ready;
+            }
+        }
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.warps.iter().all(|warp| warp.status == Status::Ended)
+    }
+
+    /// The barriers that somebody waits for.
+    pub(crate) fn barriers(&self) -> Vec<BarrierState> {
+        let everyone = self.common.live_warps * 32;
+        let state = |(number, barrier): (u32, &Barrier)| BarrierState {
+            barrier: number,
+            arrived: barrier.arrived,
+            expected: barrier.count.unwrap_or(everyone),
+        };
+        (0u32..).zip(&self.common.barriers).filter(|(_, barrier)| barrier.waiting != 0).map(state).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common(warps: usize) -> Common {
+        Common {
+            shared: Shared::new(64, warps),
+            clocks: Clocks::new(warps),
+            barriers: vec![Barrier::default(); 16],
+            released: 0,
+            live_warps: warps as u32,
+        }
+    }
+
+    #[test]
+    fn who_arrives_is_seen_and_who_waits_sees() {
+        let mut cta = common(3);
+        assert!(!cta.arrive(0, 1, Some(64), false).unwrap());
+        assert!(!cta.arrive(1, 1, Some(64), true).unwrap());
+        assert_eq!(cta.clocks.row(0), [2, 1, 1]);
+        assert_eq!(cta.clocks.row(1), [2, 2, 1]);
+        // What warp 1 has seen of warp 0 goes on to warp 2.
+        assert!(cta.arrive(2, 2, Some(64), true).unwrap());
+        assert!(!cta.arrive(1, 2, Some(64), true).unwrap());
+        assert_eq!(cta.clocks.row(2), [2, 3, 2]);
+    }
+
+    #[test]
+    fn the_ended_are_not_waited_for_unless_counted() {
+        let mut cta = common(2);
+        assert!(cta.arrive(0, 0, None, true).unwrap());
+        cta.warp_ended();
+        assert_eq!(cta.released, 1);
+        let mut cta = common(2);
+        assert!(cta.arrive(0, 0, Some(64), true).unwrap());
+        cta.warp_ended();
+        assert_eq!(cta.released, 0);
+    }
+
+    #[test]
+    fn clocks_that_run_full_start_anew() {
+        let mut cta = common(2);
+        (0..CLOCK_LIMIT + 5).for_each(|_| cta.tick(1));
+        assert!(cta.clocks.row(1)[1] < 20);
+    }
+}

@@ -1,0 +1,279 @@
+//! What a run can find wrong, and how it says so.
+
+use std::fmt;
+
+/// A memory that addresses point into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Global memory.
+    Global,
+    /// Shared memory of the CTA.
+    Shared,
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Space::Global => "global",
+            Space::Shared => "shared",
+        })
+    }
+}
+
+/// What was found wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The launch itself: a missing or wrong argument, a block that the kernel does not allow, too much shared memory.
+    Launch(String),
+    /// An access outside every allocation, or outside the CTA's shared memory.
+    OutOfBounds {
+        /// Which memory.
+        space: Space,
+        /// First byte of the access.
+        address: u64,
+        /// Its length.
+        bytes: u32,
+        /// How far the memory of the CTA goes, for shared memory.
+        limit: Option<u64>,
+    },
+    /// An address that is not a multiple of the access's size.
+    Misaligned {
+        /// Which memory.
+        space: Space,
+        /// First byte of the access.
+        address: u64,
+        /// Its size.
+        bytes: u32,
+    },
+    /// A register is read that this lane never wrote.
+    UnwrittenRegister {
+        /// The register's name.
+        register: String,
+    },
+    /// Memory is read that nobody wrote.
+    UnwrittenMemory {
+        /// Which memory.
+        space: Space,
+        /// First such byte of the access (global memory: of the access).
+        address: u64,
+    },
+    /// The destination of an asynchronous copy is touched before the thread that issued it has waited for it.
+    Pending {
+        /// The word.
+        address: u64,
+    },
+    /// Two accesses to shared memory, one of them a write, that nothing orders.
+    Race {
+        /// The word.
+        address: u64,
+        /// Whether the access that came first was a write.
+        first_writes: bool,
+        /// Whether the access that came second was a write.
+        second_writes: bool,
+    },
+    /// Every warp of the CTA waits for a barrier that cannot complete.
+    Deadlock {
+        /// The barriers that are waited for.
+        barriers: Vec<BarrierState>,
+    },
+    /// An instruction that the whole warp must execute together is reached by part of it.
+    Diverged {
+        /// The lanes that are here.
+        here: u32,
+        /// The lanes that should be.
+        wanted: u32,
+    },
+    /// An operand that must be the same in every lane is not, or has a value that the instruction does not take.
+    Operand(String),
+    /// Warps disagree on how many threads a barrier is for.
+    BarrierCount {
+        /// The barrier.
+        barrier: u32,
+        /// What the warps that came before said, in threads.
+        before: u32,
+        /// What this warp says.
+        now: u32,
+    },
+    /// The kernel executed `trap`.
+    Trap,
+    /// More warp instructions than [`Options::max_instructions`](crate::Options::max_instructions).
+    InstructionLimit(u64),
+}
+
+/// A barrier that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarrierState {
+    /// Its number.
+    pub barrier: u32,
+    /// Threads that have arrived.
+    pub arrived: u32,
+    /// Threads that it waits for.
+    pub expected: u32,
+}
+
+/// A place in the program, and who was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The CTA's index in the grid.
+    pub cta: [u32; 3],
+    /// The warp in the CTA.
+    pub warp: u32,
+    /// The lane in the warp; `None` when the warp as a whole is meant.
+    pub lane: Option<u32>,
+    /// Line of the PTX text, from 1; 0 when there is no text.
+    pub line: usize,
+    /// The instruction.
+    pub text: String,
+    /// The author's line, from the last `// from ..` comment.
+    pub source: Option<String>,
+    /// What the warp was doing here, for a deadlock.
+    pub state: Option<String>,
+}
+
+/// A run was stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// Why.
+    pub kind: FaultKind,
+    /// The kernel.
+    pub entry: String,
+    /// Where: the access that faulted first, then the one that it clashes with; for a deadlock every warp.
+    pub sites: Vec<Site>,
+}
+
+impl std::error::Error for Fault {}
+
+impl FaultKind {
+    /// One word for the kind of fault, with which its report begins.
+    pub fn title(&self) -> &'static str {
+        match self {
+            FaultKind::Launch(_) => "launch",
+            FaultKind::OutOfBounds { .. } => "out of bounds",
+            FaultKind::Misaligned { .. } => "misaligned",
+            FaultKind::UnwrittenRegister { .. } | FaultKind::UnwrittenMemory { .. } => "uninitialised",
+            FaultKind::Pending { .. } => "missing wait",
+            FaultKind::Race { .. } => "race",
+            FaultKind::Deadlock { .. } => "deadlock",
+            FaultKind::Diverged { .. } => "divergence",
+            FaultKind::Operand(_) => "operand",
+            FaultKind::BarrierCount { .. } => "barrier",
+            FaultKind::Trap => "trap",
+            FaultKind::InstructionLimit(_) => "endless",
+        }
+    }
+
+    fn describe(&self, sites: &[Site], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FaultKind::Launch(what) | FaultKind::Operand(what) => f.write_str(what),
+            FaultKind::OutOfBounds { space, address, bytes, limit } => {
+                write!(f, "{bytes} bytes of {space} memory at {address:#x} are ")?;
+                match limit {
+                    Some(limit) => write!(f, "not all in the {limit} bytes that the CTA has"),
+                    None => f.write_str("not all in one allocation"),
+                }
+            }
+            FaultKind::Misaligned { space, address, bytes } => {
+                write!(f, "{bytes} bytes of {space} memory at {address:#x}, which is not a multiple of {bytes}")
+            }
+            FaultKind::UnwrittenRegister { register } => write!(f, "{register} is read and was never written"),
+            FaultKind::UnwrittenMemory { space, address } => {
+                write!(f, "{space} memory at {address:#x} is read and was never written")
+            }
+            FaultKind::Pending { address } => write!(
+                f,
+                "shared memory at {address:#x} is touched while an asynchronous copy to it is in flight: the thread that issued \
+                 it has not waited for its group"
+            ),
+            FaultKind::Race { address, first_writes, second_writes } => {
+                let verb = |writes: &bool| if *writes { "written" } else { "read" };
+                let who = |site: Option<&Site>| site.map_or_else(String::new, |site| format!(" by warp {}", site.warp));
+                let within = sites.len() > 1 && sites[0].warp == sites[1].warp && sites[0].cta == sites[1].cta;
+                if within {
+                    write!(
+                        f,
+                        "shared memory at {address:#x} is {} by one lane of warp {} after it was {} by another, and no bar.warp.sync or \
+                         barrier orders them",
+                        verb(second_writes),
+                        sites[0].warp,
+                        verb(first_writes)
+                    )
+                } else {
+                    write!(
+                        f,
+                        "shared memory at {address:#x} is {}{} after it was {}{}, and no barrier orders them",
+                        verb(second_writes),
+                        who(sites.first()),
+                        verb(first_writes),
+                        who(sites.get(1))
+                    )
+                }
+            }
+            FaultKind::Deadlock { barriers } => {
+                f.write_str("no warp of the CTA can go on")?;
+                for BarrierState { barrier, arrived, expected } in barriers {
+                    write!(f, "; barrier {barrier} has {arrived} of {expected} threads")?;
+                }
+                Ok(())
+            }
+            FaultKind::Diverged { here, wanted } => write!(
+                f,
+                "an instruction for the whole warp is reached by lanes {here:#010x} of {wanted:#010x}: the others took another path"
+            ),
+            FaultKind::BarrierCount { barrier, before, now } => {
+                write!(f, "barrier {barrier} is for {before} threads by those who came first, and for {now} here")
+            }
+            FaultKind::Trap => f.write_str("the kernel gave up"),
+            FaultKind::InstructionLimit(limit) => write!(f, "more than {limit} warp instructions"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.kind.title())?;
+        self.kind.describe(&self.sites, f)?;
+        let width = self.sites.iter().map(|site| site.text.len()).max().unwrap_or(0).min(80);
+        let mut source = None;
+        for (i, site) in self.sites.iter().enumerate() {
+            let arrow = if i == 0 { "-->" } else { "   " };
+            write!(f, "\n  {arrow} {}.ptx:{}   {:width$}   {site}", self.entry, site.line, site.text)?;
+            if site.source.is_some() && site.source != source {
+                source.clone_from(&site.source);
+                write!(f, "\n      from {}", source.as_deref().unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.cta;
+        write!(f, "CTA {x},{y},{z} warp {}", self.warp)?;
+        if let Some(lane) = self.lane {
+            write!(f, " lane {lane}")?;
+        }
+        if let Some(state) = &self.state {
+            write!(f, ", {state}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A fault as the interpreter raises it, before places have names.
+#[derive(Debug)]
+pub(crate) struct Trap {
+    pub(crate) kind: FaultKind,
+    /// The lane at fault, if one is.
+    pub(crate) lane: Option<u32>,
+    /// Where, when it is not the current instruction.
+    pub(crate) pc: Option<u32>,
+    /// The other party.
+    pub(crate) other: Option<crate::shared::Earlier>,
+}
+
+impl Trap {
+    pub(crate) fn new(kind: FaultKind, lane: Option<u32>) -> Box<Trap> {
+        Box::new(Trap { kind, lane, pc: None, other: None })
+    }
+}

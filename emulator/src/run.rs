@@ -1,0 +1,315 @@
+//! A run: the grid's CTAs over the cores, some of them interleaved on each.
+//!
+//! A worker takes CTAs in order. It runs one for a slice of instructions; one that has not ended by then goes to the
+//! back of the queue, and another is admitted, up to [`Options::resident`]. So short CTAs run one after the other, warm
+//! in the cache, and CTAs that wait for each other all get to run. Within a CTA the warps take turns: each runs until it
+//! waits, ends, or has used its share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use lacuna_ptx::Op;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::cta::Cta;
+use crate::decode::Kernel;
+use crate::fault::{Fault, FaultKind, Site, Trap};
+use crate::launch::{self, Launch};
+use crate::memory::{Memory, View};
+use crate::program::Program;
+use crate::step::{Machine, Moved, Run};
+use crate::warp::Status;
+
+/// How to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Cores to use; 0 for all.
+    pub threads: usize,
+    /// CTAs that a core may have under way at a time.
+    pub resident: usize,
+    /// Changes the order in which warps and CTAs take turns, and how long each turn is; 0 is the plain order.
+    pub seed: u64,
+    /// Warp instructions after which the run is stopped.
+    pub max_instructions: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { threads: 0, resident: 256, seed: 0, max_instructions: None }
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Instructions issued, counted once a warp, guarded-off ones included.
+    pub warp_instructions: u64,
+    /// The same by row of the ISA table; rows that were not used are left out.
+    pub by_op: Vec<(Op, u64)>,
+    /// CTAs that ran.
+    pub ctas: u64,
+    /// Bytes that instructions read from or wrote to shared memory.
+    pub shared_bytes: u64,
+    /// Bytes that instructions read from or wrote to global memory.
+    pub global_bytes: u64,
+}
+
+/// Instructions of a CTA between looks at the other CTAs.
+const CTA_SLICE: u64 = 4_000_000;
+/// Instructions of a warp before the next warp's turn.
+const WARP_SLICE: u64 = 50_000;
+
+/// Runs a kernel to its end.
+///
+/// # Errors
+/// The first fault found; of several found at once on several cores, the one in the earliest CTA.
+pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Options) -> Result<Stats, Box<Fault>> {
+    let refuse = |what: String| {
+        Box::new(Fault { kind: FaultKind::Launch(what), entry: launch.entry.to_owned(), sites: Vec::new() })
+    };
+    let Some(kernel) = program.kernel(launch.entry) else {
+        let known: Vec<&str> = program.entries().collect();
+        return Err(refuse(format!("the module has no kernel `{}`; it has {}", launch.entry, known.join(", "))));
+    };
+    let params = launch::params(kernel, launch, program.target()).map_err(refuse)?;
+    let grid = Grid {
+        kernel,
+        launch,
+        params: &params,
+        memory,
+        options,
+        ctas: launch.grid.iter().map(|extent| u64::from(*extent)).product(),
+        next: AtomicU64::new(0),
+        issued: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        fault: Mutex::new(None),
+    };
+    let cores = if options.threads == 0 { rayon::current_num_threads() } else { options.threads };
+    let workers = cores.min(grid.ctas.min(1 << 16) as usize).max(1);
+    let tallies: Vec<Tally> = if workers == 1 {
+        vec![grid.work(0)]
+    } else {
+        let work = || (0..workers).into_par_iter().with_max_len(1).map(|worker| grid.work(worker as u64)).collect();
+        if options.threads == 0 {
+            work()
+        } else {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(workers).build();
+            pool.map_err(|error| refuse(format!("no threads to run on: {error}")))?.install(work)
+        }
+    };
+    if let Some((_, fault)) = grid.fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(fault);
+    }
+    Ok(total(kernel, &tallies))
+}
+
+struct Tally {
+    counts: Vec<u64>,
+    moved: Moved,
+    ctas: u64,
+}
+
+fn total(kernel: &Kernel, tallies: &[Tally]) -> Stats {
+    let mut stats = Stats::default();
+    let mut by_op = vec![0; Op::ALL.len()];
+    for tally in tallies {
+        for (op, count) in kernel.ops.iter().zip(&tally.counts) {
+            by_op[*op as usize] += count;
+        }
+        stats.warp_instructions += tally.counts.iter().sum::<u64>();
+        stats.ctas += tally.ctas;
+        stats.shared_bytes += tally.moved.shared;
+        stats.global_bytes += tally.moved.global;
+    }
+    stats.by_op = Op::ALL.iter().copied().zip(by_op).filter(|(_, count)| *count != 0).collect();
+    stats
+}
+
+/// A launch under way, as its workers see it.
+struct Grid<'a> {
+    kernel: &'a Kernel,
+    launch: &'a Launch<'a>,
+    params: &'a [u8],
+    memory: &'a Memory,
+    options: &'a Options,
+    ctas: u64,
+    next: AtomicU64,
+    issued: AtomicU64,
+    stop: AtomicBool,
+    fault: Mutex<Option<(u64, Box<Fault>)>>,
+}
+
+/// SplitMix64, for the order of turns.
+struct Turns(u64);
+
+impl Turns {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % below.max(1)
+    }
+}
+
+impl<'a> Grid<'a> {
+    /// Takes CTAs until there are none left.
+    fn work(&self, worker: u64) -> Tally {
+        let mut view = View::new(self.memory);
+        let mut tally = Tally { counts: vec![0; self.kernel.code.len()], moved: Moved::default(), ctas: 0 };
+        let mut turns = Turns(self.options.seed ^ worker.rotate_left(32));
+        let mut live: VecDeque<(u64, Cta<'a>)> = VecDeque::new();
+        let mut spare: Vec<Cta<'a>> = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            if live.len() < self.options.resident.max(1)
+                && let Some(cta) = self.admit(&mut spare)
+            {
+                // The newest runs first: those before it have had their slice.
+                live.push_front(cta);
+            }
+            let Some((number, mut cta)) = live.pop_front() else { break };
+            match self.run_cta(&mut cta, &mut view, &mut tally, &mut turns) {
+                Ok(true) => {
+                    tally.ctas += 1;
+                    spare.push(cta);
+                }
+                Ok(false) => live.push_back((number, cta)),
+                Err(fault) => {
+                    self.report(number, fault);
+                    break;
+                }
+            }
+        }
+        tally
+    }
+
+    fn report(&self, number: u64, fault: Box<Fault>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut first = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|(earlier, _)| number < *earlier) {
+            *first = Some((number, fault));
+        }
+    }
+
+    /// The next CTA of the grid, at its beginning.
+    fn admit(&self, spare: &mut Vec<Cta<'a>>) -> Option<(u64, Cta<'a>)> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number >= self.ctas {
+            return None;
+        }
+        let Launch { grid, block, shared, .. } = *self.launch;
+        let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
+        let index = [(number % x) as u32, (number / x % y) as u32, (number / (x * y)) as u32];
+        let dynamic = if self.kernel.dynamic_shared { shared } else { 0 };
+        let mut cta = spare
+            .pop()
+            .unwrap_or_else(|| Cta::new(self.kernel, block.iter().product(), self.kernel.static_shared + dynamic));
+        cta.begin(self.kernel, index, grid, block);
+        Some((number, cta))
+    }
+
+    /// Runs a CTA for a slice. Whether it has ended.
+    fn run_cta(
+        &self,
+        cta: &mut Cta<'a>,
+        view: &mut View<'a>,
+        tally: &mut Tally,
+        turns: &mut Turns,
+    ) -> Result<bool, Box<Fault>> {
+        let mut left = CTA_SLICE;
+        while left > 0 {
+            cta.wake();
+            let count = cta.warps.len();
+            let first = if self.options.seed == 0 { cta.turn } else { turns.next(count as u64) as usize };
+            let ready =
+                (0..count).map(|step| (first + step) % count).find(|warp| cta.warps[*warp].status == Status::Ready);
+            let Some(number) = ready else {
+                return if cta.ended() { Ok(true) } else { Err(self.deadlock(cta)) };
+            };
+            cta.turn = (number + 1) % count;
+            let share = if self.options.seed == 0 { WARP_SLICE } else { 1 + turns.next(4 * WARP_SLICE) };
+            let mut machine = Machine {
+                kernel: self.kernel,
+                params: self.params,
+                number,
+                warp: &mut cta.warps[number],
+                common: &mut cta.common,
+                view,
+                counts: &mut tally.counts,
+                moved: &mut tally.moved,
+                slice: share,
+                used: 0,
+            };
+            let result = dispatch(&mut machine);
+            let used = machine.used;
+            if let Err(trap) = result {
+                return Err(self.fault(cta, number, *trap));
+            }
+            left = left.saturating_sub(used.max(1));
+            self.count(used, cta, number)?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Counts instructions against the limit.
+    fn count(&self, used: u64, cta: &Cta<'_>, warp: usize) -> Result<(), Box<Fault>> {
+        let Some(limit) = self.options.max_instructions else { return Ok(()) };
+        let issued = self.issued.fetch_add(used, Ordering::Relaxed) + used;
+        if issued <= limit {
+            return Ok(());
+        }
+        Err(self.fault(cta, warp, Trap { kind: FaultKind::InstructionLimit(limit), lane: None, pc: None, other: None }))
+    }
+
+    fn site(&self, cta: &Cta<'_>, warp: u32, lane: Option<u32>, pc: u32) -> Site {
+        let at = pc as usize;
+        Site {
+            cta: cta.index,
+            warp,
+            lane,
+            line: self.kernel.lines.get(at).copied().unwrap_or_default(),
+            text: self.kernel.texts.get(at).cloned().unwrap_or_default(),
+            source: self.kernel.sources.get(at).cloned().flatten(),
+            state: None,
+        }
+    }
+
+    fn fault(&self, cta: &Cta<'_>, warp: usize, trap: Trap) -> Box<Fault> {
+        let pc = trap.pc.unwrap_or(cta.warps[warp].paths.pc);
+        let mut sites = vec![self.site(cta, warp as u32, trap.lane, pc)];
+        if let Some(other) = trap.other {
+            sites.push(self.site(cta, other.thread / 32, Some(other.thread % 32), other.pc));
+        }
+        Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites })
+    }
+
+    /// Where every warp stands that has not ended.
+    fn deadlock(&self, cta: &Cta<'_>) -> Box<Fault> {
+        let mut sites = Vec::new();
+        for (number, warp) in (0u32..).zip(&cta.warps) {
+            if let Status::Barrier(barrier) = warp.status {
+                for (_, pc) in warp.paths.places().into_iter().take(1) {
+                    // The barrier is the instruction before the one that comes next.
+                    let mut site = self.site(cta, number, None, pc - 1);
+                    site.state = Some(format!("waits for barrier {barrier}"));
+                    sites.push(site);
+                }
+            }
+        }
+        Box::new(Fault {
+            kind: FaultKind::Deadlock { barriers: cta.barriers() },
+            entry: self.kernel.name.clone(),
+            sites,
+        })
+    }
+}
+
+/// Runs a warp on the best vector unit that there is.
+fn dispatch(machine: &mut Machine<'_, '_, '_>) -> Result<(), Box<Trap>> {
+    Arch::new().dispatch(Run(machine))
+}

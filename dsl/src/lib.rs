@@ -1,1 +1,64 @@
-//! To be written.
+//! What an author writes: schedules, patterns, and the tiles they are made of.
+//!
+//! ```ignore
+//! #[schedule(tune(stages in [2, 3, 4], warps in [4, 2]))]
+//! pub fn group_centric(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, picks: Blocks, docs: Segments) -> OutLse<Dv> {
+//!     let (t, h) = cx.grid2(q.tokens(), k.heads());
+//!     let rows = q.group::<Group>(docs.locate(t), h);
+//!     let softmax = OnlineSoftmax::new(cx, &rows);
+//!     for b in cx.pipelined(picks.of::<Kv>(&rows), stages) {
+//!         let s = cx.dot(rows.q, k.block(b, h));
+//!         softmax.step(causal().keep(s, &rows, b), v.block(b, h));
+//!     }
+//!     softmax.finish()
+//! }
+//! ```
+//! * **Axes are types, extents are values.** `Tile<Half, Kv, Dk>` and `Tile<Half, Kv, Dv>` differ even where `Dk` and `Dv`
+//!   are equally wide, so a mix-up is rustc's own error. How wide an axis is, is known when the schedule is staged.
+//! * **A schedule is staged once per pick.** Its function runs in Rust, records what it does through the handles, and the
+//!   record is compiled. So a staged body runs once; state that changes is a [`Var`], and a handle does not outlive the loop
+//!   or branch that it was made in. Both are checked: by the macro where it can see it, else when the handle is used.
+//! * Every operation remembers the line it was written on.
+//!
+//! Module by module: [`axis`] and [`value`] are the vocabulary, [`cx`](Cx) and [`flow`] what a schedule does with it,
+//! [`input`] and [`grid`] what it works on, [`mask`] and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
+//! what the outside sees.
+
+pub mod axis;
+pub mod flow;
+pub mod grid;
+pub mod input;
+pub mod mask;
+pub mod schedule;
+pub mod softmax;
+pub mod value;
+
+mod cx;
+mod staging;
+
+pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
+pub use cx::Cx;
+pub use flow::{BlockList, Var};
+pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Values};
+pub use lacuna_codegen::ir::Elem;
+pub use lacuna_codegen::pattern::{Keep, Pattern, Pos};
+pub use lacuna_codegen::plan::{Expr, Pick, Plan, Space, Tunable};
+pub use lacuna_codegen::Error;
+pub use lacuna_macros::{pattern, schedule};
+#[doc(hidden)]
+pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna};
+pub use lacuna_ptx::Target;
+pub use mask::Mask;
+pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
+pub use softmax::OnlineSoftmax;
+pub use staging::Staging;
+pub use value::{PartialSum, Scalar, Tile, Vector};
+
+/// Everything that a file of schedules and patterns uses.
+pub mod prelude {
+    pub use crate::{
+        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Keep, Keys, Knobs, Kv, Mask, OnlineSoftmax,
+        OutLse, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape, Target, Tile, Tunable, Values,
+        Var, Vector, axes, pattern, schedule,
+    };
+}

@@ -149,6 +149,8 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
         }
     });
     let text = function.to_string();
+    let begin = quote_spanned!(function.span()=> cx.begin(););
+    let store = quote_spanned!(func.sig.output.span()=> #dsl::Output::store(out, cx););
     let (inner, pick_type) = (format_ident!("staging"), &pick);
     quote! {
         #definition
@@ -166,8 +168,9 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
             }
 
             fn body(&self, cx: &#dsl::Cx) {
+                #begin
                 let out = #function(cx, #(#arguments),*);
-                #dsl::Output::store(out, cx);
+                #store
             }
         }
     }

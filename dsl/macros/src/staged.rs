@@ -105,9 +105,9 @@ impl Check<'_> {
         }
     }
 
-    fn assignment(&mut self, place: &Expr, at: impl ToTokens) {
+    fn assignment(&mut self, place: &Expr, at: &dyn ToTokens) {
         if let Expr::Tuple(tuple) = peel(place) {
-            tuple.elems.iter().for_each(|place| self.assignment(place, &at));
+            tuple.elems.iter().for_each(|place| self.assignment(place, at));
         } else if let Some((ident, _)) = self.outer(place) {
             self.errors.at(
                 at,
@@ -266,11 +266,11 @@ impl VisitMut for Check<'_> {
                 }
             }
             Expr::Assign(assign) => {
-                self.assignment(&assign.left, assign.eq_token);
+                self.assignment(&assign.left, &assign.eq_token);
                 visit_mut::visit_expr_mut(self, expr);
             }
             Expr::Binary(binary) if assigns(&binary.op) => {
-                self.assignment(&binary.left, binary.op);
+                self.assignment(&binary.left, &binary.op);
                 visit_mut::visit_expr_mut(self, expr);
             }
             Expr::Reference(reference) => {

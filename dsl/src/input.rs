@@ -1,0 +1,488 @@
+//! What a schedule reads and what it returns.
+//!
+//! Layouts: q `[tokens, heads_q, Dk]`, k `[tokens, heads_kv, Dk]`, v `[tokens, heads_kv, Dv]`, o like q with Dv, LSE f32
+//! `[tokens, heads_q]` in natural log, block lists i32 `[tokens, heads_kv, n]` relative to the document and padded with -1,
+//! and `cu_seqlens` i32 `[documents + 1]`. Positions are counted in their document.
+
+use std::marker::PhantomData;
+
+use lacuna_codegen::ir::{Elem, ParamId, Slice};
+use lacuna_codegen::plan::{Access, Dim, Expr};
+
+use crate::axis::{Axis, F32, Half, I32};
+use crate::flow::BlockList;
+use crate::grid::{KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens};
+use crate::staging::{Home, State, current};
+use crate::value::{Scalar, Tile, Vector};
+use crate::{Cx, cx};
+
+/// What can be a parameter of a schedule, in global memory.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an input of a schedule",
+    label = "an input is `Queries`, `Keys`, `Values`, `Blocks` or `Segments`",
+    note = "a choice that is made before compiling is marked `#[fixed]`"
+)]
+pub trait Input: Sized {
+    /// Declares it under the parameter's name.
+    #[doc(hidden)]
+    #[track_caller]
+    fn declare(cx: &Cx, name: &str) -> Self;
+}
+
+/// What a schedule can return.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not what a schedule returns",
+    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes"
+)]
+pub trait Output {
+    /// Stores it.
+    #[doc(hidden)]
+    #[track_caller]
+    fn store(self, cx: &Cx);
+}
+
+fn symbol(name: &str) -> Dim {
+    Dim::Symbol(name.to_owned())
+}
+
+/// A tensor parameter and its run.
+#[derive(Clone, Copy, Debug)]
+struct Tensor {
+    id: ParamId,
+    home: Home,
+}
+
+impl Tensor {
+    #[track_caller]
+    fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: Vec<Dim>) -> Self {
+        let mut state = cx.state.borrow_mut();
+        let elem = elem.unwrap_or_else(|| state.elem::<Half>());
+        let id = state.tensor(name, elem, dims, Access::Read);
+        Tensor { id, home: state.home() }
+    }
+
+    /// Rows of the tensor as a tile.
+    #[track_caller]
+    fn load<R: Axis, D: Axis>(self, place: Place) -> Tile<Half, R, D> {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let id = if state.lives(self.home, "input") {
+            let axes = [state.axis::<R>(), state.axis::<D>()];
+            let slice = place.slice(&mut state, self.id);
+            state.builder.load(slice, &axes)
+        } else {
+            state.stand_in::<Tile<Half, R, D>>()
+        };
+        state.give(id)
+    }
+
+    /// One element.
+    #[track_caller]
+    fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let id = if state.lives(self.home, "input") {
+            let mut ids = Vec::with_capacity(index.len());
+            for &i in index {
+                ids.push(state.take(i));
+            }
+            state.builder.element(self.id, &ids)
+        } else {
+            state.stand_in::<Scalar<I32>>()
+        };
+        state.give(id)
+    }
+}
+
+/// Where rows stand in a tensor `[tokens, heads, ..]`: from `token` and `head` on, `count` of them along one of the two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    token: Scalar<I32>,
+    head: Scalar<I32>,
+    along: usize,
+    count: Scalar<I32>,
+}
+
+impl Place {
+    #[track_caller]
+    fn slice(self, state: &mut State, tensor: ParamId) -> Slice {
+        let index = vec![state.take(self.token), state.take(self.head)];
+        Slice { tensor, index, along: self.along, count: state.take(self.count) }
+    }
+}
+
+/// A document: a run of tokens that attend to one another only.
+#[derive(Clone, Copy, Debug)]
+pub struct Document {
+    /// Its first token.
+    pub start: Scalar<I32>,
+    /// How many tokens it has.
+    pub len: Scalar<I32>,
+}
+
+/// A token with its document.
+#[derive(Clone, Copy, Debug)]
+pub struct Located {
+    /// The token.
+    pub token: Token,
+    /// Its document.
+    pub document: Document,
+    /// Its position there.
+    pub position: Scalar<I32>,
+}
+
+/// The documents that the tokens are divided into: the tensor `cu_seqlens`, i32, where each one starts, and at last the
+/// number of tokens. Whatever its parameter is called, that is its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    table: Tensor,
+}
+
+impl Input for Segments {
+    fn declare(cx: &Cx, _: &str) -> Self {
+        let dims = vec![symbol("segments_plus_one")];
+        Segments { table: Tensor::declare(cx, "cu_seqlens", Some(Elem::I32), dims) }
+    }
+}
+
+impl Segments {
+    pub(crate) fn count_of_plan() -> Expr {
+        Expr::symbol("segments_plus_one") - Expr::Const(1)
+    }
+
+    /// Every document, as a dimension of the grid.
+    pub fn count(&self) -> SegmentCount {
+        SegmentCount(())
+    }
+
+    /// Every tile of `R` tokens, as a dimension of the grid. Shorter documents have fewer: [`Queries::tile`] ends the CTAs
+    /// that are left over.
+    #[track_caller]
+    pub fn tiles<R: Axis>(&self) -> Tiles<R> {
+        Tiles::new()
+    }
+
+    /// A document.
+    #[track_caller]
+    pub fn at(&self, segment: SegmentIndex) -> Document {
+        let start = self.table.element(&[segment.0]);
+        let end = self.table.element(&[segment.0 + 1]);
+        Document { start, len: end - start }
+    }
+
+    /// The document that holds a token.
+    #[track_caller]
+    pub fn locate(&self, token: Token) -> Located {
+        let segment = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            let id = if state.lives(self.table.home, "input") {
+                let count = state.computed("segments", Self::count_of_plan());
+                let at = state.take(token.0);
+                state.builder.segment(self.table.id, count, at)
+            } else {
+                state.stand_in::<Scalar<I32>>()
+            };
+            state.give(id)
+        };
+        let document = self.at(SegmentIndex(segment));
+        Located { token, document, position: token.0 - document.start }
+    }
+}
+
+/// Queries, 16-bit, `[tokens, heads_q, D]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<D> {
+    tensor: Tensor,
+    of: PhantomData<*const D>,
+}
+
+/// Keys, 16-bit, `[tokens, heads_kv, D]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<D> {
+    tensor: Tensor,
+    of: PhantomData<*const D>,
+}
+
+/// Values, 16-bit, `[tokens, heads_kv, D]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<D> {
+    tensor: Tensor,
+    of: PhantomData<*const D>,
+}
+
+macro_rules! rows_of {
+    ($($name:ident $heads:literal;)*) => {$(
+        impl<D: Axis> Input for $name<D> {
+            fn declare(cx: &Cx, name: &str) -> Self {
+                let dims = vec![symbol("tokens"), symbol($heads), Dim::Fixed(cx.extent::<D>().into())];
+                $name { tensor: Tensor::declare(cx, name, None, dims), of: PhantomData }
+            }
+        }
+    )*};
+}
+
+rows_of! {
+    Queries "heads_q";
+    Keys "heads_kv";
+    Values "heads_kv";
+}
+
+macro_rules! blocks_of {
+    ($($name:ident)*) => {$(
+        impl<D: Axis> $name<D> {
+            /// Every KV head, as a dimension of the grid.
+            pub fn heads(&self) -> KvHeads {
+                KvHeads(())
+            }
+
+            /// The rows of a block. Those past the document's end are zeros; a block that is none is zeros altogether.
+            #[track_caller]
+            pub fn block<K: Axis>(&self, block: Block<K>, head: impl OfKvHead) -> Tile<Half, K, D> {
+                let head = head.kv_head().0;
+                let token = block.document.start + block.first;
+                let count = block.document.len - block.first;
+                self.tensor.load(Place { token, head, along: 0, count })
+            }
+        }
+    )*};
+}
+
+blocks_of! { Keys Values }
+
+impl<D: Axis> Queries<D> {
+    /// Every token, as a dimension of the grid.
+    pub fn tokens(&self) -> Tokens {
+        Tokens(())
+    }
+
+    /// Every query head, as a dimension of the grid.
+    pub fn heads(&self) -> QueryHeads {
+        QueryHeads(())
+    }
+
+    /// A tile of tokens of a document, one head. Ends the CTA where the document has no such tile.
+    #[track_caller]
+    pub fn tile<R: Axis>(&self, document: Document, tile: TileIndex<R>, head: QueryHead) -> QueryRows<R, D> {
+        let (extent, iota) = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            (state.extent::<R>() as i32, cx::iota::<R>(&mut state))
+        };
+        let first = tile.tile * extent;
+        cx::exit_when(&current(), first.ge(document.len));
+        let last = (first + (extent - 1)).min(document.len - 1);
+        let place = Place { token: document.start + first, head: head.head, along: 0, count: document.len - first };
+        let positions = Positions::Each(iota + first);
+        QueryRows { q: self.tensor.load(place), kv_head: head.kv, token: None, positions, ends: (first, last), document, place }
+    }
+
+    /// All query heads of one token that share a KV head. The rows past the group's size are zeros, and are not stored.
+    #[track_caller]
+    pub fn group<R: Axis>(&self, at: Located, head: KvHead) -> QueryRows<R, D> {
+        let group = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            let (group, extent) = (state.shape.group, state.extent::<R>());
+            if extent < group {
+                let label = format!("the rows are {extent}; take `Group`, which is the group padded to a multiple of 16");
+                state.builder.fail(format!("a group has {group} query heads"), label);
+            }
+            group as i32
+        };
+        let count = cx::constant::<Scalar<I32>, _>(group);
+        let place = Place { token: at.token.0, head: head.0 * group, along: 1, count };
+        QueryRows {
+            q: self.tensor.load(place),
+            kv_head: head,
+            token: Some(at.token),
+            positions: Positions::One(at.position),
+            ends: (at.position, at.position),
+            document: at.document,
+            place,
+        }
+    }
+}
+
+/// Query rows: the tile, and where its rows are.
+pub struct QueryRows<R, D> {
+    /// The queries.
+    pub q: Tile<Half, R, D>,
+    /// The KV head that they read.
+    pub kv_head: KvHead,
+    /// The token that all rows are of, where they are a group.
+    pub token: Option<Token>,
+    /// The document that they are in.
+    pub document: Document,
+    pub(crate) positions: Positions<R>,
+    /// The first and the last position.
+    pub(crate) ends: (Scalar<I32>, Scalar<I32>),
+    pub(crate) place: Place,
+}
+
+impl<R, D> Clone for QueryRows<R, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R, D> Copy for QueryRows<R, D> {}
+
+impl<R, D> std::fmt::Debug for QueryRows<R, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryRows").finish_non_exhaustive()
+    }
+}
+
+/// The position of each row.
+pub(crate) enum Positions<R> {
+    /// Its own.
+    Each(Vector<I32, R>),
+    /// One for all.
+    One(Scalar<I32>),
+}
+
+impl<R> Clone for Positions<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Positions<R> {}
+
+/// A block of `K` keys of a document.
+pub struct Block<K> {
+    /// The position of its first key. That of a block which is none is the document's length.
+    pub first: Scalar<I32>,
+    /// The document.
+    pub document: Document,
+    of: PhantomData<*const K>,
+}
+
+impl<K> Clone for Block<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Block<K> {}
+
+impl<K> std::fmt::Debug for Block<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").finish_non_exhaustive()
+    }
+}
+
+impl<K: Axis> Block<K> {
+    pub(crate) fn new(first: Scalar<I32>, document: Document) -> Self {
+        Block { first, document, of: PhantomData }
+    }
+}
+
+/// Block lists, i32, `[tokens, heads_kv, n]`: for each token and KV head the blocks of keys to visit, in any order. An index
+/// that is no block of the document, -1 say, is skipped.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks {
+    tensor: Tensor,
+}
+
+impl Input for Blocks {
+    fn declare(cx: &Cx, name: &str) -> Self {
+        let dims = vec![symbol("tokens"), symbol("heads_kv"), symbol("blocks")];
+        Blocks { tensor: Tensor::declare(cx, name, Some(Elem::I32), dims) }
+    }
+}
+
+impl Blocks {
+    /// The blocks of `K` keys that are listed for a group of query rows.
+    #[track_caller]
+    pub fn of<K: Axis, R, D>(&self, rows: &QueryRows<R, D>) -> Picked<K> {
+        let run = current();
+        let mut state = run.borrow_mut();
+        if rows.token.is_none() {
+            let label = "these rows are many tokens, each with a list of its own; `q.group(..)` makes rows of one token";
+            state.builder.fail("a block list is of one token", label);
+        }
+        let extent = state.extent::<K>() as i32;
+        let count = state.computed("blocks", Expr::symbol("blocks"));
+        Picked {
+            tensor: self.tensor,
+            token: rows.token.unwrap_or(Token(rows.ends.0)),
+            head: rows.kv_head,
+            count: state.give(count),
+            document: rows.document,
+            extent,
+            of: PhantomData,
+        }
+    }
+}
+
+/// The blocks that are listed for one token and KV head.
+#[derive(Debug)]
+pub struct Picked<K> {
+    tensor: Tensor,
+    token: Token,
+    head: KvHead,
+    count: Scalar<I32>,
+    document: Document,
+    extent: i32,
+    of: PhantomData<*const K>,
+}
+
+impl<K: Axis> BlockList for Picked<K> {
+    type Block = Block<K>;
+
+    fn bounds(&self) -> (Scalar<I32>, Scalar<I32>) {
+        (cx::constant::<Scalar<I32>, _>(0), self.count)
+    }
+
+    fn at(&self, index: Scalar<I32>) -> Block<K> {
+        let block = self.tensor.element(&[self.token.0, self.head.0, index]);
+        let len = self.document.len;
+        // Compared as an index: times the block size, a wild one could come out as a position of the document.
+        let exists = block.ge(0) & block.lt((len + (self.extent - 1)) / self.extent);
+        Block::new(exists.select(block * self.extent, len), self.document)
+    }
+}
+
+/// The output rows of a schedule and their log-sum-exp, in natural log: stored as `o` and `lse`.
+#[derive(Debug)]
+pub struct OutLse<D> {
+    o: Box<dyn Stored>,
+    lse: Box<dyn Stored>,
+    place: Place,
+    of: PhantomData<*const D>,
+}
+
+/// A handle whose axes are not in its type.
+trait Stored: std::fmt::Debug {
+    #[track_caller]
+    fn value(&self, state: &mut State) -> lacuna_codegen::ir::ValueId;
+}
+
+impl<H: crate::value::Handle + std::fmt::Debug> Stored for H {
+    fn value(&self, state: &mut State) -> lacuna_codegen::ir::ValueId {
+        state.take(*self)
+    }
+}
+
+impl<D: Axis> OutLse<D> {
+    pub(crate) fn new<R: Axis>(o: Tile<Half, R, D>, lse: Vector<F32, R>, place: Place) -> Self {
+        OutLse { o: Box::new(o), lse: Box::new(lse), place, of: PhantomData }
+    }
+}
+
+impl<D: Axis> Output for OutLse<D> {
+    fn store(self, cx: &Cx) {
+        let mut state = cx.state.borrow_mut();
+        let (half, width) = (state.elem::<Half>(), state.extent::<D>());
+        let dims = vec![symbol("tokens"), symbol("heads_q"), Dim::Fixed(width.into())];
+        let o = state.tensor("o", half, dims, Access::Write);
+        let lse = state.tensor("lse", Elem::F32, vec![symbol("tokens"), symbol("heads_q")], Access::Write);
+        let (o_rows, lse_rows) = (self.o.value(&mut state), self.lse.value(&mut state));
+        let slice = self.place.slice(&mut state, o);
+        state.builder.store(slice, o_rows);
+        let slice = self.place.slice(&mut state, lse);
+        state.builder.store(slice, lse_rows);
+    }
+}

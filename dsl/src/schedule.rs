@@ -1,0 +1,218 @@
+//! What the outside sees of a schedule: its shape, its pick, and the plan it becomes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lacuna_codegen::ir::{Elem, Func};
+use lacuna_codegen::plan::{Arg, Expr, Launch, Pick, Plan, Scalar, ScalarSpec, Space, TensorSpec, Tunable};
+use lacuna_codegen::{Error, compile};
+use lacuna_ptx::Target;
+
+use crate::Cx;
+use crate::staging::Staging;
+
+/// Head widths that tiles are made for.
+const WIDTHS: [u32; 3] = [32, 64, 128];
+
+/// Query heads of a KV head, at most.
+const MAX_GROUP: u32 = 64;
+
+/// What is baked into a kernel besides its pick.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// What queries, keys, values and the output hold: `Bf16` or `F16`.
+    pub elem: Elem,
+    /// The width of queries and keys.
+    pub dk: u32,
+    /// The width of values and of the output.
+    pub dv: u32,
+    /// Query heads of each KV head, from 1 to 64.
+    pub group: u32,
+    /// Keys of a block: the selection's, where blocks are selected.
+    pub block: u32,
+}
+
+impl Shape {
+    /// A shape with blocks of 64 keys.
+    pub fn new(elem: Elem, dk: u32, dv: u32, group: u32) -> Self {
+        Shape { elem, dk, dv, group, block: 64 }
+    }
+
+    /// The shape with other blocks.
+    pub fn with_block(self, block: u32) -> Self {
+        Shape { block, ..self }
+    }
+
+    /// Refuses what no kernel is made for.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |message: String| Err(Error::Unsupported(message));
+        if !matches!(self.elem, Elem::Bf16 | Elem::F16) {
+            return refuse(format!("tensor cores take bf16 and f16 here, not {}", self.elem.name()));
+        }
+        for (name, width) in [("Dk", self.dk), ("Dv", self.dv)] {
+            if !WIDTHS.contains(&width) {
+                return refuse(format!("{name} is {width}; heads of 32, 64 or 128 are right"));
+            }
+        }
+        if self.group == 0 || self.group > MAX_GROUP {
+            return refuse(format!("{} query heads share a KV head; from 1 to {MAX_GROUP} are right", self.group));
+        }
+        if self.block == 0 || !self.block.is_multiple_of(16) {
+            return refuse(format!("blocks have {} keys; a multiple of 16 is right", self.block));
+        }
+        Ok(())
+    }
+}
+
+/// A value for each knob of a schedule: what [`#[schedule]`](macro@crate::schedule) makes as `QueryMajorPick`, say. The
+/// default is the first value of each knob.
+pub trait Knobs: Copy + Default {
+    /// The knobs by name, each with the values to try.
+    const KNOBS: &'static [(&'static str, &'static [u32])];
+
+    /// The values, in the order of the knobs.
+    fn values(&self) -> Vec<u32>;
+
+    /// A pick from values in the order of the knobs.
+    #[doc(hidden)]
+    fn from_values(values: &[u32]) -> Self;
+
+    /// What may vary.
+    fn space() -> Space {
+        Space { knobs: Self::KNOBS.iter().map(|&(name, values)| (name.to_owned(), values.to_vec())).collect() }
+    }
+
+    /// The pick by names.
+    fn to_pick(&self) -> Pick {
+        Self::KNOBS.iter().map(|&(name, _)| name.to_owned()).zip(self.values()).collect()
+    }
+
+    /// A pick from names. A knob that is not named has its default; a name that is no knob is refused.
+    fn from_pick(pick: &Pick) -> Result<Self, Error> {
+        if let Some(name) = pick.keys().find(|&name| Self::KNOBS.iter().all(|(knob, _)| knob != name)) {
+            let known: Vec<&str> = Self::KNOBS.iter().map(|(knob, _)| *knob).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Error::Unsupported(format!("there is no knob `{name}`; this schedule has {known}")));
+        }
+        let values: Vec<u32> = Self::KNOBS
+            .iter()
+            .zip(Self::default().values())
+            .map(|((name, _), default)| pick.get(*name).copied().unwrap_or(default))
+            .collect();
+        Ok(Self::from_values(&values))
+    }
+}
+
+/// A schedule: what one CTA of an attention does. [`#[schedule]`](macro@crate::schedule) makes them.
+pub trait Schedule {
+    /// Its knobs.
+    type Pick: Knobs;
+
+    /// Its name, which is also that of its kernels.
+    fn name(&self) -> &'static str;
+
+    /// Settles extents, warps and knobs.
+    #[doc(hidden)]
+    fn declare(&self, staging: &mut Staging, pick: &Self::Pick);
+
+    /// Runs the author's function and stores what it returns.
+    #[doc(hidden)]
+    fn body(&self, cx: &Cx);
+
+    /// Runs the author's function once, for one target, shape and pick.
+    fn stage(&self, target: Target, shape: &Shape, pick: &Self::Pick) -> Result<Staged, Error> {
+        let mut staging = Staging::new(self.name(), target, shape);
+        self.declare(&mut staging, pick);
+        staging.run(|cx| self.body(cx))
+    }
+
+    /// The schedule at one shape, to be planned and tuned.
+    fn at(self, shape: Shape) -> Bound<Self>
+    where
+        Self: Sized,
+    {
+        Bound { schedule: self, shape }
+    }
+}
+
+/// A schedule at one shape.
+#[derive(Clone, Debug)]
+pub struct Bound<S> {
+    /// The schedule.
+    pub schedule: S,
+    /// The shape.
+    pub shape: Shape,
+}
+
+impl<S: Schedule> Bound<S> {
+    /// Stages it at one pick.
+    pub fn stage(&self, target: Target, pick: &Pick) -> Result<Staged, Error> {
+        self.schedule.stage(target, &self.shape, &S::Pick::from_pick(pick)?)
+    }
+
+    /// The numbers that the schedule itself gives at launch: the arguments of its masks, by the names the plan has for them.
+    pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        Ok(self.schedule.stage(target, &self.shape, &S::Pick::default())?.given)
+    }
+}
+
+impl<S: Schedule> Tunable for Bound<S> {
+    fn space(&self) -> Space {
+        S::Pick::space()
+    }
+
+    fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
+        self.stage(target, pick)?.compile()
+    }
+}
+
+/// A schedule that has been staged: everything about one kernel but its PTX.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The schedule's name.
+    pub name: String,
+    /// The pick, as `Rows = 64, stages = 2, warps = 4`.
+    pub pick: String,
+    /// What a CTA does.
+    pub func: Func,
+    /// CTAs along x, y and z.
+    pub grid: [Expr; 3],
+    /// The tensors that it reads and writes.
+    pub tensors: Vec<TensorSpec>,
+    /// The numbers that it takes at launch.
+    pub scalars: Vec<ScalarSpec>,
+    /// Its arguments, in the order of the kernel's parameters.
+    pub args: Vec<Arg>,
+    /// Those of the numbers that the schedule itself gives: the arguments of its masks.
+    pub given: BTreeMap<String, Scalar>,
+}
+
+impl Staged {
+    /// Compiles it.
+    pub fn compile(self) -> Result<Plan, Error> {
+        let target = self.func.target;
+        let compiled = compile(self.func)?;
+        let limit = target.shared_per_cta();
+        if compiled.shared > limit {
+            let (needs, limit) = (compiled.shared.into(), limit.into());
+            return Err(Error::SharedMemory { kernel: self.name, pick: self.pick, target, needs, limit });
+        }
+        let launch = Launch {
+            ptx: Arc::from(compiled.text),
+            entry: self.name.clone(),
+            grid: self.grid,
+            threads: compiled.threads,
+            shared: compiled.shared,
+            cluster: [1, 1, 1],
+            args: self.args,
+        };
+        Ok(Plan {
+            name: self.name,
+            target,
+            tensors: self.tensors,
+            scalars: self.scalars,
+            workspace: Expr::Const(0),
+            launches: vec![launch],
+        })
+    }
+}

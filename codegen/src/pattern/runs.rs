@@ -15,7 +15,7 @@ use super::Pattern;
 use super::emit::{Emit, Num, Shape};
 use super::full::{Ends, positions};
 use super::machine::Machine;
-use super::tree::{KV, Linear, Term, TermId, Tree, Truth, TruthId};
+use super::tree::{KV, Linear, POSITION, Term, TermId, Tree, Truth, TruthId, linear_range};
 use crate::ir::{Builder, ValueId};
 
 /// Clauses beyond this are not told apart: what they are the parts of bounds nothing.
@@ -28,7 +28,8 @@ impl Pattern {
     /// The runs `first..end` of key blocks that a query tile must visit, as pairs of i32 scalars: `q` is the tile's first and
     /// last position, `len` how many keys there are, `block` the keys of a block, `args` the arguments. Every block that
     /// holds a pair that counts is in exactly one run; runs ascend, lie within `0..ceil(len / block)`, and may be empty
-    /// (`end == first`).
+    /// (`end == first`). For causal, windows, sinks, prefixes and blocks no other block is visited; where a run's bounds
+    /// leave nothing between them at run time, one may be.
     #[track_caller]
     pub fn emit_runs(
         &self,
@@ -205,9 +206,9 @@ fn at_most(tree: &mut Tree, bounds: &mut Bounds, key: TermId, most: Linear) {
         bounds.upper.extend(most.scaled(1, 1));
         return;
     }
-    // `inner / d <= most` is `inner < (most + 1) * d` where `inner` is not negative.
+    // `inner / d <= most` is `inner < most * d + d` where `inner` is not negative.
     if let Some((factor, rest, divisor)) = quotient(tree, key) {
-        let end = most.scaled(1, 1).and_then(|past| product(tree, past, divisor));
+        let end = product(tree, most, &divisor).and_then(|start| start.plus(1, &divisor));
         // `kv + rest < end`, or `-kv + rest < end`.
         let Some(end) = end else { return };
         match factor {
@@ -225,7 +226,7 @@ fn at_least(tree: &mut Tree, bounds: &mut Bounds, key: TermId, least: Linear) {
     }
     // `inner / d >= least` is `inner >= least * d` where `inner` is not negative.
     if let Some((factor, rest, divisor)) = quotient(tree, key) {
-        let Some(start) = product(tree, least, divisor) else { return };
+        let Some(start) = product(tree, least, &divisor) else { return };
         match factor {
             1 => bounds.lower.extend(start.plus(-1, &rest)),
             _ => bounds.upper.extend(rest.plus(-1, &start).and_then(|most| most.scaled(1, 1))),
@@ -233,26 +234,26 @@ fn at_least(tree: &mut Tree, bounds: &mut Bounds, key: TermId, least: Linear) {
     }
 }
 
-/// A term `(±kv + rest) / divisor` whose dividend is never negative: the sign, `rest` and the divisor.
-fn quotient(tree: &Tree, term: TermId) -> Option<(i64, Linear, Linear)> {
-    let Term::Div(inner, divisor) = &tree.terms[term as usize] else { return None };
+/// A term `(±kv + rest) / divisor` whose dividend is never negative: the sign, `rest` and the divisor, at least 1.
+fn quotient(tree: &mut Tree, term: TermId) -> Option<(i64, Linear, Linear)> {
+    let Term::Div(inner, divisor) = tree.terms[term as usize].clone() else { return None };
     let (rest, factor) = inner.without(KV);
-    let ranges = tree.term_ranges([super::tree::POSITION; 2]);
-    let positive = super::tree::linear_range(inner, &ranges).0 >= 0;
-    (positive && factor.abs() == 1 && !tree.depends(&rest).kv).then(|| (factor, rest, divisor.clone()))
+    let ranges = tree.term_ranges([POSITION; 2]);
+    let positive = linear_range(&inner, &ranges).0 >= 0;
+    let divisor = match linear_range(&divisor, &ranges).0 {
+        1.. => divisor,
+        _ => Linear::term(tree.term(Term::Max(divisor, Linear::constant(1)))),
+    };
+    (positive && factor.abs() == 1 && !tree.depends(&rest).kv).then_some((factor, rest, divisor))
 }
 
-/// `form * max(divisor, 1)` as a form.
-fn product(tree: &mut Tree, form: Linear, divisor: Linear) -> Option<Linear> {
-    if let Some(divisor) = divisor.as_constant() {
-        return form.scaled(divisor.max(1), 0);
+/// `form * divisor` as a form.
+fn product(tree: &mut Tree, form: Linear, divisor: &Linear) -> Option<Linear> {
+    match (form.as_constant(), divisor.as_constant()) {
+        (_, Some(divisor)) => form.scaled(divisor, 0),
+        (Some(form), None) => divisor.scaled(form, 0),
+        (None, None) => Some(Linear::term(tree.term(Term::Mul(form, divisor.clone())))),
     }
-    if let Some(constant) = form.as_constant() {
-        let least = Linear::term(tree.term(Term::Max(divisor, Linear::constant(1))));
-        return least.scaled(constant, 0);
-    }
-    let divisor = Linear::term(tree.term(Term::Max(divisor, Linear::constant(1))));
-    Some(Linear::term(tree.term(Term::Mul(form, divisor))))
 }
 
 /// Computes a clause's run of positions; `None` where it is void for every query and argument.

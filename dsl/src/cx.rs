@@ -39,7 +39,7 @@ impl Cx {
     /// `0, 1, 2, ..` along `A`.
     #[track_caller]
     pub fn iota<A: Axis>(&self) -> Vector<I32, A> {
-        iota(&mut self.state.borrow_mut())
+        iota()
     }
 
     /// How wide `A` is in this staging.
@@ -152,7 +152,9 @@ impl Cx {
 }
 
 #[track_caller]
-pub(crate) fn iota<A: Axis>(state: &mut State) -> Vector<I32, A> {
+pub(crate) fn iota<A: Axis>() -> Vector<I32, A> {
+    let run = current();
+    let mut state = run.borrow_mut();
     let axis = state.axis::<A>();
     let id = state.builder.iota(axis);
     state.give(id)

@@ -264,16 +264,12 @@ impl<D: Axis> Queries<D> {
     /// A tile of tokens of a document, one head. Ends the CTA where the document has no such tile.
     #[track_caller]
     pub fn tile<R: Axis>(&self, document: Document, tile: TileIndex<R>, head: QueryHead) -> QueryRows<R, D> {
-        let (extent, iota) = {
-            let run = current();
-            let mut state = run.borrow_mut();
-            (state.extent::<R>() as i32, cx::iota::<R>(&mut state))
-        };
+        let extent = cx::extent::<R>();
         let first = tile.tile * extent;
         cx::exit_when(&current(), first.ge(document.len));
         let last = (first + (extent - 1)).min(document.len - 1);
         let place = Place { token: document.start + first, head: head.head, along: 0, count: document.len - first };
-        let positions = Positions::Each(iota + first);
+        let positions = Positions::Each(cx::iota::<R>() + first);
         QueryRows { q: self.tensor.load(place), kv_head: head.kv, token: None, positions, ends: (first, last), document, place }
     }
 
@@ -396,7 +392,7 @@ impl Input for Blocks {
 impl Blocks {
     /// The blocks of `K` keys that are listed for a group of query rows.
     #[track_caller]
-    pub fn of<K: Axis, R, D>(&self, rows: &QueryRows<R, D>) -> Picked<K> {
+    pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Picked<K> {
         let run = current();
         let mut state = run.borrow_mut();
         if rows.token.is_none() {

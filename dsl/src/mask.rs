@@ -115,7 +115,7 @@ impl Mask {
         };
         let whole = seen & last.lt(block.document.len);
         let region = cx::open_branch(&current(), !whole);
-        let kv = cx::iota::<K>(&mut current().borrow_mut()) + block.first;
+        let kv = cx::iota::<K>() + block.first;
         let keep = self.emit(rows, kv);
         let inside = kv.lt(block.document.len).under::<R>();
         kept.set((keep & inside).select(kept.get(), f32::NEG_INFINITY));

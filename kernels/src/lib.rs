@@ -3,8 +3,11 @@
 //! [`reference`] computes in f64 what a schedule must give, [`tolerance`] says how far it may be off, [`inputs`] draws
 //! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler.
 
+pub mod dense;
 pub mod host;
 pub mod inputs;
+pub mod nsa;
+pub mod patterns;
 pub mod reference;
 pub mod tolerance;
 pub mod validate;

@@ -1,0 +1,25 @@
+use lacuna_dsl::prelude::*;
+
+/// Attention of a tile of queries over every block of keys that its mask lets it see: FlashAttention-2, arXiv 2307.08691,
+/// algorithm 1, for any mask and for documents of unequal lengths.
+///
+/// One CTA has one tile of `Rows` tokens of one document and one query head. Blocks that the mask empties are not visited,
+/// and those it leaves whole are not masked. The last block of a document reaches past its end, and is masked there.
+#[schedule(tune(Rows in [128, 64], Kv in [64, 32], stages in [2, 3], warps in [4, 8]))]
+pub fn query_major(
+    cx: &Cx,
+    q: Queries<Dk>,
+    k: Keys<Dk>,
+    v: Values<Dv>,
+    docs: Segments,
+    #[fixed] mask: &Mask,
+) -> OutLse<Dv> {
+    let (i, h, d) = cx.grid3(docs.tiles::<Rows>().longest_first(), q.heads(), docs.count());
+    let rows = q.tile(docs.at(d), i, h);
+    let softmax = OnlineSoftmax::new(cx, &rows);
+    for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
+        let s = cx.dot(rows.q, k.block(b, h));
+        softmax.step(mask.keep(s, &rows, b), v.block(b, h));
+    }
+    softmax.finish()
+}

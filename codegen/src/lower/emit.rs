@@ -25,6 +25,8 @@ pub(super) struct Emit {
 
 #[derive(Default)]
 struct Level {
+    /// Whether it runs many times.
+    repeats: bool,
     stmts: Vec<Stmt>,
     /// Invariants already there.
     known: HashMap<(Form, Vec<Key>), Reg>,
@@ -115,7 +117,8 @@ impl Emit {
         dst
     }
 
-    /// A pure instruction, placed as far out as its operands are known, and shared with whoever asks for the same.
+    /// A pure instruction, placed outside every loop that does not change its operands, and shared with whoever asks for
+    /// the same. It leaves a branch only together with a loop.
     pub(super) fn invariant(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
         let sources: Vec<Operand> = sources.into_iter().collect();
         let mut depth = 0;
@@ -128,10 +131,11 @@ impl Emit {
             return self.op(class, form, sources);
         }
         let key = (Form::named(form), sources.iter().map(key).collect::<Vec<_>>());
-        // What an inner level knows may depend on nothing inner, but it stands where it stands: look outwards only.
-        if let Some(&reg) = self.levels[depth].known.get(&key) {
+        if let Some(&reg) = self.levels[depth..].iter().find_map(|level| level.known.get(&key)) {
             return reg;
         }
+        let left = (depth + 1..self.levels.len()).find(|&inner| self.levels[inner].repeats);
+        let depth = left.map_or(self.depth(), |inner| inner - 1);
         let dst = self.reg_at(class, depth);
         let inst = Inst::new(form, [Operand::Reg(dst)].into_iter().chain(sources));
         let level = &mut self.levels[depth];
@@ -155,9 +159,9 @@ impl Emit {
         format!("{name}_{n}")
     }
 
-    /// Opens a loop or a branch.
-    pub(super) fn open(&mut self) {
-        self.levels.push(Level::default());
+    /// Opens a loop (`repeats`) or a branch.
+    pub(super) fn open(&mut self, repeats: bool) {
+        self.levels.push(Level { repeats, ..Level::default() });
     }
 
     /// Closes the innermost level: its statements go where the level was opened.

@@ -103,7 +103,8 @@ impl Lower<'_> {
         let base = self.step(base, from.tensor, from.along, row.into());
         let mut source = self.address(base, from.tensor, &from.index);
         let stride = self.stride(from.tensor, from.along).expect("verified: rows do not run along the last dimension");
-        let stride = self.e.invariant(Class::B64, "mul.lo.s64", [stride.into(), i64::from(rows_a_pass).into()]);
+        // Made anew each time: a shift costs less than two registers over a whole loop.
+        let stride = self.e.op(Class::B64, "shl.b64", [stride.into(), i64::from(rows_a_pass.trailing_zeros()).into()]);
 
         let slot_base = self.slot_base(buffer, slot, tile);
         let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);
@@ -245,7 +246,7 @@ impl Lower<'_> {
         self.e.mov(low, 0i64.into());
         self.e.mov(high, segments);
         let (head, done) = (self.e.label("bisect"), self.e.label("bisected"));
-        self.e.open();
+        self.e.open(true);
         self.e.place(&head);
         let width = self.e.op(Class::B32, "sub.s32", [high.into(), low.into()]);
         let found = self.e.op(Class::Pred, "setp.le.s32", [width.into(), 1i64.into()]);

@@ -100,15 +100,17 @@ impl Lower<'_> {
         let row = self.e.add(row.into(), first);
         let row = self.e.in_reg(Class::B32, row);
         let slot = self.slot_base(buffer, slot, tile);
+        let place = self.chunk_place(tile, row, chunk, 0);
+        let (first, offset) = self.shared_address(place, &slot, 0);
+        // Slots and rows begin at multiples of the permuted bytes, so another pair of chunks is another pattern of the
+        // address bits above a pair: one register has to live, not one a pair.
         let bases = (0..tile.span() / 2)
-            .map(|pair| {
-                let chunk = self.e.add(chunk.into(), i64::from(pair * 2).into());
-                let chunk = self.e.in_reg(Class::B32, chunk);
-                let place = self.chunk_place(tile, row, chunk, 0);
-                self.shared_address(place, &slot, 0).0
+            .map(|pair| match pair {
+                0 => first,
+                pair => self.e.op(Class::B32, "xor.b32", [first.into(), i64::from(pair * 32).into()]),
             })
             .collect();
-        Matrix { tile, bases, offset: slot.1 }
+        Matrix { tile, bases, offset }
     }
 
     fn load_matrix(&mut self, matrix: &Matrix, row: u32, pair: u32, transposed: bool) -> Vec<Reg> {

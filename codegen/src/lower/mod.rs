@@ -217,7 +217,11 @@ impl Lower<'_> {
         let rows = self.bands() as i64 * 16;
         let first = self.e.mul(warp_row, rows);
         let base = self.e.add(in_band.into(), first);
-        self.e.add(base, ((band * 16 + half * 8) as i64).into())
+        match band * 16 + half * 8 {
+            0 => base,
+            // Made where it is used: an addition costs less than a register over a whole loop.
+            ahead => self.e.op(Class::B32, "add.s32", [base, (ahead as i64).into()]).into(),
+        }
     }
 
     /// The registers of a var that a value may be made in.
@@ -430,7 +434,7 @@ impl Lower<'_> {
         let (lo, hi) = (self.scalar(lo), self.scalar(hi));
         let counter = self.e.mutable(Class::B32);
         self.e.mov(counter, lo);
-        self.e.open();
+        self.e.open(true);
         let (head, done) = (self.e.label("loop"), self.e.label("done"));
         let empty = self.e.op(Class::Pred, "setp.ge.s32", [counter.into(), hi.clone()]);
         self.e.guarded((empty, false), "bra", [Operand::Label(done.clone())]);
@@ -455,7 +459,7 @@ impl Lower<'_> {
             cond => {
                 let cond = self.in_predicate(cond);
                 let skip = self.e.label("skip");
-                self.e.open();
+                self.e.open(false);
                 self.e.guarded((cond, true), "bra", [Operand::Label(skip.clone())]);
                 self.body(body);
                 self.e.place(&skip);

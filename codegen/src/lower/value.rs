@@ -195,6 +195,7 @@ impl Lower<'_> {
                     .map(|&v| self.shape_of(v))
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
+                let skip = into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
                 let mut regs = Vec::with_capacity(self.bands() * blocks * 4);
                 for band in 0..self.bands() {
                     for block in 0..blocks {
@@ -206,10 +207,45 @@ impl Lower<'_> {
                         }
                     }
                 }
+                if let Some(skip) = skip {
+                    self.e.place(&skip);
+                    self.e.close();
+                }
                 Low::Tile(Tile { regs, blocks, split })
             }
         };
         self.set(result, low);
+    }
+
+    /// The row factors of a product in place, `tile *= factor of the row`.
+    fn factors(&self, op: &Op) -> Option<Vec<Reg>> {
+        let Op::Binary(Binary::Mul, _, factor) = op else { return None };
+        match self.get(*factor) {
+            Low::Lazy(Op::Broadcast(rows)) => match self.get(*rows) {
+                Low::Rows(regs) => Some(regs.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Opens a branch that a warp takes when all its row factors are one: the product would change nothing. That is what
+    /// an online softmax's factors are once a row has met its maximum.
+    fn skip_if_ones(&mut self, factors: &[Reg]) -> String {
+        let mut ones: Option<Reg> = None;
+        for &factor in factors {
+            let one = self.e.op(Class::Pred, "setp.eq.f32", [factor.into(), 1f32.into()]);
+            ones = Some(match ones {
+                None => one,
+                Some(ones) => self.e.op(Class::Pred, "and.pred", [ones.into(), one.into()]),
+            });
+        }
+        let ones = ones.expect("a tile has rows");
+        let all = self.e.op(Class::Pred, "vote.sync.all.pred", [ones.into(), 0xffff_ffffi64.into()]);
+        let skip = self.e.label("ones");
+        self.e.open(false);
+        self.e.guarded((all, false), "bra", [Operand::Label(skip.clone())]);
+        skip
     }
 
     fn compute_reg(&mut self, op: &Op, elem: Elem, source: Elem, operands: Vec<Operand>, into: Option<Reg>) -> Reg {
@@ -324,8 +360,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Reduces the columns of a tile, in pairs so that no chain is longer than it must be. A maximum is completed over the
-    /// four lanes that share a row; a sum stays spread over them.
+    /// Reduces the columns of a tile. A maximum is completed over the four lanes that share a row; a sum stays spread over
+    /// them.
     pub(super) fn reduce(&mut self, op: Reduce, x: ValueId, result: ValueId) {
         let form = match op {
             Reduce::Max => "max.f32",
@@ -336,18 +372,18 @@ impl Lower<'_> {
         let mut regs = Vec::with_capacity(self.bands() * 2);
         for band in 0..self.bands() {
             for half in 0..2 {
-                let mut level: Vec<Operand> = (0..blocks * 2)
-                    .map(|i| self.element(x, Cell { band, block: i / 2, cell: half * 2 + i % 2 }))
-                    .collect();
-                while level.len() > 1 {
-                    level = level
-                        .chunks(2)
-                        .map(|pair| match pair {
-                            [a, b] => self.e.op(Class::F32, form, [a.clone(), b.clone()]).into(),
-                            [a] => a.clone(),
-                            _ => unreachable!("chunks of two"),
-                        })
-                        .collect();
+                // Two chains: short enough to hide an instruction's latency behind the other rows', and few registers.
+                let mut level: Vec<Operand> = Vec::with_capacity(2);
+                for i in 0..blocks * 2 {
+                    let element = self.element(x, Cell { band, block: i / 2, cell: half * 2 + i % 2 });
+                    if i < 2 {
+                        level.push(element);
+                    } else {
+                        level[i % 2] = self.e.op(Class::F32, form, [level[i % 2].clone(), element]).into();
+                    }
+                }
+                if let [a, b] = level.as_slice() {
+                    level = vec![self.e.op(Class::F32, form, [a.clone(), b.clone()]).into()];
                 }
                 let local = level.pop().expect("a tile has columns");
                 let mut reg = self.e.in_reg(Class::F32, local);

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p lacuna-emulator --example profile [tokens] [blocks] [threads]`
 
-#![allow(clippy::print_stdout, reason = "it is what the example is for")]
+#![allow(clippy::print_stdout, unreachable_pub, reason = "it prints, and shares a file with the tests")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

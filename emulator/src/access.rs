@@ -2,6 +2,7 @@
 
 use crate::decode::Inst;
 use crate::fault::{FaultKind, Space, Trap};
+use crate::lanes::ballot;
 use crate::memory::Denied;
 use crate::mma;
 use crate::shared::{Refusal, Thread, WARP_WIDE};
@@ -9,13 +10,22 @@ use crate::step::Machine;
 use crate::warp::{Copy, Doubles, Warp, Words};
 
 /// The lanes in a mask, lowest first.
-#[inline(always)]
-fn each(mut lanes: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lane = lanes.trailing_zeros();
-        lanes &= lanes.wrapping_sub(1);
+struct Each(u32);
+
+impl Iterator for Each {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let lane = self.0.trailing_zeros();
+        self.0 &= self.0.wrapping_sub(1);
         (lane < 32).then_some(lane as usize)
-    })
+    }
+}
+
+#[inline(always)]
+const fn each(lanes: u32) -> Each {
+    Each(lanes)
 }
 
 #[cold]
@@ -400,8 +410,7 @@ pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: 
     let mut rest = lanes;
     while rest != 0 {
         copy.group = copies.committed[rest.trailing_zeros() as usize];
-        copy.lanes =
-            each(rest).filter(|lane| copies.committed[*lane] == copy.group).fold(0, |alike, lane| alike | 1 << lane);
+        copy.lanes = rest & ballot(|lane| copies.committed[lane] == copy.group);
         rest &= !copy.lanes;
         if rest != 0 {
             copies.flying.push(copy.clone());
@@ -427,9 +436,7 @@ pub(crate) fn wait(m: &mut Machine<'_, '_, '_>, pending: u32, lanes: u32) -> Res
     for copy in &mut copies.flying {
         // The group is among the last `pending`, or not committed at all, unless this many were committed.
         let needed = copy.group.saturating_add(pending);
-        let landing = each(copy.lanes & lanes)
-            .filter(|lane| copies.committed[*lane] > needed)
-            .fold(0, |landing, lane| landing | 1 << lane);
+        let landing = copy.lanes & lanes & ballot(|lane| copies.committed[lane] > needed);
         copy.lanes &= !landing;
         for lane in each(landing) {
             let (address, bytes) = (copy.global[lane], copy.source[lane] as usize);

@@ -120,7 +120,8 @@ pub(crate) fn compare<T: Copy + PartialOrd>(which: u32, at: impl Fn(usize) -> (T
         0 => relation!(==),
         1 => ballot(|lane| {
             let (a, b) = at(lane);
-            a < b || a > b
+            // Not `!=`, which a NaN makes true.
+            (a < b) | (a > b)
         }),
         2 => relation!(<),
         3 => relation!(<=),
@@ -206,7 +207,7 @@ pub(crate) fn ex2(a: f32) -> f32 {
         1.333_355_814_642_844_3e-3,
         1.540_353_039_338_161e-4,
         1.525_273_380_405_984e-5,
-        1.321_548_679_014_430_9e-6,
+        1.321_548_679_014_431e-6,
         1.017_808_600_923_969_9e-7,
         7.054_911_620_801_122e-9,
     ];

@@ -180,7 +180,7 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             Add => word2(r, i, lanes, u32::wrapping_add),
             Sub => word2(r, i, lanes, u32::wrapping_sub),
             Mul => word2(r, i, lanes, u32::wrapping_mul),
-            MulHiU => word2(r, i, lanes, |a, b| (u64::from(a) * u64::from(b) >> 32) as u32),
+            MulHiU => word2(r, i, lanes, |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
             MulHiS => word2(r, i, lanes, |a, b| (wide(a).wrapping_mul(wide(b)) >> 32) as u32),
             MulWideU => widen2(r, i, lanes, |a, b| u64::from(a) * u64::from(b)),
             MulWideS => widen2(r, i, lanes, |a, b| wide(a).wrapping_mul(wide(b)) as u64),

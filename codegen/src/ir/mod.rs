@@ -4,12 +4,18 @@
 //! Storage that changes (accumulators, softmax state) is a named [`Var`], read and written by operations. Control flow is
 //! structured: [`Op::For`], [`Op::If`], [`Op::Exit`]; every scalar is uniform over the CTA, so every branch is.
 //!
+//! A func has a text form: it displays as text, and [`read()`] reads that back.
+//!
 //! The last group of operations in [`Op`] is made by passes, never by a schedule.
 
 mod build;
+mod lex;
+mod print;
+mod read;
 mod types;
 
 pub use build::{Builder, Diagnostic};
+pub use read::{ReadError, read};
 pub use types::{
     Axis, AxisId, Binary, Buffer, BufferId, Compare, Const, Elem, Func, Loc, Op, Param, ParamId, Partition, Reduce, Slice,
     Stmt, Tensor, Type, Unary, Value, ValueId, Var, VarId,

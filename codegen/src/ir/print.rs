@@ -18,11 +18,11 @@
 //! has its id behind it, `Kv#4`. A value's type stands behind its operation unless it follows from the operation and the
 //! declarations alone. `;` starts a comment. The author's lines are not part of the text.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{self, Display, Formatter};
 
 use super::{
-    AxisId, Binary, BufferId, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Type, Unary, ValueId,
-    VarId,
+    AxisId, Binary, BufferId, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Type, Unary,
+    ValueId, VarId,
 };
 
 impl Unary {
@@ -73,8 +73,7 @@ impl Binary {
 
 impl Compare {
     /// Every one of them.
-    pub const ALL: [Compare; 6] =
-        [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge];
+    pub const ALL: [Compare; 6] = [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge];
 
     /// Its name in the text form.
     pub const fn name(self) -> &'static str {
@@ -134,9 +133,7 @@ pub(super) fn evident(func: &Func, op: &Op) -> Option<Type> {
         },
         Op::Read(var) => func.vars.get(var.index()).map(|var| var.ty.clone()),
         Op::Shared(buffer, _) => func.buffers.get(buffer.index()).map(|buffer| buffer.ty.clone()),
-        Op::Merge { sum, .. } => {
-            func.vars.get(sum.index()).map(|sum| Type { partial: false, ..sum.ty.clone() })
-        }
+        Op::Merge { sum, .. } => func.vars.get(sum.index()).map(|sum| Type { partial: false, ..sum.ty.clone() }),
         _ => None,
     }
 }
@@ -378,7 +375,12 @@ impl<W: fmt::Write> Printer<'_, W> {
                 write!(self.out, " scale {scale}")
             }
             Op::For { index, lo, hi, pipelined, .. } => {
-                write!(self.out, "for {index} in {lo}..{hi}")?;
+                write!(self.out, "for {index}")?;
+                if let Some(value) = self.func.values.get(index.index()).filter(|v| v.ty != Type::scalar(Elem::I32)) {
+                    self.out.write_str(" : ")?;
+                    self.ty(&value.ty)?;
+                }
+                write!(self.out, " in {lo}..{hi}")?;
                 pipelined.map_or(Ok(()), |stages| write!(self.out, " pipelined {stages}"))
             }
             Op::If { cond, .. } => write!(self.out, "if {cond}"),

@@ -2,9 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
+use lacuna_emulator::Options;
 use lacuna_ptx::Target;
 
 use crate::{NoCuda, Result, cuda, emulated::Emulated};
@@ -57,12 +61,15 @@ impl Device {
     /// The emulator; every call gives the same device, with the same memory.
     pub fn emulator() -> Self {
         static EMULATOR: OnceLock<Device> = OnceLock::new();
-        EMULATOR.get_or_init(|| Self::emulator_with(lacuna_emulator::Options::default())).clone()
+        let make = || Self(Inner::Emulator(Arc::new(Emulated::new("emulator".to_owned(), Options::default()))));
+        EMULATOR.get_or_init(make).clone()
     }
 
-    /// An emulator of its own, with memory of its own, that runs with these options.
-    pub fn emulator_with(options: lacuna_emulator::Options) -> Self {
-        Self(Inner::Emulator(Arc::new(Emulated::new(options))))
+    /// Another emulator, with memory of its own, that runs with these options: `emulator 1`, `emulator 2`, ..
+    pub fn emulator_with(options: Options) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("emulator {}", MADE.fetch_add(1, Relaxed) + 1);
+        Self(Inner::Emulator(Arc::new(Emulated::new(name, options))))
     }
 
     /// CUDA device 0 where there is one that can be used, else the emulator; [`Device::no_cuda`] says why.
@@ -94,7 +101,7 @@ impl Device {
     pub fn info(&self) -> DeviceInfo {
         match &self.0 {
             Inner::Cuda(gpu) => info(&gpu.properties),
-            Inner::Emulator(_) => nameless("emulator".to_owned()),
+            Inner::Emulator(emulated) => nameless(emulated.name.clone()),
         }
     }
 
@@ -102,7 +109,7 @@ impl Device {
     pub fn name(&self) -> String {
         match &self.0 {
             Inner::Cuda(gpu) => gpu.name(),
-            Inner::Emulator(_) => "emulator".to_owned(),
+            Inner::Emulator(emulated) => emulated.name.clone(),
         }
     }
 

@@ -17,6 +17,8 @@ const MOST: u64 = 1 << 48;
 
 /// An emulated GPU, with memory of its own.
 pub(crate) struct Emulated {
+    /// `emulator`, or `emulator 1` for one that does not share the process's memory.
+    pub(crate) name: String,
     memory: Memory,
     options: Options,
     programs: Modules<Loaded>,
@@ -29,8 +31,8 @@ pub(crate) struct Loaded {
 }
 
 impl Emulated {
-    pub(crate) fn new(options: Options) -> Self {
-        Self { memory: Memory::new(), options, programs: Modules::new() }
+    pub(crate) fn new(name: String, options: Options) -> Self {
+        Self { name, memory: Memory::new(), options, programs: Modules::new() }
     }
 
     pub(crate) fn load(&self, plan: &Plan, ptx: &Arc<str>) -> Result<Arc<Loaded>> {
@@ -61,8 +63,7 @@ impl Emulated {
 
     pub(crate) fn alloc(&self, bytes: u64) -> Result<u64> {
         if bytes > MOST {
-            let device = "emulator".to_owned();
-            return Err(Error::OutOfMemory { device, bytes, free: MOST, total: MOST });
+            return Err(Error::OutOfMemory { device: self.name.clone(), bytes, free: MOST, total: MOST });
         }
         Ok(self.memory.alloc(bytes))
     }

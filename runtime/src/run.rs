@@ -28,6 +28,27 @@ pub struct Report {
     pub stats: Vec<Stats>,
 }
 
+impl Report {
+    /// What the emulator counted over all launches; `None` where it counted nothing.
+    pub fn total(&self) -> Option<Stats> {
+        let mut total = self.stats.first()?.clone();
+        for stats in &self.stats[1..] {
+            total.warp_instructions += stats.warp_instructions;
+            total.ctas += stats.ctas;
+            total.shared_bytes += stats.shared_bytes;
+            total.global_bytes += stats.global_bytes;
+            for &(op, count) in &stats.by_op {
+                match total.by_op.iter_mut().find(|(known, _)| *known == op) {
+                    Some((_, sum)) => *sum += count,
+                    None => total.by_op.push((op, count)),
+                }
+            }
+        }
+        total.by_op.sort_unstable();
+        Some(total)
+    }
+}
+
 /// What a compiled kernel uses, as the driver says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {

@@ -75,34 +75,19 @@ impl Blocks {
 /// block that every path from here to the end goes through first.
 ///
 /// Paths that end early say nothing about where the others meet, since lanes that have ended wait for nobody. So the
-/// last `ret` of the text is the end; code that cannot reach it is taken by itself, towards its own last `ret`.
+/// end is the `ret` that most of the code leads to; code that cannot reach it is taken by itself, in the same way.
 pub(crate) fn meeting_points(steps: &[Step]) -> Vec<u32> {
     let blocks = Blocks::new(steps);
     let count = blocks.first.len();
     let mut meets = vec![NOWHERE; count];
     let mut left = vec![true; count];
     let ends: Vec<usize> = (0..count).filter(|block| steps[blocks.last(*block, steps.len())] == Step::End).collect();
-    for &end in ends.iter().rev() {
-        if !left[end] {
-            continue;
-        }
-        // Backwards from the end; a block's number is its place in reverse postorder of the reversed graph.
-        let mut order = Vec::new();
-        let mut entered = vec![false; count];
-        let mut stack = vec![(end, 0)];
-        entered[end] = true;
-        while let Some((block, tried)) = stack.pop() {
-            match blocks.before[block].get(tried) {
-                Some(&before) => {
-                    stack.push((block, tried + 1));
-                    if left[before as usize] && !std::mem::replace(&mut entered[before as usize], true) {
-                        stack.push((before as usize, 0));
-                    }
-                }
-                None => order.push(block),
-            }
-        }
-        order.reverse();
+    let size = |order: &Vec<usize>| -> usize {
+        order.iter().map(|block| blocks.last(*block, steps.len()) + 1 - blocks.first[*block] as usize).sum()
+    };
+    loop {
+        let orders = ends.iter().filter(|end| left[**end]).map(|end| backwards(&blocks, *end, &left));
+        let Some(order) = orders.max_by_key(size) else { break };
         let mut place = vec![usize::MAX; count];
         for (i, block) in order.iter().enumerate() {
             place[*block] = i;
@@ -146,6 +131,27 @@ pub(crate) fn meeting_points(steps: &[Step]) -> Vec<u32> {
     let at =
         |(pc, step): (usize, &Step)| if let Step::Branch(_) = step { meets[blocks.of[pc] as usize] } else { NOWHERE };
     steps.iter().enumerate().map(at).collect()
+}
+
+/// The blocks that lead to one, from it backwards in reverse postorder.
+fn backwards(blocks: &Blocks, end: usize, left: &[bool]) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut entered = vec![false; left.len()];
+    let mut stack = vec![(end, 0)];
+    entered[end] = true;
+    while let Some((block, tried)) = stack.pop() {
+        match blocks.before[block].get(tried) {
+            Some(&before) => {
+                stack.push((block, tried + 1));
+                if left[before as usize] && !std::mem::replace(&mut entered[before as usize], true) {
+                    stack.push((before as usize, 0));
+                }
+            }
+            None => order.push(block),
+        }
+    }
+    order.reverse();
+    order
 }
 
 /// A set of small numbers.
@@ -230,13 +236,10 @@ mod tests {
 
     #[test]
     fn an_early_end_does_not_stop_the_others_from_meeting() {
-        // 0: loop head, to 4 on error;  1;  2: back to 0;  3: end;  4, 5: error, end at the end of the text
-        let inside = meeting_points(&[Branch(4), Next, Branch(0), End, Next, End]);
-        // The last `ret` counts as the end, so the branch that leads to it meets nobody there ...
-        assert_eq!(inside[0], 4);
-        // ... and with the error path first in the text, the loop's lanes meet behind the loop.
-        let outside = meeting_points(&[Branch(3), Jump(4), End, End, Branch(3), Next, Branch(4), Next, End]);
-        assert_eq!(outside[6], 7);
+        // 0: loop head, to 5 on error;  1;  2: back to 0;  3, 4: end;  5: error, end at the end of the text
+        assert_eq!(meeting_points(&[Branch(5), Next, Branch(0), Next, End, End])[2], 3);
+        // The same with the error first in the text.
+        assert_eq!(meeting_points(&[Jump(2), End, Branch(1), Next, Branch(2), Next, End])[4], 5);
     }
 
     #[test]

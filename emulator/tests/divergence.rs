@@ -49,7 +49,9 @@ fn nested_ifs() {
 
 #[test]
 fn loops_with_as_many_trips_as_lanes() {
-    let body = format!("mov.u32 %r1, 0; mov.u32 %r2, 0; LOOP: add.u32 %r1, %r1, %r2; add.u32 %r2, %r2, 1; setp.le.u32 %p0, %r2, %r0; @%p0 bra LOOP; {HERE}");
+    let body = format!(
+        "mov.u32 %r1, 0; mov.u32 %r2, 0; LOOP: add.u32 %r1, %r1, %r2; add.u32 %r2, %r2, 1; setp.le.u32 %p0, %r2, %r0; @%p0 bra LOOP; {HERE}"
+    );
     assert_eq!(words(&body), lanes(|lane| lane * (lane + 1) / 2));
 }
 
@@ -104,8 +106,6 @@ fn lanes_that_end_early_are_not_waited_for() {
          ret;
          EARLY:
          st.global.u32 [%d2], 7;
-         bra.uni OUT;
-         OUT:
          ret;",
     );
     // Lanes 0 to 4 end while the others are at the barrier.
@@ -143,7 +143,10 @@ fn guards_keep_what_was_there() {
         lanes(|lane| if lane < 9 { lane + 100 } else { 10 })
     );
     // Each lane has written the register, by one of two guarded moves.
-    assert_eq!(words("setp.lt.u32 %p0, %r0, 9; @%p0 mov.u32 %r1, 1; @!%p0 mov.u32 %r1, 2;"), lanes(|lane| if lane < 9 { 1 } else { 2 }));
+    assert_eq!(
+        words("setp.lt.u32 %p0, %r0, 9; @%p0 mov.u32 %r1, 1; @!%p0 mov.u32 %r1, 2;"),
+        lanes(|lane| if lane < 9 { 1 } else { 2 })
+    );
 }
 
 #[test]
@@ -164,7 +167,12 @@ fn half_a_warp_at_a_barrier_is_a_fault() {
 
 #[test]
 fn a_warp_may_wait_for_another_in_a_loop() {
-    let case = Small { threads: 64, output: 66, options: lacuna_emulator::Options { max_instructions: Some(3_000_000), threads: 1, ..Default::default() }, ..Small::default() };
+    let case = Small {
+        threads: 64,
+        output: 66,
+        options: lacuna_emulator::Options { max_instructions: Some(3_000_000), threads: 1, ..Default::default() },
+        ..Small::default()
+    };
     // Warp 0 spins until warp 1 has set a word.
     let out = case.run(
         "setp.ge.u32 %p0, %r0, 32;

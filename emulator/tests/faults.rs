@@ -22,11 +22,13 @@ fn global_memory_out_of_bounds() {
     assert_eq!(
         report(&fault),
         format!(
-            "out of bounds: 4 bytes of global memory at {address:#x} are not all in one allocation\n  --> k.ptx:13   \
+            "out of bounds: 4 bytes of global memory at {address:#x} are not all in one allocation\n  --> k.ptx:12   \
              st.global.u32 [%d2+4], %r0;   CTA 0,0,0 warp 0 lane 31\n      from kernels/src/nsa.rs:31:17 dot"
         )
     );
-    for body in ["mov.u64 %d3, 0; ld.global.u32 %r1, [%d3]; ret;", "ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%d1+128]; ret;"] {
+    for body in
+        ["mov.u64 %d3, 0; ld.global.u32 %r1, [%d3]; ret;", "ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%d1+128]; ret;"]
+    {
         assert!(matches!(one_warp(body).kind, FaultKind::OutOfBounds { .. }));
     }
     // The copy's source, at issue.
@@ -36,11 +38,13 @@ fn global_memory_out_of_bounds() {
 
 #[test]
 fn shared_memory_out_of_bounds() {
-    let fault = one_warp("mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 256, %r10; st.shared.v4.b32 [%r11-16], {%r0, %r0, %r0, %r0}; ret;");
+    let fault = one_warp(
+        "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 256, %r10; st.shared.v4.b32 [%r11+-16], {%r0, %r0, %r0, %r0}; ret;",
+    );
     assert_eq!(
         report(&fault),
-        "out of bounds: 16 bytes of shared memory at 0xfffffff0 are not all in the 4096 bytes that the CTA has\n  --> k.ptx:12   \
-         st.shared.v4.b32 [%r11-16], {%r0, %r0, %r0, %r0};   CTA 0,0,0 warp 0 lane 0"
+        "out of bounds: 16 bytes of shared memory at 0xfffffff0 are not all in the 4096 bytes that the CTA has\n  --> k.ptx:11   \
+         st.shared.v4.b32 [%r11+-16], {%r0, %r0, %r0, %r0};   CTA 0,0,0 warp 0 lane 0"
     );
     let past = one_warp("mov.u32 %r10, smem; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r10+4096]; ret;");
     assert!(matches!(past.kind, FaultKind::OutOfBounds { address: 4096, .. }), "{past}");
@@ -48,10 +52,12 @@ fn shared_memory_out_of_bounds() {
 
 #[test]
 fn misaligned() {
-    let fault = one_warp("mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 8, %r10; st.shared.v4.b32 [%r11], {%r0, %r0, %r0, %r0}; ret;");
+    let fault = one_warp(
+        "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 8, %r10; st.shared.v4.b32 [%r11], {%r0, %r0, %r0, %r0}; ret;",
+    );
     assert_eq!(
         report(&fault),
-        "misaligned: 16 bytes of shared memory at 0x8, which is not a multiple of 16\n  --> k.ptx:12   \
+        "misaligned: 16 bytes of shared memory at 0x8, which is not a multiple of 16\n  --> k.ptx:11   \
          st.shared.v4.b32 [%r11], {%r0, %r0, %r0, %r0};   CTA 0,0,0 warp 0 lane 1"
     );
     for body in [
@@ -72,7 +78,7 @@ fn registers_that_nobody_wrote() {
     let fault = one_warp("setp.lt.u32 %p0, %r0, 30;\n@%p0 mov.u32 %r5, 1;\nadd.u32 %r6, %r5, 1;\nret;");
     assert_eq!(
         report(&fault),
-        "uninitialised: %r5 is read and was never written\n  --> k.ptx:14   add.u32 %r6, %r5, 1;   CTA 0,0,0 warp 0 lane 30"
+        "uninitialised: %r5 is read and was never written\n  --> k.ptx:13   add.u32 %r6, %r5, 1;   CTA 0,0,0 warp 0 lane 30"
     );
     for (body, name) in [
         ("fma.rn.f32 %f1, %f2, %f3, %f2; ret;", "%f2"),
@@ -89,11 +95,13 @@ fn registers_that_nobody_wrote() {
 
 #[test]
 fn memory_that_nobody_wrote() {
-    let fault = one_warp("mov.u32 %r10, smem; st.shared.b32 [%r10], 0; ld.shared.v2.b32 {%r1, %r2}, [%r10]; ret;");
+    let fault = one_warp(
+        "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 8, %r10; st.shared.b32 [%r11], 0; ld.shared.v2.b32 {%r1, %r2}, [%r11]; ret;",
+    );
     assert_eq!(
         report(&fault),
-        "uninitialised: shared memory at 0x4 is read and was never written\n  --> k.ptx:12   \
-         ld.shared.v2.b32 {%r1, %r2}, [%r10];   CTA 0,0,0 warp 0 lane 0"
+        "uninitialised: shared memory at 0x4 is read and was never written\n  --> k.ptx:11   \
+         ld.shared.v2.b32 {%r1, %r2}, [%r11];   CTA 0,0,0 warp 0 lane 0"
     );
     for body in [
         "ld.global.u32 %r1, [%d2]; ret;",
@@ -112,14 +120,15 @@ fn a_copy_that_was_not_waited_for() {
     let case = Small { input: vec![1; 256], ..Small::default() };
     let issue = "mov.u32 %r10, smem;\nmad.lo.u32 %r11, %r0, 16, %r10;\nmul.wide.u32 %d3, %r0, 16;\nadd.u64 %d3, %d0, %d3;\n\
                  cp.async.cg.shared.global [%r11], [%d3], 16;\ncp.async.commit_group;\n";
-    let fault = case.fault(&format!("{issue}ld.shared.b32 %r1, [%r11+4];\nret;").replace("cp.async.cg", "setp.lt.u32 %p0, %r0, 16;\n@%p0 cp.async.cg"));
+    let fault = case.fault(
+        &format!("{issue}ld.shared.b32 %r1, [%r11+4];\nret;")
+            .replace("cp.async.cg", "setp.lt.u32 %p0, %r0, 16;\n@%p0 cp.async.cg"),
+    );
     assert_eq!(
         report(&fault),
         "missing wait: shared memory at 0x4 is touched while an asynchronous copy to it is in flight: the thread that issued it has \
-         not waited for its group\n  --> k.ptx:19   ld.shared.b32 %r1, [%r11+4];                            CTA 0,0,0 warp 0 lane 0\n      \
-         k.ptx:17   @%p0 cp.async.cg.shared.global [%r11+0], [%d3+0], 16;   CTA 0,0,0 warp 0 lane 0"
-            .replace("[%r11+0], [%d3+0]", "[%r11], [%d3]")
-            .replace("ld.shared.b32 %r1, [%r11+4];                            ", "ld.shared.b32 %r1, [%r11+4];                        ")
+         not waited for its group\n  --> k.ptx:18   ld.shared.b32 %r1, [%r11+4];                        CTA 0,0,0 warp 0 lane 0\n      \
+         k.ptx:16   @%p0 cp.async.cg.shared.global [%r11], [%d3], 16;   CTA 0,0,0 warp 0 lane 0"
     );
     // Overwriting it is no better, nor is a second copy to the same place.
     for later in ["st.shared.b32 [%r11], %r0; ret;", "cp.async.cg.shared.global [%r11], [%d3], 16; ret;"] {
@@ -136,23 +145,36 @@ fn a_copy_that_was_not_waited_for() {
 #[test]
 fn races() {
     let case = Small { threads: 64, output: 64, ..Small::default() };
-    let write = "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; xor.b32 %r12, %r11, 128;\nst.shared.b32 [%r11], %r0;\n";
+    let write =
+        "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; xor.b32 %r12, %r11, 128;\nst.shared.b32 [%r11], %r0;\n";
     let fault = case.fault(&format!("{write}// from kernels/src/nsa.rs:40:9 step\nld.shared.b32 %r1, [%r12];\nret;"));
     // Warp 0 reads first, and finds nothing.
     assert!(matches!(fault.kind, FaultKind::UnwrittenMemory { .. }), "{fault}");
     let init = "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; xor.b32 %r12, %r11, 128; st.shared.b32 [%r11], 0;\nbar.sync 0;\n";
-    let fault = case.fault(&format!("{init}st.shared.b32 [%r11], %r0;\n// from kernels/src/nsa.rs:40:9 step\nld.shared.b32 %r1, [%r12];\nret;"));
+    let fault = case.fault(&format!(
+        "{init}st.shared.b32 [%r11], %r0;\n// from kernels/src/nsa.rs:40:9 step\nld.shared.b32 %r1, [%r12];\nret;"
+    ));
+    let lane = fault.sites[1].lane.unwrap();
     assert_eq!(
         report(&fault),
-        "race: shared memory at 0x80 is written by warp 1 after it was read by warp 0, and no barrier orders them\n  --> k.ptx:14   \
-         st.shared.b32 [%r11], %r0;   CTA 0,0,0 warp 1 lane 0\n      k.ptx:16   ld.shared.b32 %r1, [%r12];   CTA 0,0,0 warp 0 lane 31\n      \
-         from kernels/src/nsa.rs:40:9 step"
-            .replace("lane 31", &format!("lane {}", fault.sites[1].lane.unwrap()))
+        format!(
+            "race: shared memory at 0x0 is written by warp 0 after it was read by warp 1, and no barrier orders them\n  --> k.ptx:13   \
+             st.shared.b32 [%r11], %r0;   CTA 0,0,0 warp 0 lane 0\n      k.ptx:15   ld.shared.b32 %r1, [%r12];   CTA 0,0,0 warp 1 lane {lane}\n      \
+             from kernels/src/nsa.rs:40:9 step"
+        )
     );
-    let fault = case.fault(&format!("{init}setp.lt.u32 %p0, %r0, 32; @%p0 st.shared.b32 [%r11], %r0; @!%p0 ld.shared.b32 %r1, [%r12]; ret;"));
-    assert!(report(&fault).starts_with("race: shared memory at 0x0 is read by warp 1 after it was written by warp 0"), "{fault}");
+    let fault = case.fault(&format!(
+        "{init}setp.ge.u32 %p0, %r0, 32; @%p0 st.shared.b32 [%r11], %r0; @!%p0 ld.shared.b32 %r1, [%r12]; ret;"
+    ));
+    assert!(
+        report(&fault).starts_with("race: shared memory at 0x80 is read by warp 0 after it was written by warp 1"),
+        "{fault}"
+    );
     let fault = case.fault(&format!("{init}st.shared.b32 [%r10], %r0; ret;"));
-    assert!(report(&fault).starts_with("race: shared memory at 0x0 is written by warp 1 after it was written by warp 0"), "{fault}");
+    assert!(
+        report(&fault).starts_with("race: shared memory at 0x0 is written by warp 0 after it was written by warp 1"),
+        "{fault}"
+    );
     // A barrier between them is enough; so is one that only the two have met at.
     case.run(&format!("{init}st.shared.b32 [%r11], %r0; bar.sync 1, 64; ld.shared.b32 %r1, [%r12]; ret;")).unwrap();
     // A barrier for others is not.
@@ -170,7 +192,9 @@ fn races() {
 
 #[test]
 fn lanes_of_one_warp_race_too() {
-    let fault = one_warp("mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; st.shared.b32 [%r11], 0; xor.b32 %r12, %r11, 4;\nld.shared.b32 %r1, [%r12]; ret;");
+    let fault = one_warp(
+        "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; st.shared.b32 [%r11], 0; xor.b32 %r12, %r11, 4;\nld.shared.b32 %r1, [%r12]; ret;",
+    );
     assert!(
         report(&fault).starts_with(
             "race: shared memory at 0x4 is read by one lane of warp 0 after it was written by another, and no bar.warp.sync or barrier"
@@ -195,9 +219,9 @@ fn deadlock() {
     assert_eq!(
         report(&fault),
         "deadlock: no warp of the CTA can go on; barrier 2 has 64 of 96 threads; barrier 3 has 32 of 64 threads\n  \
-         --> k.ptx:18   bar.sync 2, 96;   CTA 0,0,0 warp 0, waits for barrier 2\n      from kernels/src/merge.rs:8:5 sync\n      \
-         k.ptx:18   bar.sync 2, 96;   CTA 0,0,0 warp 1, waits for barrier 2\n      \
-         k.ptx:15   bar.sync 3, 64;   CTA 0,0,0 warp 2, waits for barrier 3"
+         --> k.ptx:17   bar.sync 2, 96;   CTA 0,0,0 warp 0, waits for barrier 2\n      from kernels/src/merge.rs:8:5 sync\n      \
+         k.ptx:17   bar.sync 2, 96;   CTA 0,0,0 warp 1, waits for barrier 2\n      \
+         k.ptx:14   bar.sync 3, 64;   CTA 0,0,0 warp 2, waits for barrier 3"
     );
 }
 
@@ -207,7 +231,10 @@ fn the_ended_are_not_waited_for() {
     let body = |barrier: &str| format!("setp.lt.u32 %p0, %r0, 32;\n@%p0 bra OUT;\n{barrier}\nOUT: ret;");
     case.run(&body("bar.sync 0;")).unwrap();
     let fault = case.fault(&body("bar.sync 0, 64;"));
-    assert!(report(&fault).starts_with("deadlock: no warp of the CTA can go on; barrier 0 has 32 of 64 threads"), "{fault}");
+    assert!(
+        report(&fault).starts_with("deadlock: no warp of the CTA can go on; barrier 0 has 32 of 64 threads"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -216,12 +243,17 @@ fn barriers_that_disagree() {
     let fault = case.fault("setp.lt.u32 %p0, %r0, 32; selp.u32 %r2, 64, 96, %p0;\nbar.sync 1, %r2; ret;");
     assert_eq!(
         report(&fault),
-        "barrier: barrier 1 is for 64 threads by those who came first, and for 96 here\n  --> k.ptx:13   bar.sync 1, %r2;   CTA 0,0,0 warp 1"
+        "barrier: barrier 1 is for 64 threads by those who came first, and for 96 here\n  --> k.ptx:12   bar.sync 1, %r2;   CTA 0,0,0 warp 1"
     );
     let fault = case.fault("mov.u32 %r2, 40; bar.sync 1, %r2; ret;");
     assert!(matches!(fault.kind, FaultKind::Operand(_)), "{fault}");
     let fault = case.fault("and.b32 %r2, %r0, 1; bar.sync %r2; ret;");
-    assert!(report(&fault).starts_with("operand: a barrier's number must be the same in every lane, and is 0 in lane 0 and 1 in lane 1"), "{fault}");
+    assert!(
+        report(&fault).starts_with(
+            "operand: a barrier's number must be the same in every lane, and is 0 in lane 0 and 1 in lane 1"
+        ),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -230,7 +262,7 @@ fn divergence_where_the_warp_must_be_together() {
     assert_eq!(
         report(&fault),
         "divergence: an instruction for the whole warp is reached by lanes 0x0000ffff of 0xffffffff: the others took another path\n  \
-         --> k.ptx:13   @%p0 shfl.sync.bfly.b32 %r1, %r0, 1, 31, 4294967295;   CTA 0,0,0 warp 0"
+         --> k.ptx:12   @%p0 shfl.sync.bfly.b32 %r1, %r0, 1, 31, 4294967295;   CTA 0,0,0 warp 0"
     );
     for body in [
         "mov.u32 %r10, smem; setp.lt.u32 %p0, %r0, 8; @%p0 ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r10]; ret;",
@@ -251,9 +283,12 @@ fn divergence_where_the_warp_must_be_together() {
 #[test]
 fn trap_and_endless_loops() {
     let fault = one_warp("setp.eq.u32 %p0, %r0, 5; @%p0 trap; ret;");
-    assert_eq!(report(&fault), "trap: the kernel gave up\n  --> k.ptx:12   @%p0 trap;   CTA 0,0,0 warp 0 lane 5");
+    assert_eq!(report(&fault), "trap: the kernel gave up\n  --> k.ptx:11   @%p0 trap;   CTA 0,0,0 warp 0 lane 5");
     let fault = one_warp("LOOP: bra LOOP;");
-    assert!(report(&fault).starts_with("endless: more than 1000000 warp instructions\n  --> k.ptx:12   bra LOOP;"), "{fault}");
+    assert!(
+        report(&fault).starts_with("endless: more than 1000000 warp instructions\n  --> k.ptx:11   bra LOOP;"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -274,7 +309,10 @@ fn launch_error(text: &str, change: impl FnOnce(&mut Launch<'_>)) -> String {
 fn launches_that_the_driver_would_refuse() {
     let text = module("ret;");
     assert_eq!(launch_error(&text, |launch| launch.entry = "j"), "launch: the module has no kernel `j`; it has k");
-    assert_eq!(launch_error(&text, |launch| launch.args = &[]), "launch: the kernel has 2 parameters, and the launch 0 arguments");
+    assert_eq!(
+        launch_error(&text, |launch| launch.args = &[]),
+        "launch: the kernel has 2 parameters, and the launch 0 arguments"
+    );
     assert_eq!(
         launch_error(&text, |launch| launch.args = &[Arg::U64(1), Arg::F32(1.0)]),
         "launch: parameter `output` is .u64, and the argument is an F32"

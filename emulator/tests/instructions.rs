@@ -26,8 +26,16 @@ fn integers() {
     assert_eq!(word("mov.u32 %r2, 0xf0; popc.b32 %r3, %r2; clz.b32 %r2, %r2; mad.lo.u32 %r1, %r2, 100, %r3;"), 2404);
     assert_eq!(word("mov.u32 %r2, 0xabcd; bfe.u32 %r3, %r2, 4, 8; bfi.b32 %r1, %r3, %r2, 16, 8;"), 0x00bc_abcd);
     assert_eq!(word("mov.u32 %r2, 0x33221100; mov.u32 %r3, 0x77665544; prmt.b32 %r1, %r2, %r3, 0x5410;"), 0x5544_1100);
-    assert_eq!(word("mov.u32 %r2, 12; and.b32 %r3, %r2, 10; xor.b32 %r3, %r3, 1; or.b32 %r3, %r3, 64; not.b32 %r1, %r3;"), !73);
-    assert_eq!(word("mov.u32 %r2, -16; shr.s32 %r3, %r2, 2; shr.u32 %r2, %r2, 28; shl.b32 %r2, %r2, 4; add.u32 %r1, %r2, %r3;"), 236);
+    assert_eq!(
+        word("mov.u32 %r2, 12; and.b32 %r3, %r2, 10; xor.b32 %r3, %r3, 1; or.b32 %r3, %r3, 64; not.b32 %r1, %r3;"),
+        !73
+    );
+    assert_eq!(
+        word(
+            "mov.u32 %r2, -16; shr.s32 %r3, %r2, 2; shr.u32 %r2, %r2, 28; shl.b32 %r2, %r2, 4; add.u32 %r1, %r2, %r3;"
+        ),
+        236
+    );
 }
 
 #[test]
@@ -37,7 +45,10 @@ fn doubles() {
     for (body, value) in [
         ("mov.u32 %r2, -1; mul.wide.u32 %d3, %r2, 16;", 0xf_ffff_fff0_u64),
         ("mov.u32 %r2, -1; mul.wide.s32 %d3, %r2, 16;", -16i64 as u64),
-        ("mov.u64 %d4, 0x123456789abc; mov.u32 %r2, 3; mad.wide.u32 %d3, %r2, 0x40000000, %d4;", 0x1234_5678_9abc + (3 << 30)),
+        (
+            "mov.u64 %d4, 0x123456789abc; mov.u32 %r2, 3; mad.wide.u32 %d3, %r2, 0x40000000, %d4;",
+            0x1234_5678_9abc + (3 << 30),
+        ),
         ("mov.u64 %d4, 0x100000000; mul.lo.u64 %d3, %d4, 5; sub.u64 %d3, %d3, 1;", 0x4_ffff_ffff),
         ("mov.u64 %d4, 3; mad.lo.u64 %d3, %d4, 0x100000000, 9;", 0x3_0000_0009),
         ("mov.u32 %r2, -5; cvt.s64.s32 %d3, %r2;", -5i64 as u64),
@@ -57,13 +68,21 @@ fn doubles() {
 fn predicates() {
     assert_eq!(words("setp.lt.u32 %p0, %r0, 8; selp.u32 %r1, 1, 2, %p0;"), lanes(|lane| if lane < 8 { 1 } else { 2 }));
     assert_eq!(
-        words("setp.ge.s32 %p0, %r0, 4; setp.ne.b32 %p1, %r0, 6; and.pred %p2, %p0, %p1; not.pred %p2, %p2; mov.u32 %r1, 0; @!%p2 mov.u32 %r1, 1;"),
+        words(
+            "setp.ge.s32 %p0, %r0, 4; setp.ne.b32 %p1, %r0, 6; and.pred %p2, %p0, %p1; not.pred %p2, %p2; mov.u32 %r1, 0; @!%p2 mov.u32 %r1, 1;"
+        ),
         lanes(|lane| u32::from(lane >= 4 && lane != 6))
     );
-    assert_eq!(word("mov.u64 %d3, -1; setp.lt.s64 %p0, %d3, 0; setp.lt.u64 %p1, %d3, 0; selp.u32 %r2, 10, 0, %p0; selp.u32 %r3, 1, 0, %p1; add.u32 %r1, %r2, %r3;"), 10);
+    assert_eq!(
+        word(
+            "mov.u64 %d3, -1; setp.lt.s64 %p0, %d3, 0; setp.lt.u64 %p1, %d3, 0; selp.u32 %r2, 10, 0, %p0; selp.u32 %r3, 1, 0, %p1; add.u32 %r1, %r2, %r3;"
+        ),
+        10
+    );
     // Comparisons with a NaN are false, `ne` too.
     for comparison in ["eq", "ne", "lt", "le", "gt", "ge"] {
-        let body = format!("mov.f32 %f0, 0f7FC00000; setp.{comparison}.f32 %p0, %f0, 0f3F800000; selp.u32 %r1, 1, 0, %p0;");
+        let body =
+            format!("mov.f32 %f0, 0f7FC00000; setp.{comparison}.f32 %p0, %f0, 0f3F800000; selp.u32 %r1, 1, 0, %p0;");
         assert_eq!(word(&body), 0, "{comparison}");
     }
 }
@@ -115,8 +134,14 @@ fn global_memory() {
         case.words(&format!("{} ld.global.v4.u32 {{%r2, %r3, %r4, %r5}}, [%d3]; sub.u32 %r2, %r5, %r2; mad.lo.u32 %r1, %r2, 10000, %r3;", at(16))),
         lanes(|lane| 30_000 + 1001 + 4 * lane)
     );
-    assert_eq!(case.words(&format!("{} ld.global.b64 %d4, [%d3]; shr.u64 %d4, %d4, 32; cvt.u32.u64 %r1, %d4;", at(8))), lanes(|lane| 1001 + 2 * lane));
-    assert_eq!(case.words(&format!("{} ld.global.b16 %h0, [%d3+4]; mov.b32 %r1, {{%h0, %h0}};", at(4))), lanes(|lane| (1001 + lane) * 0x10001));
+    assert_eq!(
+        case.words(&format!("{} ld.global.b64 %d4, [%d3]; shr.u64 %d4, %d4, 32; cvt.u32.u64 %r1, %d4;", at(8))),
+        lanes(|lane| 1001 + 2 * lane)
+    );
+    assert_eq!(
+        case.words(&format!("{} ld.global.b16 %h0, [%d3+4]; mov.b32 %r1, {{%h0, %h0}};", at(4))),
+        lanes(|lane| (1001 + lane) * 0x10001)
+    );
     // All lanes of four warps count to the same place; each gets a different ticket.
     let many = Small { threads: 128, output: 129, ..Small::default() };
     let mut tickets: Vec<u32> = many
@@ -147,9 +172,14 @@ fn global_memory() {
 #[test]
 fn shared_memory() {
     let fill = "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 4, %r10; add.u32 %r12, %r0, 70; st.shared.u32 [%r11], %r12; bar.warp.sync 0xffffffff;";
-    assert_eq!(words(&format!("{fill} xor.b32 %r2, %r0, 31; mad.lo.u32 %r2, %r2, 4, %r10; ld.shared.b32 %r1, [%r2];")), lanes(|lane| 101 - lane));
     assert_eq!(
-        words(&format!("{fill} and.b32 %r2, %r0, 28; mad.lo.u32 %r2, %r2, 4, %r10; ld.shared.v4.b32 {{%r3, %r4, %r5, %r6}}, [%r2]; mad.lo.u32 %r1, %r6, 1000, %r3;")),
+        words(&format!("{fill} xor.b32 %r2, %r0, 31; mad.lo.u32 %r2, %r2, 4, %r10; ld.shared.b32 %r1, [%r2];")),
+        lanes(|lane| 101 - lane)
+    );
+    assert_eq!(
+        words(&format!(
+            "{fill} and.b32 %r2, %r0, 28; mad.lo.u32 %r2, %r2, 4, %r10; ld.shared.v4.b32 {{%r3, %r4, %r5, %r6}}, [%r2]; mad.lo.u32 %r1, %r6, 1000, %r3;"
+        )),
         lanes(|lane| (73 + (lane & 28)) * 1000 + 70 + (lane & 28))
     );
     assert_eq!(
@@ -158,7 +188,9 @@ fn shared_memory() {
         lanes(|lane| (lane & 30) | ((lane & 30) + 1) << 16)
     );
     assert_eq!(
-        words("mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 8, %r10; mov.b64 %d3, {%r0, %r10}; st.shared.b64 [%r11], %d3; ld.shared.b64 %d4, [%r11]; cvt.u32.u64 %r1, %d4;"),
+        words(
+            "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 8, %r10; mov.b64 %d3, {%r0, %r10}; st.shared.b64 [%r11], %d3; ld.shared.b64 %d4, [%r11]; cvt.u32.u64 %r1, %d4;"
+        ),
         lanes(|lane| lane)
     );
 }
@@ -203,13 +235,30 @@ fn across_a_warp() {
     let of = |lane: u32| 3 * lane + 1;
     assert_eq!(words(&format!("{value} shfl.sync.bfly.b32 %r1, %r2, 5, 31, 0xffffffff;")), lanes(|lane| of(lane ^ 5)));
     assert_eq!(words(&format!("{value} shfl.sync.idx.b32 %r1, %r2, 9, 31, 0xffffffff;")), lanes(|_| of(9)));
-    assert_eq!(words(&format!("{value} shfl.sync.up.b32 %r1, %r2, 3, 0, 0xffffffff;")), lanes(|lane| of(if lane < 3 { lane } else { lane - 3 })));
-    assert_eq!(words(&format!("{value} shfl.sync.down.b32 %r1, %r2, 3, 31, 0xffffffff;")), lanes(|lane| of(if lane > 28 { lane } else { lane + 3 })));
+    assert_eq!(
+        words(&format!("{value} shfl.sync.up.b32 %r1, %r2, 3, 0, 0xffffffff;")),
+        lanes(|lane| of(if lane < 3 { lane } else { lane - 3 }))
+    );
+    assert_eq!(
+        words(&format!("{value} shfl.sync.down.b32 %r1, %r2, 3, 31, 0xffffffff;")),
+        lanes(|lane| of(if lane > 28 { lane } else { lane + 3 }))
+    );
     // Segments of eight: the mask is 24 in bits 8 to 12.
-    assert_eq!(words(&format!("{value} shfl.sync.idx.b32 %r1, %r2, 2, 0x181f, 0xffffffff;")), lanes(|lane| of(lane & 24 | 2)));
-    assert_eq!(words(&format!("{value} shfl.sync.down.b32 %r1, %r2, 3, 0x181f, 0xffffffff;")), lanes(|lane| of(if lane & 7 > 4 { lane } else { lane + 3 })));
+    assert_eq!(
+        words(&format!("{value} shfl.sync.idx.b32 %r1, %r2, 2, 0x181f, 0xffffffff;")),
+        lanes(|lane| of(lane & 24 | 2))
+    );
+    assert_eq!(
+        words(&format!("{value} shfl.sync.down.b32 %r1, %r2, 3, 0x181f, 0xffffffff;")),
+        lanes(|lane| of(if lane & 7 > 4 { lane } else { lane + 3 }))
+    );
     assert_eq!(words("setp.lt.u32 %p0, %r0, 5; vote.sync.ballot.b32 %r1, %p0, 0xffffffff;"), lanes(|_| 31));
-    assert_eq!(word("setp.lt.u32 %p0, %r0, 5; vote.sync.any.pred %p1, %p0, 0xffffffff; vote.sync.all.pred %p2, %p0, 0xffffffff; selp.u32 %r2, 10, 0, %p1; selp.u32 %r3, 1, 0, %p2; add.u32 %r1, %r2, %r3;"), 10);
+    assert_eq!(
+        word(
+            "setp.lt.u32 %p0, %r0, 5; vote.sync.any.pred %p1, %p0, 0xffffffff; vote.sync.all.pred %p2, %p0, 0xffffffff; selp.u32 %r2, 10, 0, %p1; selp.u32 %r3, 1, 0, %p2; add.u32 %r1, %r2, %r3;"
+        ),
+        10
+    );
     assert_eq!(word("redux.sync.add.u32 %r1, %r0, 0xffffffff;"), 496);
     assert_eq!(word("sub.s32 %r2, %r0, 4; redux.sync.min.s32 %r1, %r2, 0xffffffff;"), -4i32 as u32);
     assert_eq!(word("sub.s32 %r2, %r0, 4; redux.sync.min.u32 %r1, %r2, 0xffffffff;"), 0);
@@ -225,19 +274,37 @@ const MATRICES: &str = "mov.u32 %r10, smem; mad.lo.u32 %r11, %r0, 16, %r10; mul.
 #[test]
 fn ldmatrix() {
     for q in 0..4 {
-        let row_major = format!("{MATRICES} ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r20, %r21, %r22, %r23}}, [%r11]; mov.b32 %r1, %r2{q};");
+        let row_major = format!(
+            "{MATRICES} ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r20, %r21, %r22, %r23}}, [%r11]; mov.b32 %r1, %r2{q};"
+        );
         let element = |row: u32, column: u32| q * 64 + row * 8 + column;
-        assert_eq!(words(&row_major), lanes(|lane| element(lane / 4, 2 * (lane % 4)) | element(lane / 4, 2 * (lane % 4) + 1) << 16));
-        let transposed = format!("{MATRICES} ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {{%r20, %r21, %r22, %r23}}, [%r11]; mov.b32 %r1, %r2{q};");
-        assert_eq!(words(&transposed), lanes(|lane| element(2 * (lane % 4), lane / 4) | element(2 * (lane % 4) + 1, lane / 4) << 16));
+        assert_eq!(
+            words(&row_major),
+            lanes(|lane| element(lane / 4, 2 * (lane % 4)) | element(lane / 4, 2 * (lane % 4) + 1) << 16)
+        );
+        let transposed = format!(
+            "{MATRICES} ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {{%r20, %r21, %r22, %r23}}, [%r11]; mov.b32 %r1, %r2{q};"
+        );
+        assert_eq!(
+            words(&transposed),
+            lanes(|lane| element(2 * (lane % 4), lane / 4) | element(2 * (lane % 4) + 1, lane / 4) << 16)
+        );
     }
     let one = format!("{MATRICES} ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r1}}, [%r11];");
     assert_eq!(words(&one)[5], 8 + 2 | (8 + 3) << 16);
 }
 
 /// A, B and C in their fragments, from plain matrices; what the kernel leaves back in a plain matrix.
-fn mma(k: usize, form: &str, a: impl Fn(usize, usize) -> f32, b: impl Fn(usize, usize) -> f32, c: impl Fn(usize, usize) -> f32) -> Vec<f32> {
-    let half = |value: f32| if form.contains("bf16") { half::bf16::from_f32(value).to_bits() } else { half::f16::from_f32(value).to_bits() };
+fn mma(
+    k: usize,
+    form: &str,
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+    c: impl Fn(usize, usize) -> f32,
+) -> Vec<f32> {
+    let half = |value: f32| {
+        if form.contains("bf16") { half::bf16::from_f32(value).to_bits() } else { half::f16::from_f32(value).to_bits() }
+    };
     let pair = |low: f32, high: f32| u32::from(half(low)) | u32::from(half(high)) << 16;
     let mut registers: Vec<Vec<u32>> = Vec::new();
     for r in 0..k / 4 {
@@ -252,7 +319,9 @@ fn mma(k: usize, form: &str, a: impl Fn(usize, usize) -> f32, b: impl Fn(usize, 
         registers.push((0..32).map(|lane| c(lane / 4 + 8 * (r / 2), 2 * (lane % 4) + r % 2).to_bits()).collect());
     }
     let case = Small { input: registers.concat(), output: 128, ..Small::default() };
-    let names = |prefix: &str, first: usize, count: usize| (first..first + count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>().join(", ");
+    let names = |prefix: &str, first: usize, count: usize| {
+        (first..first + count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>().join(", ")
+    };
     let mut body = String::from("mul.wide.u32 %d3, %r0, 4; add.u64 %d3, %d0, %d3;\n");
     let words = k / 4 + k / 8;
     (0..words).for_each(|i| body += &format!("ld.global.u32 %r{}, [%d3+{}];\n", 10 + i, 128 * i));
@@ -281,7 +350,8 @@ fn matrices_multiply() {
     for (k, shape) in [(16, "m16n8k16"), (8, "m16n8k8")] {
         for ty in ["bf16.bf16", "f16.f16"] {
             let out = mma(k, &format!("mma.sync.aligned.{shape}.row.col.f32.{ty}.f32"), a, b, c);
-            let expected: Vec<f32> = (0..128).map(|i| (0..k).map(|k| a(i / 8, k) * b(k, i % 8)).sum::<f32>() + c(i / 8, i % 8)).collect();
+            let expected: Vec<f32> =
+                (0..128).map(|i| (0..k).map(|k| a(i / 8, k) * b(k, i % 8)).sum::<f32>() + c(i / 8, i % 8)).collect();
             assert_eq!(out, expected, "{shape} {ty}");
         }
     }

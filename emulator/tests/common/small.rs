@@ -46,8 +46,13 @@ impl Small {
         memory.write(input, &bytes).unwrap();
         let output = memory.alloc(self.output as u64 * 4);
         let args = [Arg::U64(input), Arg::U64(output)];
-        let launch =
-            Launch { entry: "k", grid: [self.ctas, 1, 1], block: [self.threads, 1, 1], shared: self.shared, args: &args };
+        let launch = Launch {
+            entry: "k",
+            grid: [self.ctas, 1, 1],
+            block: [self.threads, 1, 1],
+            shared: self.shared,
+            args: &args,
+        };
         run(&program, &launch, &memory, &self.options)?;
         let word = |i| {
             let mut word = [0; 4];
@@ -59,7 +64,10 @@ impl Small {
     /// Runs a body in which every thread leaves its result in `%r1`.
     pub fn words(&self, body: &str) -> Vec<u32> {
         let out = self.run(&format!("{body}\nst.global.u32 [%d2], %r1;\nret;"));
-        out.unwrap_or_else(|fault| panic!("{fault}")).into_iter().map(|word| word.expect("every thread writes")).collect()
+        out.unwrap_or_else(|fault| panic!("{fault}"))
+            .into_iter()
+            .map(|word| word.expect("every thread writes"))
+            .collect()
     }
 
     pub fn fault(&self, body: &str) -> Box<Fault> {

@@ -6,12 +6,12 @@ use std::rc::Rc;
 
 use lacuna_codegen::plan::Expr;
 
+use crate::F32;
 use crate::axis::{Axis, Bool, Half, I32};
 use crate::flow::{BlockList, Loop, Range, Storable, Var};
 use crate::grid::GridAxis;
 use crate::staging::{State, current};
 use crate::value::{Handle, Onto, Scalar, Tile, Vector};
-use crate::F32;
 
 /// The context of one staging, which every schedule takes first.
 pub struct Cx {

@@ -11,7 +11,9 @@ use lacuna_codegen::plan::{Access, Dim, Expr};
 
 use crate::axis::{Axis, F32, Half, I32};
 use crate::flow::BlockList;
-use crate::grid::{KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens};
+use crate::grid::{
+    KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens,
+};
 use crate::staging::{Home, State, current};
 use crate::value::{Scalar, Tile, Vector};
 use crate::{Cx, cx};
@@ -270,7 +272,15 @@ impl<D: Axis> Queries<D> {
         let last = (first + (extent - 1)).min(document.len - 1);
         let place = Place { token: document.start + first, head: head.head, along: 0, count: document.len - first };
         let positions = Positions::Each(cx::iota::<R>() + first);
-        QueryRows { q: self.tensor.load(place), kv_head: head.kv, token: None, positions, ends: (first, last), document, place }
+        QueryRows {
+            q: self.tensor.load(place),
+            kv_head: head.kv,
+            token: None,
+            positions,
+            ends: (first, last),
+            document,
+            place,
+        }
     }
 
     /// All query heads of one token that share a KV head. The rows past the group's size are zeros, and are not stored.
@@ -281,7 +291,8 @@ impl<D: Axis> Queries<D> {
             let mut state = run.borrow_mut();
             let (group, extent) = (state.shape.group, state.extent::<R>());
             if extent < group {
-                let label = format!("the rows are {extent}; take `Group`, which is the group padded to a multiple of 16");
+                let label =
+                    format!("the rows are {extent}; take `Group`, which is the group padded to a multiple of 16");
                 state.builder.fail(format!("a group has {group} query heads"), label);
             }
             group as i32
@@ -396,7 +407,8 @@ impl Blocks {
         let run = current();
         let mut state = run.borrow_mut();
         if rows.token.is_none() {
-            let label = "these rows are many tokens, each with a list of its own; `q.group(..)` makes rows of one token";
+            let label =
+                "these rows are many tokens, each with a list of its own; `q.group(..)` makes rows of one token";
             state.builder.fail("a block list is of one token", label);
         }
         let extent = state.extent::<K>() as i32;
@@ -468,6 +480,7 @@ impl<D: Axis> OutLse<D> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<D: Axis> Output for OutLse<D> {
     fn store(self, cx: &Cx) {
         let mut state = cx.state.borrow_mut();

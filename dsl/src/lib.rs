@@ -40,10 +40,10 @@ pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
 pub use cx::Cx;
 pub use flow::{BlockList, Var};
 pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Values};
+pub use lacuna_codegen::Error;
 pub use lacuna_codegen::ir::Elem;
 pub use lacuna_codegen::pattern::{Keep, Pattern, Pos};
 pub use lacuna_codegen::plan::{Expr, Pick, Plan, Space, Tunable};
-pub use lacuna_codegen::Error;
 pub use lacuna_macros::{pattern, schedule};
 #[doc(hidden)]
 pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna};
@@ -57,8 +57,9 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use crate::{
-        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Keep, Keys, Knobs, Kv, Mask, OnlineSoftmax,
-        OutLse, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape, Target, Tile, Tunable, Values,
-        Var, Vector, axes, pattern, schedule,
+        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Keep, Keys, Knobs, Kv, Mask,
+        OnlineSoftmax, OutLse, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape, Target,
+        Tile, Tunable, Values, Var, Vector, axes,
     };
+    pub use lacuna_macros::{pattern, schedule};
 }

@@ -7,11 +7,11 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 use lacuna_codegen::ir::Elem;
 
+use crate::Cx;
 use crate::axis::{Axis, F32, Half};
 use crate::flow::Var;
 use crate::input::{OutLse, Place, QueryRows};
 use crate::value::{PartialSum, Scalar, Tile, Vector};
-use crate::Cx;
 
 /// Running maximum, sum of exponentials and weighted sum of values of each query row.
 ///
@@ -52,10 +52,12 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         let max = before.max(scores.row_max());
         // Where nothing has been seen, `-inf - -inf` would be NaN.
         let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
-        let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
+        // What came before shrinks first, so that the factors need no registers while the exponentials are formed.
         let shrink = ((before - safe) * self.scale).exp2();
-        self.sum.set(self.sum.get() * shrink + p.row_sum());
+        self.sum.set(self.sum.get() * shrink);
         self.acc.set(self.acc.get() * shrink);
+        let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
+        self.sum.set(self.sum.get() + p.row_sum());
         self.acc.add_dot(p.to_half(), values);
         self.max.set(max);
     }

@@ -238,7 +238,11 @@ impl State {
         if !self.open.contains(&home.region) {
             let Region { what: inside, loc } = &self.regions[home.region as usize];
             self.builder.fail(
-                format!("this {what} was made inside {inside} at {}:{} and does not exist outside", loc.file(), loc.line()),
+                format!(
+                    "this {what} was made inside {inside} at {}:{} and does not exist outside",
+                    loc.file(),
+                    loc.line()
+                ),
                 "keep it in a `cx.var(..)` that is made before",
             );
             return false;

@@ -143,6 +143,7 @@ pub trait Onto<T: Handle>: Copy {
 
 macro_rules! onto {
     ($([$($param:ident: $bound:ident),*] $from:ty => $into:ty;)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<$($param: $bound),*> Onto<$into> for $from {
             type Handle = $from;
 
@@ -165,6 +166,7 @@ onto! {
 
 macro_rules! constants {
     ($($rust:ty: $elem:ident;)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl Onto<Scalar<$elem>> for $rust {
             type Handle = Scalar<$elem>;
 
@@ -174,6 +176,7 @@ macro_rules! constants {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl<A: Axis> Onto<Vector<$elem, A>> for $rust {
             type Handle = Scalar<$elem>;
 
@@ -183,6 +186,7 @@ macro_rules! constants {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl<R: Axis, C: Axis> Onto<Tile<$elem, R, C>> for $rust {
             type Handle = Scalar<$elem>;
 

@@ -40,10 +40,12 @@ pub(crate) fn knobs(args: TokenStream, errors: &mut Errors) -> Vec<Knob> {
     let parse = |input: ParseStream<'_>| -> syn::Result<Vec<Knob>> {
         let mut knobs = Vec::new();
         while !input.is_empty() {
-            let word: Ident =
-                input.parse().map_err(|e| syn::Error::new(e.span(), format!("expected {EXAMPLE}")))?;
+            let word: Ident = input.parse().map_err(|e| syn::Error::new(e.span(), format!("expected {EXAMPLE}")))?;
             if word != "tune" || !input.peek(token::Paren) {
-                return Err(syn::Error::new(word.span(), format!("`{word}` is nothing that a schedule takes: expected {EXAMPLE}")));
+                return Err(syn::Error::new(
+                    word.span(),
+                    format!("`{word}` is nothing that a schedule takes: expected {EXAMPLE}"),
+                ));
             }
             let inner;
             syn::parenthesized!(inner in input);
@@ -73,11 +75,11 @@ fn list(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) {
                 let _ = input.parse::<proc_macro2::TokenTree>();
             }
         }
-        if !input.is_empty() {
-            if let Err(error) = input.parse::<Token![,]>() {
-                errors.0.push(syn::Error::new(error.span(), "expected `,` before the next knob"));
-                let _ = input.parse::<TokenStream>();
-            }
+        if !input.is_empty()
+            && let Err(error) = input.parse::<Token![,]>()
+        {
+            errors.0.push(syn::Error::new(error.span(), "expected `,` before the next knob"));
+            let _ = input.parse::<TokenStream>();
         }
     }
 }
@@ -99,6 +101,7 @@ fn knob(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) -> s
     let inner;
     let bracket = syn::bracketed!(inner in input);
     let mut values: Vec<LitInt> = Vec::new();
+    let empty = inner.is_empty();
     while !inner.is_empty() {
         let value: LitInt = inner.parse().map_err(|e| syn::Error::new(e.span(), "expected a whole number"))?;
         match value.base10_parse::<u32>() {
@@ -113,10 +116,15 @@ fn knob(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) -> s
             inner.parse::<Token![,]>().map_err(|e| syn::Error::new(e.span(), "expected `,` before the next value"))?;
         }
     }
-    if values.is_empty() {
-        return Err(syn::Error::new(bracket.span.join(), format!("`{name}` has no value to take; the first one is the default")));
+    if empty {
+        return Err(syn::Error::new(
+            bracket.span.join(),
+            format!("`{name}` has no value to take; the first one is the default"),
+        ));
     }
-    knobs.last_mut().expect("pushed above").values = values;
+    if !values.is_empty() {
+        knobs.last_mut().expect("pushed above").values = values;
+    }
     Ok(())
 }
 

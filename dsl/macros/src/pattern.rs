@@ -11,7 +11,10 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
     let func: ItemFn = match syn::parse2(item.clone()) {
         Ok(func) => func,
         Err(_) => {
-            let error = syn::Error::new(proc_macro2::Span::call_site(), "a pattern is a function: `fn causal(q: Pos, kv: Pos) -> Keep`");
+            let error = syn::Error::new(
+                proc_macro2::Span::call_site(),
+                "a pattern is a function: `fn causal(q: Pos, kv: Pos) -> Keep`",
+            );
             let error = error.to_compile_error();
             return quote!(#error #item);
         }
@@ -24,7 +27,7 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         errors.at(&func.sig.generics, "a pattern is one predicate: it cannot be generic");
     }
     if func.sig.asyncness.is_some() || func.sig.constness.is_some() {
-        errors.at(&func.sig.fn_token, "a pattern is a plain `fn`");
+        errors.at(func.sig.fn_token, "a pattern is a plain `fn`");
     }
     if matches!(func.sig.output, ReturnType::Default) {
         errors.at(&func.sig.ident, "a pattern says which keys to keep: it returns `Keep`");

@@ -22,22 +22,25 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
     let mut func: ItemFn = match syn::parse2(item.clone()) {
         Ok(func) => func,
         Err(_) => {
-            let error = syn::Error::new(Span::call_site(), "a schedule is a function: `fn name(cx: &Cx, ..) -> OutLse<Dv>`");
+            let error =
+                syn::Error::new(Span::call_site(), "a schedule is a function: `fn name(cx: &Cx, ..) -> OutLse<Dv>`");
             let error = error.to_compile_error();
             return quote!(#error #item);
         }
     };
     let mut errors = Errors::default();
-    let knobs = attribute::knobs(args, &mut errors);
+    let mut knobs = attribute::knobs(args, &mut errors);
     let cx = context(&func, &mut errors);
     let params = params(&mut func, &mut errors);
-    signature(&func, &mut errors);
-    for knob in knobs.iter().filter(|k| !k.is_axis()) {
-        if let Some(param) = params.iter().find(|p| p.name == knob.name) {
-            errors.at(&knob.name, format!("`{}` is also a parameter of the function", param.name));
+    let whole = signature(&func, &mut errors);
+    knobs.retain(|knob| {
+        let taken = params.iter().any(|p| p.name == knob.name);
+        if taken {
+            errors.at(&knob.name, format!("`{}` is also a parameter of the function", knob.name));
         }
-    }
-    let Some(cx) = cx else {
+        !taken
+    });
+    let (Some(cx), true) = (cx, whole) else {
         let errors = errors.tokens();
         return quote!(#errors #[allow(dead_code, unused_variables)] #func);
     };
@@ -58,7 +61,9 @@ fn context(func: &ItemFn, errors: &mut Errors) -> Option<Ident> {
     let found = func.sig.inputs.first().and_then(|input| match input {
         FnArg::Typed(typed) => match (&*typed.pat, &*typed.ty) {
             (Pat::Ident(pat), Type::Reference(reference)) if reference.mutability.is_none() => match &*reference.elem {
-                Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Cx") => Some(pat.ident.clone()),
+                Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Cx") => {
+                    Some(pat.ident.clone())
+                }
                 _ => None,
             },
             _ => None,
@@ -87,23 +92,33 @@ fn params(func: &mut ItemFn, errors: &mut Errors) -> Vec<Param> {
             continue;
         };
         if !fixed && TAKEN.contains(&pat.ident.to_string().as_str()) {
-            errors.at(&pat.ident, format!("`{}` is the name of something that every schedule has; call this input otherwise", pat.ident));
+            errors.at(
+                &pat.ident,
+                format!("`{}` is the name of something that every schedule has; call this input otherwise", pat.ident),
+            );
         }
         params.push(Param { name: pat.ident.clone(), ty: (*typed.ty).clone(), fixed });
     }
     params
 }
 
-fn signature(func: &ItemFn, errors: &mut Errors) {
+/// Whether the signature is one that a schedule can have.
+fn signature(func: &ItemFn, errors: &mut Errors) -> bool {
+    let before = errors.0.len();
     if !func.sig.generics.params.is_empty() {
-        errors.at(&func.sig.generics, "a schedule is staged as it stands: it cannot be generic; what varies is a knob or `#[fixed]`");
+        errors.at(
+            &func.sig.generics,
+            "a schedule is staged as it stands: it cannot be generic; what varies is a knob or `#[fixed]`",
+        );
     }
-    if func.sig.asyncness.is_some() || func.sig.constness.is_some() || !matches!(func.sig.safety, syn::Safety::Default) {
-        errors.at(&func.sig.fn_token, "a schedule is a plain `fn`");
+    if func.sig.asyncness.is_some() || func.sig.constness.is_some() || !matches!(func.sig.safety, syn::Safety::Default)
+    {
+        errors.at(func.sig.fn_token, "a schedule is a plain `fn`");
     }
     if matches!(func.sig.output, ReturnType::Default) {
         errors.at(&func.sig.ident, "a schedule returns what it stores: `-> OutLse<Dv>`");
     }
+    errors.0.len() == before
 }
 
 /// Puts the knobs that are not axes in scope.
@@ -123,7 +138,8 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
     let (vis, function) = (&func.vis, &func.sig.ident);
     let name = Ident::new(&pascal(&function.to_string()), function.span());
     let pick = format_ident!("{name}Pick");
-    let docs: Vec<&Attribute> = func.attrs.iter().filter(|a| a.path().is_ident("doc") || a.path().is_ident("cfg")).collect();
+    let docs: Vec<&Attribute> =
+        func.attrs.iter().filter(|a| a.path().is_ident("doc") || a.path().is_ident("cfg")).collect();
 
     let fixed: Vec<&Param> = params.iter().filter(|p| p.fixed).collect();
     let definition = definition(vis, &name, function, &docs, &fixed);

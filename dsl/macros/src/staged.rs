@@ -8,7 +8,10 @@ use std::collections::HashMap;
 
 use quote::ToTokens;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Arm, BinOp, Block, Expr, ExprClosure, ExprForLoop, Ident, ItemFn, Label, Local, Pat, parse_quote_spanned, spanned::Spanned};
+use syn::{
+    Arm, BinOp, Block, Expr, ExprClosure, ExprForLoop, Ident, ItemFn, Label, Local, Pat, parse_quote_spanned,
+    spanned::Spanned,
+};
 
 use crate::Errors;
 
@@ -97,7 +100,8 @@ impl Check<'_> {
     fn outer<'e>(&self, place: &'e Expr) -> Option<(&'e Ident, bool)> {
         let outside = self.staged()?;
         let ident = root(place)?;
-        let found = self.scopes.iter().enumerate().rev().find_map(|(n, s)| s.0.get(&ident.to_string()).map(|m| (n, *m)));
+        let found =
+            self.scopes.iter().enumerate().rev().find_map(|(n, s)| s.0.get(&ident.to_string()).map(|m| (n, *m)));
         match found {
             Some((n, _)) if n >= outside => None,
             Some((_, mutable)) => Some((ident, mutable)),
@@ -125,7 +129,9 @@ impl Check<'_> {
         for frame in self.frames.iter().rev() {
             match (frame, label) {
                 (Frame::Loop(_), None) => return false,
-                (Frame::Loop(Some(name)) | Frame::Block(Some(name)), Some(label)) if label.ident == name => return false,
+                (Frame::Loop(Some(name)) | Frame::Block(Some(name)), Some(label)) if label.ident == name => {
+                    return false;
+                }
                 (Frame::StagedLoop(..) | Frame::StagedBranch(_), _) => return true,
                 (Frame::Closure, _) => return false,
                 (Frame::Loop(_), Some(_)) | (Frame::Block(_), _) => {}
@@ -160,7 +166,10 @@ impl Check<'_> {
                 "put the rest of the body in a `cx.when(.., || ..)` instead"
             };
             let advice = advice.replace("cx", &self.cx.to_string());
-            self.errors.at(token, format!("`{word}` in a staged body, which runs once: the kernel cannot leave it here; {advice}"));
+            self.errors.at(
+                token,
+                format!("`{word}` in a staged body, which runs once: the kernel cannot leave it here; {advice}"),
+            );
             *expr = harmless(expr);
         }
     }
@@ -193,7 +202,13 @@ impl VisitMut for Check<'_> {
             && self.staged().is_some()
         {
             let at = quote::quote!(#by_ref #mutability);
-            self.errors.at(at, format!("a staged body runs once: write `let` and `{}.var(..)` for what changes, not `ref mut`", self.cx));
+            self.errors.at(
+                at,
+                format!(
+                    "a staged body runs once: write `let` and `{}.var(..)` for what changes, not `ref mut`",
+                    self.cx
+                ),
+            );
         }
         visit_mut::visit_pat_ident_mut(self, pat);
     }
@@ -228,7 +243,8 @@ impl VisitMut for Check<'_> {
                     match arg {
                         Expr::Closure(closure) if n == 1 => self.closure(closure, Frame::StagedBranch(outside)),
                         Expr::Path(_) if n == 1 => {
-                            self.errors.at(&*arg, format!("write the branch here: `{}.when(.., || {{ .. }})`", self.cx));
+                            self.errors
+                                .at(&*arg, format!("write the branch here: `{}.when(.., || {{ .. }})`", self.cx));
                         }
                         _ => self.visit_expr_mut(arg),
                     }
@@ -303,7 +319,10 @@ impl VisitMut for Check<'_> {
             }
             _ => {
                 if let Some(call) = self.opens_loop(expr) {
-                    self.errors.at(&*expr, format!("`{call}` stands in the head of a `for` loop, alone: `for b in {call} {{ .. }}`"));
+                    self.errors.at(
+                        &*expr,
+                        format!("`{call}` stands in the head of a `for` loop, alone: `for b in {call} {{ .. }}`"),
+                    );
                 }
                 visit_mut::visit_expr_mut(self, expr);
             }
@@ -353,7 +372,8 @@ fn label(label: Option<&Label>) -> Option<String> {
 
 fn assigns(op: &BinOp) -> bool {
     use BinOp::{
-        AddAssign, BitAndAssign, BitOrAssign, BitXorAssign, DivAssign, MulAssign, RemAssign, ShlAssign, ShrAssign, SubAssign,
+        AddAssign, BitAndAssign, BitOrAssign, BitXorAssign, DivAssign, MulAssign, RemAssign, ShlAssign, ShrAssign,
+        SubAssign,
     };
     matches!(
         op,

@@ -26,6 +26,9 @@ pub(crate) const MEETS: u8 = 2;
 /// The guard is `@!p`.
 pub(crate) const NEGATED: u8 = 4;
 
+/// A branch back of a short loop that reads memory and writes none: it may be waiting for somebody.
+pub(crate) const POLLS: u8 = 8;
+
 /// One decoded instruction: a cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct Inst {
@@ -159,12 +162,17 @@ impl Kernel {
                 lacuna_ptx::ParamType::Bytes { align, .. } => align.max(1),
                 ty => ty.bytes(),
             };
-            param_bytes = param_bytes.next_multiple_of(align);
-            params.push((param_bytes, param.clone()));
-            param_bytes += param.ty.bytes();
+            let at = u64::from(param_bytes).next_multiple_of(u64::from(align));
+            param_bytes =
+                u32::try_from(at + u64::from(param.ty.bytes())).map_err(|_| "more than 4 GiB of parameters")?;
+            params.push((at as u32, param.clone()));
         }
         let (texts, sources, labels) = statements(entry);
         let [preds, halves, words, doubles, floats] = entry.regs;
+        let declared: u64 = entry.regs.iter().map(|count| u64::from(*count)).sum();
+        if declared >= u64::from(NONE) {
+            return Err(format!("{declared} registers are more than the emulator has slots for"));
+        }
         let mut pool = Pool {
             base: [0, 0, halves, 0, halves + words],
             words: halves + words + floats,
@@ -363,6 +371,32 @@ fn finish(micro: Micro, slots: Vec<(File, u32)>, imm: Vec<i64>, aux: u32, text: 
     Ok(Raw { micro, slots, imm: fixed, aux })
 }
 
+/// Whether the loop that a branch at `pc` closes may be a wait: see [`POLLS`].
+fn polls(code: &[Inst], pc: usize) -> bool {
+    use Micro::*;
+    const SHORT: usize = 24;
+    let first = code[pc].imm[0] as usize;
+    let Some(body) = code.get(first..pc).filter(|body| body.len() <= SHORT) else { return false };
+    let reads =
+        |inst: &Inst| matches!(inst.micro, LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax);
+    let works = |inst: &Inst| {
+        matches!(
+            inst.micro,
+            StGlobal1
+                | StGlobal2
+                | StGlobal4
+                | StShared1
+                | StShared2
+                | StShared4
+                | CpAsync
+                | BarSync
+                | Fma
+                | MmaK16Bf16
+        )
+    };
+    body.iter().any(reads) && !body.iter().any(works)
+}
+
 /// Puts meeting points into branches, and marks what must be tracked.
 fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
     let steps: Vec<Step> = code
@@ -380,6 +414,11 @@ fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
             if let Some(inst) = code.get_mut(meets as usize) {
                 inst.flags |= MEETS;
             }
+        }
+    }
+    for pc in 0..code.len() {
+        if code[pc].micro == Micro::Bra && polls(code, pc) {
+            code[pc].flags |= POLLS;
         }
     }
     let number = |reg: Reg| match pool.register(reg) {

@@ -189,8 +189,16 @@ impl Memory {
         for chunk in out.chunk_by_mut_at(address) {
             let page = self.page(at).ok_or(MemoryError::OutOfBounds { address: at, bytes: chunk.len() as u64 })?;
             let offset = (at % PAGE) as usize;
-            for (i, byte) in chunk.iter_mut().enumerate() {
-                *byte = page.byte(offset + i);
+            let mut rest = &mut chunk[..];
+            let mut offset = offset;
+            while !rest.is_empty() {
+                if let (0, Some((word, _))) = (offset % 4, rest.split_first_chunk_mut::<4>()) {
+                    *word = page.words[offset / 4].load(Relaxed).to_le_bytes();
+                    (offset, rest) = (offset + 4, &mut rest[4..]);
+                } else {
+                    rest[0] = page.byte(offset);
+                    (offset, rest) = (offset + 1, &mut rest[1..]);
+                }
             }
             at += chunk.len() as u64;
         }

@@ -1,8 +1,9 @@
 //! A run: the grid's CTAs over the cores, some of them interleaved on each.
 //!
-//! A worker takes CTAs in order. It runs one for a slice of instructions; one that has not ended by then goes to the
-//! back of the queue, and another is admitted, up to [`Options::resident`]. So short CTAs run one after the other, warm
-//! in the cache, and CTAs that wait for each other all get to run. Within a CTA the warps take turns: each runs until it
+//! A worker takes CTAs in order. It runs one for a slice of instructions, or until all of its warps ask memory for
+//! something in vain; then that one goes to the back of the queue, and another is admitted, up to
+//! [`Options::resident`]. So CTAs run one after the other, warm in the cache, but those that wait for each other all get
+//! to run. Within a CTA the warps take turns: each runs until it
 //! waits, ends, or has used its share.
 
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use crate::fault::{Fault, FaultKind, Site, Trap};
 use crate::launch::{self, Launch};
 use crate::memory::{Memory, View};
 use crate::program::Program;
-use crate::step::{Machine, Moved, Run};
+use crate::step::{Machine, Moved, PATIENCE, Run};
 use crate::warp::Status;
 
 /// How to run.
@@ -219,7 +220,8 @@ impl<'a> Grid<'a> {
         turns: &mut Turns,
     ) -> Result<bool, Box<Fault>> {
         let mut left = CTA_SLICE;
-        while left > 0 {
+        let mut vain = 0;
+        while left > 0 && vain <= cta.warps.len() {
             cta.wake();
             let count = cta.warps.len();
             let first = if self.options.seed == 0 { cta.turn } else { turns.next(count as u64) as usize };
@@ -241,9 +243,12 @@ impl<'a> Grid<'a> {
                 moved: &mut tally.moved,
                 slice: share,
                 used: 0,
+                polls: 0,
             };
             let result = dispatch(&mut machine);
             let used = machine.used;
+            // Once every warp in turn has asked in vain, it is for another CTA to answer.
+            vain = if machine.polls == PATIENCE { vain + 1 } else { 0 };
             if let Err(trap) = result {
                 return Err(self.fault(cta, number, *trap));
             }

@@ -1,7 +1,7 @@
 //! The interpreter's loop: one warp runs until it waits, ends, or has used its slice.
 
 use crate::cta::Common;
-use crate::decode::{Inst, Kernel, MEETS, NEGATED, NONE, TRACKED};
+use crate::decode::{Inst, Kernel, MEETS, NEGATED, NONE, POLLS, TRACKED};
 use crate::fault::{FaultKind, Trap};
 use crate::lanes::*;
 use crate::memory::View;
@@ -32,7 +32,12 @@ pub(crate) struct Machine<'a, 'k, 'm> {
     pub(crate) slice: u64,
     /// Instructions that were.
     pub(crate) used: u64,
+    /// Times round a loop that may be a wait; at [`PATIENCE`] the warp's turn is over.
+    pub(crate) polls: u32,
 }
+
+/// How often a warp asks in vain before another's turn.
+pub(crate) const PATIENCE: u32 = 64;
 
 /// A running warp, as work for the vector unit.
 pub(crate) struct Run<'r, 'a, 'k, 'm>(pub(crate) &'r mut Machine<'a, 'k, 'm>);
@@ -187,7 +192,7 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             Mad => word3(r, i, lanes, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
             MadWideU => widen3(r, i, lanes, |a, b, c| (u64::from(a) * u64::from(b)).wrapping_add(c)),
             MadWideS => widen3(r, i, lanes, |a, b, c| (wide(a).wrapping_mul(wide(b)) as u64).wrapping_add(c)),
-            // A division by zero gives all ones, as the hardware's routine does; the remainder is the dividend.
+            // PTX leaves a division by zero open; here it gives all ones, and the remainder is the dividend.
             DivU => word2(r, i, lanes, |a, b| a.checked_div(b).unwrap_or(u32::MAX)),
             DivS => word2(r, i, lanes, |a, b| if b == 0 { u32::MAX } else { (a as i32).wrapping_div(b as i32) as u32 }),
             RemU => word2(r, i, lanes, |a, b| a.checked_rem(b).unwrap_or(a)),
@@ -306,6 +311,12 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                     m.warp.paths.pc = target;
                 } else {
                     m.warp.paths.branch(lanes, target, i.aux);
+                }
+                if i.flags & POLLS != 0 && lanes != 0 {
+                    m.polls += 1;
+                    if m.polls == PATIENCE {
+                        return Ok(());
+                    }
                 }
                 continue;
             }

@@ -211,15 +211,15 @@ fn a_warp_may_wait_for_another_in_a_loop() {
 #[test]
 fn ctas_may_wait_for_each_other() {
     // A grid barrier: each CTA counts itself, then spins until all have.
-    let options = lacuna_emulator::Options { threads: 1, max_instructions: Some(200_000_000), ..Default::default() };
-    let case = Small { ctas: 3, input: vec![0], output: 3, options, ..Small::default() };
+    let options = lacuna_emulator::Options { threads: 1, max_instructions: Some(10_000_000), ..Default::default() };
+    let case = Small { ctas: 100, input: vec![0], output: 100, options, ..Small::default() };
     let out = case.run(
         "setp.ne.u32 %p0, %r0, 0;
          @%p0 bra WAIT;
          atom.global.add.u32 %r2, [%d0], 1;
          SPIN:
          atom.global.add.u32 %r2, [%d0], 0;
-         setp.lt.u32 %p1, %r2, 3;
+         setp.lt.u32 %p1, %r2, 100;
          @%p1 bra SPIN;
          mov.u32 %r3, %ctaid.x;
          mul.wide.u32 %d3, %r3, 4; add.u64 %d3, %d1, %d3;
@@ -228,5 +228,5 @@ fn ctas_may_wait_for_each_other() {
          bar.sync 0;
          ret;",
     );
-    assert_eq!(out.unwrap_or_else(|fault| panic!("{fault}")), [Some(3); 3]);
+    assert_eq!(out.unwrap_or_else(|fault| panic!("{fault}")), [Some(100); 100]);
 }

@@ -291,7 +291,7 @@ fn ldmatrix() {
         );
     }
     let one = format!("{MATRICES} ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r1}}, [%r11];");
-    assert_eq!(words(&one)[5], 8 + 2 | (8 + 3) << 16);
+    assert_eq!(words(&one)[5], (8 + 2) | ((8 + 3) << 16));
 }
 
 /// A, B and C in their fragments, from plain matrices; what the kernel leaves back in a plain matrix.

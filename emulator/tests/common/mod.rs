@@ -95,7 +95,11 @@ impl Case {
         let launch = Launch { entry, grid: [self.tokens as u32, 1, 1], block: [128, 1, 1], shared, args: &args };
         let stats = run(&program, &launch, &memory, options)?;
         let mut result = vec![0; self.q.len() * 2];
-        memory.read(out, &mut result).unwrap();
+        if memory.unwritten(out, result.len() as u64).is_none() {
+            memory.read(out, &mut result).unwrap();
+        } else {
+            result.fill(0xff);
+        }
         let value = |pair: &[u8]| f64::from(half::bf16::from_le_bytes([pair[0], pair[1]]));
         Ok((result.chunks_exact(2).map(value).collect(), stats))
     }

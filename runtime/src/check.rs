@@ -57,7 +57,9 @@ pub enum CheckError {
         previous: i32,
     },
     /// Sequence boundaries that do not end at the number of tokens.
-    #[error("{tensor} ends with {value}, and there are {total} tokens: cumulative sequence lengths end with that number")]
+    #[error(
+        "{tensor} ends with {value}, and there are {total} tokens: cumulative sequence lengths end with that number"
+    )]
     LastBoundary {
         /// The tensor's name, or `the tensor`.
         tensor: String,

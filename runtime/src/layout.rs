@@ -237,7 +237,9 @@ mod tests {
         let shapes = [layout(&[3, 2], &[4, 1]), layout(&[2, 2], &[3, 1]), layout(&[3], &[2]), layout(&[2, 2], &[6, 2])];
         let mut apart = 0;
         for (a, b) in shapes.iter().flat_map(|a| shapes.iter().map(move |b| (a, b))) {
-            for (size_a, size_b, address) in [(2, 2), (4, 2)].into_iter().flat_map(|(a, b)| (0..40).map(move |x| (a, b, x))) {
+            for (size_a, size_b, address) in
+                [(2, 2), (4, 2)].into_iter().flat_map(|(a, b)| (0..40).map(move |x| (a, b, x)))
+            {
                 let a = Placed { address: 16, layout: a, size: size_a };
                 let b = Placed { address, layout: b, size: size_b };
                 if !overlap(a, b) {

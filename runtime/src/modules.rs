@@ -56,17 +56,18 @@ mod tests {
     #[test]
     fn a_text_is_made_once_wherever_it_stands() {
         let modules = Modules::new();
-        let mut made = 0;
+        let made = std::cell::Cell::new(0);
+        let make = || Ok(made.replace(made.get() + 1));
         for _ in 0..100 {
             let text: Arc<str> = Arc::from("the same text at a new place");
             for _ in 0..2 {
-                modules.get_or_make(&text, || Ok(made += 1)).unwrap();
+                modules.get_or_make(&text, make).unwrap();
             }
         }
-        assert_eq!(made, 1);
+        assert_eq!(made.get(), 1);
         let other: Arc<str> = Arc::from("another text");
-        modules.get_or_make(&other, || Ok(made += 1)).unwrap();
-        assert_eq!(made, 2);
+        modules.get_or_make(&other, make).unwrap();
+        assert_eq!(made.get(), 2);
         assert!(modules.lock().placed.len() <= 2, "dead texts are forgotten");
     }
 

@@ -85,7 +85,8 @@ pub struct BenchOptions {
     pub warmup: u32,
     /// Timed runs, at least one.
     pub reps: u32,
-    /// Whether to overwrite the L2 cache before each timed run.
+    /// Whether to overwrite the L2 cache before each timed run. Without it the time of a short plan is mostly that of
+    /// launching it.
     pub flush_l2: bool,
 }
 

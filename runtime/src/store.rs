@@ -142,7 +142,9 @@ impl Store {
             return None;
         }
         let Some(content) = verified(&bytes) else {
-            self.warn(Trouble::Damaged, || format!("a damaged entry of the kernel cache was dropped: {}", path.display()));
+            self.warn(Trouble::Damaged, || {
+                format!("a damaged entry of the kernel cache was dropped: {}", path.display())
+            });
             let _ = fs::remove_file(&path);
             return None;
         };
@@ -205,9 +207,8 @@ fn verified(bytes: &[u8]) -> Option<&[u8]> {
     let (header, content) = bytes.split_at_checked(HEADER)?;
     let (magic, rest) = header.split_at(8);
     let (length, hash) = rest.split_at(8);
-    let whole = magic == MAGIC
-        && length == (content.len() as u64).to_le_bytes()
-        && hash == blake3::hash(content).as_bytes();
+    let whole =
+        magic == MAGIC && length == (content.len() as u64).to_le_bytes() && hash == blake3::hash(content).as_bytes();
     whole.then_some(content)
 }
 

@@ -42,6 +42,19 @@ element! { bf16, Bf16; f16, F16; f32, F32; i32, I32; }
 ///
 /// Copies between host and device wait for everything that was enqueued on the device, on any stream, so a tensor reads
 /// as the last run left it.
+///
+/// ```
+/// use lacuna_runtime::{Device, Tensor};
+///
+/// let device = Device::emulator();
+/// // Q, K and V of 2 tokens, 3 heads of width 4, as one projection writes them.
+/// let data: Vec<f32> = (0..2 * 3 * 3 * 4).map(|i| i as f32).collect();
+/// let qkv = Tensor::from_slice(&device, &[2, 3, 3, 4], &data)?;
+/// let k = qkv.select(1, 1)?;
+/// assert_eq!((k.shape(), k.strides()), (&[2, 3, 4][..], &[36, 4, 1][..]));
+/// assert_eq!(k.to_vec::<f32>()?[..4], [12.0, 13.0, 14.0, 15.0]);
+/// # Ok::<(), lacuna_runtime::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     dtype: Elem,

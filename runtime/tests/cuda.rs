@@ -194,8 +194,11 @@ fn the_compilers_log_is_in_the_error() {
     // Two mistakes that our reader lets through: a copy hint of PTX 7.4 in a text of 7.0, and 96 KiB of static arrays.
     let hint = "    cp.async.ca.shared.global.L2::128B [%r0], [%d1], 16;\n    ld.global.f32 %f0, [%d1];";
     let texts = [
-        (AXPY.replace("    ld.global.f32 %f0, [%d1];", hint), "line 27"),
-        (AXPY.replace("    .reg .pred %p<1>;", "    .shared .align 16 .b8 big[98304];\n    .reg .pred %p<1>;"), "shared"),
+        (AXPY.replace("    ld.global.f32 %f0, [%d1];", hint), "line 25"),
+        (
+            AXPY.replace("    .reg .pred %p<1>;", "    .shared .align 16 .b8 big[98304];\n    .reg .pred %p<1>;"),
+            "shared",
+        ),
     ];
     for (text, expected) in texts {
         let error = device.run(&with_ptx(&text), &bound).unwrap_err();
@@ -250,7 +253,12 @@ fn machine_code_is_kept_on_disk() {
     let Some(device) = gpu() else { return };
     if std::env::var_os("LACUNA_TEST_CHILD").is_some() {
         let compiled = &device.compile(&axpy()).unwrap()[0];
-        eprintln!("cached: {}, log: {}, ms: {:.2}", compiled.cached, compiled.log.contains("registers"), compiled.millis);
+        eprintln!(
+            "cached: {}, log: {}, ms: {:.2}",
+            compiled.cached,
+            compiled.log.contains("registers"),
+            compiled.millis
+        );
         let (bound, out) = bindings(&device, 100);
         device.run(&axpy(), &bound).unwrap();
         assert_eq!(out.first_poison().unwrap(), None);

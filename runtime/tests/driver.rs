@@ -77,7 +77,9 @@ fn drivers_that_cannot_be_used() {
     }
     let text = why(&library("cuLaunchKernelEx"), &[]);
     assert!(
-        text.contains("[the NVIDIA driver is too old: it has no cuLaunchKernelEx; install a driver for CUDA 12.0 or later]"),
+        text.contains(
+            "[the NVIDIA driver is too old: it has no cuLaunchKernelEx; install a driver for CUDA 12.0 or later]"
+        ),
         "{text}"
     );
     let text = why(whole(), &[("FAKE_INIT", "100")]);
@@ -192,7 +194,10 @@ fn errors_of_the_driver() {
                 every tensor on this device is gone, and this process cannot use the device again";
     assert!(text.contains(lost) && text.contains("[[Err(\"cuda:0 (Fake): the CUDA context is lost"), "{text}");
     let text = error(&[("FAKE_FAULT", "801")]);
-    assert!(text.contains("[cuda:0 (Fake): cuStreamSynchronize failed: CUDA_ERROR_FAKE (801): a fake error]"), "{text}");
+    assert!(
+        text.contains("[cuda:0 (Fake): cuStreamSynchronize failed: CUDA_ERROR_FAKE (801): a fake error]"),
+        "{text}"
+    );
     assert!(text.contains("[[Ok(["), "an error that is not sticky leaves the context: {text}");
     let text = error(&[("FAKE_JIT", "1")]);
     let refused = "[cuda:0 (Fake): the driver's PTX compiler refused `axpy` of `axpy` (CUDA_ERROR_FAKE (218): a fake error):\n\

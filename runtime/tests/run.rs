@@ -101,10 +101,7 @@ fn enqueue_streams_and_bench_work_on_the_emulator() {
     assert_eq!(timing.reps, 1);
     assert!(timing.min_ms > 0.0 && timing.min_ms == timing.median_ms);
     let error = device.enqueue(&axpy(), &bindings.checked()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`axpy`: a checked run waits for its end; use `Device::run`, not `Device::enqueue`"
-    );
+    assert_eq!(error.to_string(), "`axpy`: a checked run waits for its end; use `Device::run`, not `Device::enqueue`");
     let compiled = device.compile(&axpy()).unwrap();
     assert_eq!((compiled[0].entry.as_str(), compiled[0].resources, compiled[0].cached), ("axpy", None, false));
 }
@@ -117,14 +114,8 @@ fn names() {
         refusal(&axpy(), &bindings.clone().tensor("z", &out)),
         "`axpy`: there is no tensor `z`; the tensors are `x`, `y`, `out`"
     );
-    assert_eq!(
-        refusal(&axpy(), &bindings.clone().int("b", 1)),
-        "`axpy`: there is no scalar `b`; the scalars are `a`"
-    );
-    assert_eq!(
-        refusal(&copy(), &Bindings::new().int("b", 1)),
-        "`copy`: there is no scalar `b`; the scalars are none"
-    );
+    assert_eq!(refusal(&axpy(), &bindings.clone().int("b", 1)), "`axpy`: there is no scalar `b`; the scalars are `a`");
+    assert_eq!(refusal(&copy(), &Bindings::new().int("b", 1)), "`copy`: there is no scalar `b`; the scalars are none");
     assert_eq!(
         refusal(&copy(), &Bindings::new().tensor("from", &out)),
         "`copy`: tensor `to` is missing; it is f32 [tokens, heads, 4]"
@@ -173,10 +164,7 @@ fn types_and_shapes() {
         refusal(&axpy(), &bindings.clone().scalar("a", Scalar::I32(3))),
         "`axpy`: scalar `a` is the i32 3; it must be an f32"
     );
-    assert_eq!(
-        refusal(&axpy(), &bindings.float("a", f32::NAN)),
-        "`axpy`: scalar `a` is NaN; it must be a number"
-    );
+    assert_eq!(refusal(&axpy(), &bindings.float("a", f32::NAN)), "`axpy`: scalar `a` is NaN; it must be a number");
     let mut plan = axpy();
     plan.scalars[0].elem = Elem::I32;
     let (bindings, _) = whole(&device, 8);
@@ -277,7 +265,9 @@ fn grids_arguments_and_limits() {
         with(&|plan| (plan.launches[0].cluster, plan.launches[0].grid[0]) = ([2, 1, 1], 2.into())),
         "`axpy`: `axpy` runs in clusters of [2, 1, 1] CTAs; emulator has no clusters"
     );
-    assert!(with(&|plan| plan.workspace = (1u64 << 50).into()).starts_with("emulator: no room for 1125899906842624 bytes"));
+    assert!(
+        with(&|plan| plan.workspace = (1u64 << 50).into()).starts_with("emulator: no room for 1125899906842624 bytes")
+    );
 }
 
 #[test]
@@ -372,10 +362,7 @@ fn checked_mode_looks_at_inputs() {
     let bad = f32s(&device, &[0.0, 1.0, f32::INFINITY, f32::NAN, 0.0, 0.0, 0.0, 0.0]);
     let bindings = bindings.tensor("y", &bad);
     device.run(&axpy(), &bindings).unwrap();
-    assert_eq!(
-        refusal(&axpy(), &bindings.checked()),
-        "y[2] is inf: only finite numbers are allowed here"
-    );
+    assert_eq!(refusal(&axpy(), &bindings.checked()), "y[2] is inf: only finite numbers are allowed here");
     let mut plan = axpy();
     plan.tensors.push(spec("picks", Elem::I32, vec![symbol("n"), Dim::Fixed(2)], Access::Read, 4));
     let (bindings, _) = whole(&device, 3);

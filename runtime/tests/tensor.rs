@@ -10,6 +10,16 @@ fn ramp(n: i32) -> Vec<i32> {
 }
 
 #[test]
+fn handles_cross_threads() {
+    fn send_and_sync<T: Send + Sync + 'static>() {}
+    send_and_sync::<Device>();
+    send_and_sync::<Tensor>();
+    send_and_sync::<lacuna_runtime::Stream>();
+    send_and_sync::<lacuna_runtime::Bindings>();
+    send_and_sync::<lacuna_runtime::Error>();
+}
+
+#[test]
 fn every_element_type_round_trips() {
     let device = Device::emulator();
     let floats = [0.0f32, -1.5, 3.25, 65504.0, f32::NEG_INFINITY, 1.0 / 3.0];
@@ -99,11 +109,11 @@ fn misuse_is_named() {
     assert_eq!(text(tensor.strided(0, &[2], &[3, 1])), "shape [2] and strides [3, 1] differ in length");
     assert_eq!(text(tensor.slice(2, 0..1)), "there is no dimension 2 in shape [2, 3]");
     assert_eq!(text(tensor.slice(1, 2..4)), "2..4 is not within dimension 1 of shape [2, 3]");
-    assert_eq!(text(tensor.select(0, u64::MAX)), "18446744073709551615..18446744073709551615 is not within dimension 0 of shape [2, 3]");
     assert_eq!(
-        text(tensor.reshape(&[7])),
-        "shape [2, 3] cannot become [7]: the numbers of elements differ"
+        text(tensor.select(0, u64::MAX)),
+        "18446744073709551615..18446744073709551615 is not within dimension 0 of shape [2, 3]"
     );
+    assert_eq!(text(tensor.reshape(&[7])), "shape [2, 3] cannot become [7]: the numbers of elements differ");
     assert_eq!(
         text(tensor.slice(1, 0..2).unwrap().reshape(&[4])),
         "shape [2, 2] cannot become [4]: it is not contiguous"
@@ -217,9 +227,7 @@ fn files_that_are_wrong_are_named() {
         refusal(&[0xff; 64]),
         "x: bad safetensors header: its length is given as 18446744073709551615 bytes, and at most 100000000 are allowed"
     );
-    let file = |json: &str, data: usize| {
-        [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &vec![0; data]].concat()
-    };
+    let file = |json: &str, data: usize| [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &vec![0; data]].concat();
     assert!(refusal(&file("{\"a\":", 0)).starts_with("x: bad safetensors header: EOF while parsing"));
     assert_eq!(
         refusal(&file(r#"{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#, 8)),
@@ -279,7 +287,8 @@ fn a_full_disk_leaves_nothing() {
     let test = std::env::current_exe().unwrap();
     // Blocks of 1024 bytes; without a trap the signal would end the child before the error does.
     let script = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" --exact a_full_disk_leaves_nothing";
-    let out = std::process::Command::new("bash").args(["-c", script]).arg(test).env(CHILD, dir.path()).output().unwrap();
+    let out =
+        std::process::Command::new("bash").args(["-c", script]).arg(test).env(CHILD, dir.path()).output().unwrap();
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
 }

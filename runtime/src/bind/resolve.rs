@@ -188,7 +188,15 @@ fn check_tensor(device: &Device, spec: &TensorSpec, tensor: &Tensor, extents: &m
                 if first != found {
                     let (symbol, second_name) = (symbol.clone(), name());
                     let (second_dim, second) = (dim, found);
-                    return Err(BindError::Symbol { symbol, first_name, first_dim, first, second_name, second_dim, second });
+                    return Err(BindError::Symbol {
+                        symbol,
+                        first_name,
+                        first_dim,
+                        first,
+                        second_name,
+                        second_dim,
+                        second,
+                    });
                 }
             }
         }
@@ -330,7 +338,8 @@ impl Known<'_> {
             },
             Arg::Computed(expr) => {
                 let value = self.eval(expr, what)?;
-                let fits = i32::try_from(value).map_err(|_| BindError::Argument { entry: entry.to_owned(), index, value })?;
+                let fits =
+                    i32::try_from(value).map_err(|_| BindError::Argument { entry: entry.to_owned(), index, value })?;
                 Slot::Value(KernelArg::U32(fits.cast_unsigned()))
             }
             Arg::Workspace { offset } => {

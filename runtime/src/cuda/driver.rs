@@ -99,10 +99,10 @@ const PTX_VERSIONS: &[(u32, Version)] = &[
 
 /// The first CUDA version that reads `ptx`, as `12.8`; a version past the table counts on from its end.
 pub(super) fn first_cuda(ptx: Version) -> String {
-    PTX_VERSIONS.iter().find(|(_, reads)| *reads >= ptx).map_or_else(
-        || format!("{}.{}", ptx.major + 4, ptx.minor),
-        |&(cuda, _)| cuda_name(cuda),
-    )
+    PTX_VERSIONS
+        .iter()
+        .find(|(_, reads)| *reads >= ptx)
+        .map_or_else(|| format!("{}.{}", ptx.major + 4, ptx.minor), |&(cuda, _)| cuda_name(cuda))
 }
 
 fn cuda_name(cuda: u32) -> String {

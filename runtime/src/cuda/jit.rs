@@ -187,7 +187,9 @@ impl Options {
         match answer.result() {
             Ok(()) => Ok(()),
             Err(error) if about_text => Err(Refusal::Text { reason: driver::reason(error), log: self.log() }),
-            Err(_) => Err(gpu.check(call, answer).map_or_else(Refusal::Device, |()| unreachable!("an error is no success"))),
+            Err(_) => {
+                Err(gpu.check(call, answer).map_or_else(Refusal::Device, |()| unreachable!("an error is no success")))
+            }
         }
     }
 }

@@ -109,13 +109,8 @@ pub fn launch(ptx: &str, entry: &str, grid: [Expr; 3], threads: u32, args: Vec<A
 pub fn axpy() -> Plan {
     let f32s = |name, access| spec(name, Elem::F32, vec![symbol("n")], access, 16);
     let grid = [Expr::symbol("n").ceil_div(128), 1.into(), 1.into()];
-    let args = vec![
-        pointer("out"),
-        pointer("x"),
-        pointer("y"),
-        Arg::Scalar("a".to_owned()),
-        Arg::Computed(Expr::symbol("n")),
-    ];
+    let args =
+        vec![pointer("out"), pointer("x"), pointer("y"), Arg::Scalar("a".to_owned()), Arg::Computed(Expr::symbol("n"))];
     Plan {
         name: "axpy".to_owned(),
         target: Target::SM_80,

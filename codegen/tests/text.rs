@@ -4,6 +4,7 @@ use lacuna_codegen::ir::{
     Axis, AxisId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Func, Op, Param, ParamId, Partition, Reduce,
     Slice, Stmt, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
 };
+use lacuna_codegen::passes;
 use lacuna_codegen::pattern::Pattern;
 use lacuna_ptx::Target;
 use proptest::prelude::*;
@@ -303,6 +304,8 @@ proptest! {
             Err(error) => return Err(TestCaseError::fail(format!("{error}\n{text}"))),
         };
         prop_assert_eq!(back.to_string(), text);
+        // It hardly makes sense; the verifier says so, and does not panic.
+        let _ = passes::verify(&func);
         prop_assert_eq!(format!("{:?}", back.body), format!("{:?}", func.body));
         prop_assert_eq!(format!("{:?}", back.vars), format!("{:?}", func.vars));
         prop_assert_eq!(back.axes, func.axes);

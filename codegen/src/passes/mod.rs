@@ -6,7 +6,10 @@
 mod layout;
 mod partition;
 mod pipeline;
+mod verify;
 mod walk;
+
+pub use verify::verify;
 
 pub(crate) use layout::registers;
 pub(crate) use walk::{fresh, name_of, operands, operands_mut, visit};
@@ -18,7 +21,12 @@ use crate::ir::Func;
 pub type Pass = fn(Func) -> Result<Func, Error>;
 
 /// The passes by name, in the order they run.
-pub const ORDER: [(&str, Pass); 3] = [("partition", partition::run), ("layout", layout::run), ("pipeline", pipeline::run)];
+pub const ORDER: [(&str, Pass); 4] = [
+    ("verify", verify::run),
+    ("partition", partition::run),
+    ("layout", layout::run),
+    ("pipeline", pipeline::run),
+];
 
 /// Runs one pass by name. An unknown name is an error that lists the known ones.
 pub fn run(name: &str, func: Func) -> Result<Func, Error> {

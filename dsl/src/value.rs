@@ -141,32 +141,66 @@ pub trait Onto<T: Handle>: Copy {
     fn handle(self) -> Self::Handle;
 }
 
-macro_rules! onto {
-    ($([$($param:ident: $bound:ident),*] $from:ty => $into:ty;)*) => {$(
-        #[diagnostic::do_not_recommend]
-        impl<$($param: $bound),*> Onto<$into> for $from {
-            type Handle = $from;
+// Written out: rustc quotes them where operands do not go together.
 
-            fn handle(self) -> $from {
-                self
-            }
-        }
-    )*};
+impl<E: Element> Onto<Scalar<E>> for Scalar<E> {
+    type Handle = Scalar<E>;
+
+    fn handle(self) -> Scalar<E> {
+        self
+    }
 }
 
-onto! {
-    [E: Element] Scalar<E> => Scalar<E>;
-    [E: Element, A: Axis] Scalar<E> => Vector<E, A>;
-    [E: Element, R: Axis, C: Axis] Scalar<E> => Tile<E, R, C>;
-    [E: Element, A: Axis] Vector<E, A> => Vector<E, A>;
-    [E: Element, R: Axis, C: Axis] Vector<E, R> => Tile<E, R, C>;
-    [E: Element, R: Axis, C: Axis] Tile<E, R, C> => Tile<E, R, C>;
-    [R: Axis] PartialSum<R> => PartialSum<R>;
+impl<E: Element, A: Axis> Onto<Vector<E, A>> for Scalar<E> {
+    type Handle = Scalar<E>;
+
+    fn handle(self) -> Scalar<E> {
+        self
+    }
+}
+
+impl<E: Element, R: Axis, C: Axis> Onto<Tile<E, R, C>> for Scalar<E> {
+    type Handle = Scalar<E>;
+
+    fn handle(self) -> Scalar<E> {
+        self
+    }
+}
+
+impl<E: Element, A: Axis> Onto<Vector<E, A>> for Vector<E, A> {
+    type Handle = Vector<E, A>;
+
+    fn handle(self) -> Vector<E, A> {
+        self
+    }
+}
+
+impl<E: Element, R: Axis, C: Axis> Onto<Tile<E, R, C>> for Vector<E, R> {
+    type Handle = Vector<E, R>;
+
+    fn handle(self) -> Vector<E, R> {
+        self
+    }
+}
+
+impl<E: Element, R: Axis, C: Axis> Onto<Tile<E, R, C>> for Tile<E, R, C> {
+    type Handle = Tile<E, R, C>;
+
+    fn handle(self) -> Tile<E, R, C> {
+        self
+    }
+}
+
+impl<R: Axis> Onto<PartialSum<R>> for PartialSum<R> {
+    type Handle = PartialSum<R>;
+
+    fn handle(self) -> PartialSum<R> {
+        self
+    }
 }
 
 macro_rules! constants {
     ($($rust:ty: $elem:ident;)*) => {$(
-        #[diagnostic::do_not_recommend]
         impl Onto<Scalar<$elem>> for $rust {
             type Handle = Scalar<$elem>;
 
@@ -176,7 +210,6 @@ macro_rules! constants {
             }
         }
 
-        #[diagnostic::do_not_recommend]
         impl<A: Axis> Onto<Vector<$elem, A>> for $rust {
             type Handle = Scalar<$elem>;
 
@@ -186,7 +219,6 @@ macro_rules! constants {
             }
         }
 
-        #[diagnostic::do_not_recommend]
         impl<R: Axis, C: Axis> Onto<Tile<$elem, R, C>> for $rust {
             type Handle = Scalar<$elem>;
 

@@ -1,0 +1,19 @@
+use lacuna::prelude::*;
+
+#[schedule(tune(Rows in [64], Kv in [64], stages in [2]))]
+fn tiled(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, docs: Segments, #[fixed] mask: &Mask) -> OutLse<Dv> {
+    let (i, h, d) = cx.grid3(docs.tiles::<Rows>(), q.heads(), docs.count());
+    let rows = q.tile(docs.at(d), i, h);
+    let softmax = OnlineSoftmax::new(cx, &rows);
+    let mut rounds = 0;
+    for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
+        rounds += 1;
+        if rounds > 2 {
+            break;
+        }
+        softmax.step(cx.dot(rows.q, k.block(b, h)), v.block(b, h));
+    }
+    softmax.finish()
+}
+
+fn main() {}

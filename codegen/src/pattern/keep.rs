@@ -45,11 +45,17 @@ struct Masks<'t, 'b> {
     made: HashMap<TruthId, Bool>,
 }
 
+/// Numbers, each with a factor.
+type Terms = Vec<(Num, i64)>;
+
+/// Terms of a form, each with its factor.
+type Key = Vec<(TermId, i64)>;
+
 /// A comparison of the key's side, a column vector, with everything else.
 struct Bound {
     /// `key <= rest + constant` (`true`) or `key >= rest + constant`.
     at_most: bool,
-    rest: Vec<(Num, i64)>,
+    rest: Terms,
     constant: i64,
 }
 
@@ -86,14 +92,14 @@ impl<'b> Masks<'_, 'b> {
     }
 
     /// The two sides of a comparison with zero, both still on one side of it.
-    fn sides(&mut self, m: &mut Emit<'b>, form: &Linear) -> (Vec<(Num, i64)>, Vec<(Num, i64)>) {
+    fn sides(&mut self, m: &mut Emit<'b>, form: &Linear) -> (Terms, Terms) {
         let (left, right) = self.tree.sides(form);
         (self.values.terms(m, &left), self.values.terms(m, &right))
     }
 
     /// All (`both`) or any of `members`: bounds on one key side together, cheap ones before dear ones.
     fn list(&mut self, m: &mut Emit<'b>, both: bool, members: &[TruthId]) -> Bool {
-        let mut bounds: BTreeMap<(Vec<(TermId, i64)>, bool), Vec<Bound>> = BTreeMap::new();
+        let mut bounds: BTreeMap<(Key, bool), Vec<Bound>> = BTreeMap::new();
         let mut made = Vec::new();
         for &member in members {
             match self.bound(m, member) {
@@ -119,7 +125,7 @@ impl<'b> Masks<'_, 'b> {
     }
 
     /// A comparison in which the key's terms stand apart from the query's: those terms, and what bounds them.
-    fn bound(&mut self, m: &mut Emit<'b>, id: TruthId) -> Option<(Vec<(TermId, i64)>, Bound)> {
+    fn bound(&mut self, m: &mut Emit<'b>, id: TruthId) -> Option<(Key, Bound)> {
         let Truth::Le(form) = &self.tree.truths[id as usize] else { return None };
         let (key, rest) = self.tree.sides(form);
         let apart = |&(term, _): &(TermId, i64)| self.tree.term_depends(term) == Depends { q: false, kv: true };

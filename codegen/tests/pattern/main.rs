@@ -1,13 +1,13 @@
 //! Patterns: every use of a predicate agrees with the predicate.
 
+mod drawn;
+mod emitted;
 mod interp;
 
-use std::ops::RangeInclusive;
-
-use lacuna_codegen::ir::{Binary, Builder, Compare, Elem, Func, Op, ValueId};
+use emitted::{COLS, Emitted, check_runs};
+use lacuna_codegen::ir::{Binary, Builder, Compare, Op};
 use lacuna_codegen::pattern::{Class, Keep, Pattern, Pos};
 use lacuna_ptx::Target;
-use proptest::prelude::*;
 
 /// A pattern with its mask written by hand.
 struct Case {
@@ -105,95 +105,6 @@ fn cases() -> Vec<Case> {
             |q, kv, args| kv <= q && (q - kv < args[0] || (q - kv >= args[1] && q - kv < args[1] + 8)),
         ),
     ]
-}
-
-const ROWS: u32 = 8;
-const COLS: u32 = 8;
-
-/// A func whose parameters are `q0`, `kv0`, `len` and the pattern's arguments.
-struct Emitted {
-    func: Func,
-    values: Vec<ValueId>,
-}
-
-impl Emitted {
-    fn new(pattern: &Pattern, f: impl FnOnce(&mut Builder, [ValueId; 3], &[ValueId]) -> Vec<ValueId>) -> Self {
-        let mut b = Builder::new("test", Target::SM_80, 4);
-        let given = ["q0", "kv0", "len"].map(|name| b.scalar_param(name, Elem::I32));
-        let args: Vec<ValueId> = pattern.args.iter().map(|name| b.scalar_param(name, Elem::I32)).collect();
-        let values = f(&mut b, given, &args);
-        Emitted { func: b.finish().expect("no mistakes"), values }
-    }
-
-    fn keep(pattern: &Pattern) -> Self {
-        Self::new(pattern, |b, [q0, kv0, _], args| {
-            let (rows, cols) = (b.axis("Rows", ROWS), b.axis("Cols", COLS));
-            let (r, c) = (b.iota(rows), b.iota(cols));
-            let (q, kv) = (b.binary(Binary::Add, r, q0), b.binary(Binary::Add, c, kv0));
-            vec![pattern.emit_keep(b, q, kv, args)]
-        })
-    }
-
-    /// Over the boxes `q0..=q0 + ROWS - 1`, `kv0..=kv0 + COLS - 1`.
-    fn full(pattern: &Pattern) -> Self {
-        Self::new(pattern, |b, [q0, kv0, _], args| {
-            let (up, across) = (b.int(ROWS as i32 - 1), b.int(COLS as i32 - 1));
-            let (q1, kv1) = (b.binary(Binary::Add, q0, up), b.binary(Binary::Add, kv0, across));
-            vec![pattern.emit_full(b, (q0, q1), (kv0, kv1), args)]
-        })
-    }
-
-    fn runs(pattern: &Pattern, rows: u32, block: u32) -> Self {
-        Self::new(pattern, |b, [q0, _, len], args| {
-            let up = b.int(rows as i32 - 1);
-            let q1 = b.binary(Binary::Add, q0, up);
-            let runs = pattern.emit_runs(b, (q0, q1), len, block, args);
-            runs.into_iter().flat_map(|(first, end)| [first, end]).collect()
-        })
-    }
-
-    fn eval(&self, q0: i64, kv0: i64, len: i64, args: &[i64]) -> Vec<Vec<i64>> {
-        let made = interp::run(&self.func, &[&[q0, kv0, len], args].concat());
-        self.values.iter().map(|v| made[v.index()].clone().expect("a value").data).collect()
-    }
-
-    fn eval_runs(&self, q0: i64, len: i64, args: &[i64]) -> Vec<std::ops::Range<i64>> {
-        self.eval(q0, 0, len, args).chunks(2).map(|run| run[0][0]..run[1][0]).collect()
-    }
-
-    fn count(&self, op: impl Fn(&Op) -> bool) -> usize {
-        self.func.body.iter().filter(|stmt| op(&stmt.op)).count()
-    }
-
-    fn rank(&self, stmt: usize) -> usize {
-        self.func.values[self.func.body[stmt].result.expect("a value").index()].ty.rank()
-    }
-}
-
-/// Holds runs against the predicate: every block with a pair that counts is visited once, in order, and within the length.
-fn check_runs(
-    pattern: &Pattern,
-    runs: &[std::ops::Range<i64>],
-    q: RangeInclusive<i64>,
-    len: i64,
-    block: i64,
-    args: &[i64],
-) {
-    let blocks = (len + block - 1) / block;
-    let mut at = 0;
-    for run in runs {
-        assert!(at <= run.start && run.start <= run.end && run.end <= blocks, "{pattern}: {runs:?} of {blocks} blocks");
-        at = run.end;
-    }
-    for b in 0..blocks {
-        let keys = b * block..(b * block + block).min(len);
-        let needed = q.clone().any(|q| keys.clone().any(|kv| pattern.keeps(q, kv, args)));
-        let visited = runs.iter().any(|run| run.contains(&b));
-        assert!(
-            visited || !needed,
-            "{pattern}: block {b} of queries {q:?} is not in {runs:?}, len {len}, args {args:?}"
-        );
-    }
 }
 
 #[test]
@@ -294,6 +205,7 @@ fn runs_cover_what_counts_and_nothing_else() {
 }
 
 #[test]
+#[expect(clippy::single_range_in_vec_init, reason = "one run is meant")]
 fn runs_are_told_apart_where_their_order_is_known() {
     assert_eq!(window_sink().runs(1000..=1015, 2048, 16, &[64, 4]), [0..1, 58..64]);
     assert_eq!(window_sink().runs(16..=31, 2048, 16, &[64, 4]), [0..1, 1..2]);
@@ -401,7 +313,7 @@ fn recordings_nest_and_keep_apart() {
     let foreign = Pattern::record("outer", &[], |q, _, _| {
         let inner = Pattern::record("inner", &[], |_, kv, _| kv.lt(q));
         let message = inner.check().expect_err("q is another pattern's").to_string();
-        assert!(message.contains("belongs to another pattern") && message.contains("pattern.rs"), "{message}");
+        assert!(message.contains("belongs to another pattern") && message.contains("main.rs"), "{message}");
         q.lt(1)
     });
     foreign.check().expect("the outer one is right");
@@ -442,187 +354,4 @@ fn a_pattern_shows_itself() {
     assert_eq!(window_sink().to_string(), "kv <= q & (q + 1 <= kv + window | kv + 1 <= sink)");
     let dilated = Pattern::record("dilated", &["step"], |q, kv, args| !((q - kv) % args[0]).ne_(0));
     assert_eq!(dilated.to_string(), "(q - kv) % (step) == 0");
-}
-
-/// An expression over positions and two arguments.
-#[derive(Clone, Debug)]
-enum Num {
-    Q,
-    Kv,
-    Arg(usize),
-    Int(i32),
-    Add(Box<Num>, Box<Num>),
-    Sub(Box<Num>, Box<Num>),
-    Scale(Box<Num>, i32),
-    Div(Box<Num>, u32),
-    Rem(Box<Num>, u32),
-    DivArg(Box<Num>),
-    RemArg(Box<Num>),
-    Min(Box<Num>, Box<Num>),
-    Max(Box<Num>, Box<Num>),
-}
-
-#[derive(Clone, Debug)]
-enum Truth {
-    Compare(Compare, Num, Num),
-    Not(Box<Truth>),
-    And(Box<Truth>, Box<Truth>),
-    Or(Box<Truth>, Box<Truth>),
-}
-
-impl Num {
-    fn record(&self, q: Pos, kv: Pos, args: &[Pos]) -> Pos {
-        let on = |n: &Num| n.record(q, kv, args);
-        match self {
-            Num::Q => q,
-            Num::Kv => kv,
-            Num::Arg(n) => args[*n],
-            Num::Int(n) => (*n).into(),
-            Num::Add(a, b) => on(a) + on(b),
-            Num::Sub(a, b) => on(a) - on(b),
-            Num::Scale(a, n) => on(a) * *n,
-            Num::Div(a, n) => on(a) / *n,
-            Num::Rem(a, n) => on(a) % *n,
-            Num::DivArg(a) => on(a) / args[1],
-            Num::RemArg(a) => on(a) % args[1],
-            Num::Min(a, b) => on(a).min(on(b)),
-            Num::Max(a, b) => on(a).max(on(b)),
-        }
-    }
-
-    fn eval(&self, q: i64, kv: i64, args: &[i64]) -> i64 {
-        let on = |n: &Num| n.eval(q, kv, args);
-        match self {
-            Num::Q => q,
-            Num::Kv => kv,
-            Num::Arg(n) => args[*n],
-            Num::Int(n) => (*n).into(),
-            Num::Add(a, b) => on(a) + on(b),
-            Num::Sub(a, b) => on(a) - on(b),
-            Num::Scale(a, n) => on(a) * i64::from(*n),
-            Num::Div(a, n) => on(a) / i64::from(*n),
-            Num::Rem(a, n) => on(a) % i64::from(*n),
-            Num::DivArg(a) => on(a) / args[1].max(1),
-            Num::RemArg(a) => on(a) % args[1].max(1),
-            Num::Min(a, b) => on(a).min(on(b)),
-            Num::Max(a, b) => on(a).max(on(b)),
-        }
-    }
-}
-
-impl Truth {
-    fn record(&self, q: Pos, kv: Pos, args: &[Pos]) -> Keep {
-        let on = |t: &Truth| t.record(q, kv, args);
-        match self {
-            Truth::Compare(op, a, b) => {
-                let (a, b) = (a.record(q, kv, args), b.record(q, kv, args));
-                match op {
-                    Compare::Eq => a.eq_(b),
-                    Compare::Ne => a.ne_(b),
-                    Compare::Lt => a.lt(b),
-                    Compare::Le => a.le(b),
-                    Compare::Gt => a.gt(b),
-                    Compare::Ge => a.ge(b),
-                }
-            }
-            Truth::Not(a) => !on(a),
-            Truth::And(a, b) => on(a) & on(b),
-            Truth::Or(a, b) => on(a) | on(b),
-        }
-    }
-
-    fn eval(&self, q: i64, kv: i64, args: &[i64]) -> bool {
-        let on = |t: &Truth| t.eval(q, kv, args);
-        match self {
-            Truth::Compare(op, a, b) => {
-                let (a, b) = (a.eval(q, kv, args), b.eval(q, kv, args));
-                match op {
-                    Compare::Eq => a == b,
-                    Compare::Ne => a != b,
-                    Compare::Lt => a < b,
-                    Compare::Le => a <= b,
-                    Compare::Gt => a > b,
-                    Compare::Ge => a >= b,
-                }
-            }
-            Truth::Not(a) => !on(a),
-            Truth::And(a, b) => on(a) && on(b),
-            Truth::Or(a, b) => on(a) || on(b),
-        }
-    }
-}
-
-fn num() -> impl Strategy<Value = Num> {
-    let leaf = prop_oneof![
-        3 => Just(Num::Q),
-        3 => Just(Num::Kv),
-        1 => (0usize..2).prop_map(Num::Arg),
-        1 => (-20..40).prop_map(Num::Int),
-    ];
-    leaf.prop_recursive(3, 8, 2, |inner| {
-        let two = (inner.clone().prop_map(Box::new), inner.clone().prop_map(Box::new));
-        let one = inner.prop_map(Box::new);
-        prop_oneof![
-            2 => two.clone().prop_map(|(a, b)| Num::Add(a, b)),
-            3 => two.clone().prop_map(|(a, b)| Num::Sub(a, b)),
-            1 => (one.clone(), -3..4).prop_map(|(a, n)| Num::Scale(a, n)),
-            1 => (one.clone(), 1u32..9).prop_map(|(a, n)| Num::Div(a, n)),
-            1 => (one.clone(), 1u32..9).prop_map(|(a, n)| Num::Rem(a, n)),
-            1 => one.clone().prop_map(Num::DivArg),
-            1 => one.prop_map(Num::RemArg),
-            1 => two.clone().prop_map(|(a, b)| Num::Min(a, b)),
-            1 => two.prop_map(|(a, b)| Num::Max(a, b)),
-        ]
-    })
-}
-
-fn truth() -> impl Strategy<Value = Truth> {
-    let ops = [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge];
-    let leaf = (0usize..6, num(), num()).prop_map(move |(op, a, b)| Truth::Compare(ops[op], a, b));
-    leaf.prop_recursive(3, 8, 2, |inner| {
-        let inner = inner.prop_map(Box::new);
-        prop_oneof![
-            1 => inner.clone().prop_map(Truth::Not),
-            2 => (inner.clone(), inner.clone()).prop_map(|(a, b)| Truth::And(a, b)),
-            2 => (inner.clone(), inner).prop_map(|(a, b)| Truth::Or(a, b)),
-        ]
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
-
-    /// Every use of a drawn tree agrees with its evaluation.
-    #[test]
-    fn drawn_trees_agree_in_every_use(
-        tree in truth(),
-        args in (0i64..40, 0i64..12),
-        q0 in 0i64..80,
-        kv0 in 0i64..80,
-        len in 0i64..100,
-        block in 1u32..20,
-    ) {
-        let args = [args.0, args.1];
-        let pattern = Pattern::record("drawn", &["a", "b"], |q, kv, args| tree.record(q, kv, args));
-        pattern.check().expect("no mistakes");
-        let mask = &Emitted::keep(&pattern).eval(q0, kv0, 0, &args)[0];
-        let mut kept = 0;
-        for n in 0..64 {
-            let (q, kv) = (q0 + n / 8, kv0 + n % 8);
-            let holds = tree.eval(q, kv, &args);
-            prop_assert_eq!(pattern.keeps(q, kv, &args), holds, "({}, {}): {}", q, kv, &pattern);
-            prop_assert_eq!(mask[n as usize] != 0, holds, "({}, {}): {}", q, kv, &pattern);
-            kept += i64::from(holds);
-        }
-        match pattern.class(q0..=q0 + 7, kv0..=kv0 + 7, &args) {
-            Class::Empty => prop_assert_eq!(kept, 0),
-            Class::Full => prop_assert_eq!(kept, 64),
-            Class::Partial => {}
-        }
-        let full = Emitted::full(&pattern).eval(q0, kv0, 0, &args)[0][0] != 0;
-        prop_assert!(!full || kept == 64, "{}", &pattern);
-        let runs = pattern.runs(q0..=q0 + 7, len, block, &args);
-        check_runs(&pattern, &runs, q0..=q0 + 7, len, block.into(), &args);
-        prop_assert_eq!(Emitted::runs(&pattern, 8, block).eval_runs(q0, len, &args), runs, "{}", &pattern);
-    }
 }

@@ -191,12 +191,13 @@ impl Staged {
     /// Compiles it.
     pub fn compile(self) -> Result<Plan, Error> {
         let target = self.func.target;
-        let compiled = compile(self.func)?;
-        let limit = target.shared_per_cta();
-        if compiled.shared > limit {
-            let (needs, limit) = (compiled.shared.into(), limit.into());
-            return Err(Error::SharedMemory { kernel: self.name, pick: self.pick, target, needs, limit });
-        }
+        // The compiler knows what is too much; only here it is known which pick that was.
+        let compiled = compile(self.func).map_err(|error| match error {
+            Error::SharedMemory { kernel, target, needs, limit, .. } => {
+                Error::SharedMemory { kernel, pick: self.pick, target, needs, limit }
+            }
+            other => other,
+        })?;
         let launch = Launch {
             ptx: Arc::from(compiled.text),
             entry: self.name.clone(),

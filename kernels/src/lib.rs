@@ -1,7 +1,8 @@
 //! The shipped attention schedules, and what they are held to.
 //!
 //! [`reference`] computes in f64 what a schedule must give, [`tolerance`] says how far it may be off, [`inputs`] draws
-//! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler.
+//! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler. [`registry`] lists
+//! the kernels by name.
 
 pub mod dense;
 pub mod host;
@@ -9,5 +10,6 @@ pub mod inputs;
 pub mod nsa;
 pub mod patterns;
 pub mod reference;
+pub mod registry;
 pub mod tolerance;
 pub mod validate;

@@ -1,0 +1,156 @@
+//! A kernel at one shape: planned in any of its ways, and what its result is held to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lacuna_codegen::plan::Scalar;
+use lacuna_dsl::schedule::{Bound, Schedule};
+use lacuna_dsl::{Error, Mask, Pick, Plan, Space, Target, Tunable};
+
+use super::options::one_of;
+use super::{Kernel, Options};
+use crate::host::{Float, Host, Precision, Row};
+use crate::reference::{self, Attended, Problem, nsa};
+use crate::tolerance::{self, Verdicts};
+
+/// A schedule at one shape, whichever it is.
+pub trait Plannable: Tunable {
+    /// The numbers that the schedule itself gives at launch, by the names the plan has for them.
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error>;
+}
+
+impl<S: Schedule> Plannable for Bound<S> {
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        Bound::given(self, target)
+    }
+}
+
+/// What a query sees.
+pub(super) enum Sees {
+    /// What a mask keeps: the kernel's, and the reference's own.
+    Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
+    /// What lies in the picked blocks and not in the future.
+    Picks { block: usize },
+}
+
+/// A kernel at one shape. [`Kernel::build`] makes it.
+pub struct Attention {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// What was chosen.
+    pub options: Options,
+    pub(super) schedule: Box<dyn Plannable>,
+    pub(super) sees: Sees,
+}
+
+/// What a result is compared with: rows in f64, and the same rows of the plain computation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    /// The f64 reference.
+    pub reference: Attended<f64>,
+    /// The plain computation, not yet rounded to the type of the result.
+    pub plain: Attended<f32>,
+}
+
+impl Expected {
+    /// The verdicts on outputs (stored as `stored`, widened to f32) and LSE of the same rows.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn check(&self, o: &[f32], lse: &[f32], stored: Precision) -> Verdicts {
+        tolerance::check_attention(o, lse, &self.reference, &self.plain, stored)
+    }
+}
+
+impl Attention {
+    /// The mask, where there is one: a kernel of picked blocks has none.
+    pub fn mask(&self) -> Option<&Mask> {
+        match &self.sees {
+            Sees::Mask { mask, .. } => Some(mask),
+            Sees::Picks { .. } => None,
+        }
+    }
+
+    /// The numbers to give at each launch besides `scale` and `max_seqlen`: the arguments of the mask.
+    ///
+    /// # Errors
+    /// What staging refuses.
+    pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        self.schedule.given(target)
+    }
+
+    /// The first pick of the space that agrees with `wanted` and compiles for the target: the default, where nothing is
+    /// wanted.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
+    /// first one does not.
+    pub fn pick(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
+        let space = self.space();
+        for (name, value) in wanted {
+            let Some((_, values)) = space.knobs.iter().find(|(knob, _)| knob == name) else {
+                let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
+                let (schedule, known) = (self.kernel.schedule, known.join(", "));
+                return Err(Error::Unsupported(format!("{schedule} has no knob `{name}`; it has {known}")));
+            };
+            if !values.contains(value) {
+                let (schedule, right) = (self.kernel.schedule, one_of(values));
+                return Err(Error::Unsupported(format!("the knob `{name}` of {schedule} is {value}; {right} is right")));
+            }
+        }
+        let agrees = |pick: &Pick| wanted.iter().all(|(name, value)| pick.get(name) == Some(value));
+        let mut first = None;
+        for pick in space.picks().into_iter().filter(agrees) {
+            match self.plan(target, &pick) {
+                Ok(_) => return Ok(pick),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::Unsupported("the space of picks is empty".to_owned())))
+    }
+
+    /// The f64 reference and the plain computation: of every row, or of these. `picks` are needed where the kernel needs them.
+    ///
+    /// # Panics
+    /// If picks are needed and not given.
+    pub fn expected<T: Float>(&self, p: &Problem<'_, T>, picks: Option<&Host<i32>>, rows: Option<&[Row]>) -> Expected {
+        match &self.sees {
+            Sees::Mask { reference: mask, .. } => match rows {
+                None => Expected { reference: reference::attention(p, mask), plain: tolerance::plain_attention(p, mask) },
+                Some(rows) => Expected {
+                    reference: reference::attention_rows(p, mask, rows),
+                    plain: tolerance::plain_attention_rows(p, mask, rows),
+                },
+            },
+            &Sees::Picks { block } => {
+                let picks = picks.expect("a kernel of picked blocks is compared with the same picks");
+                match rows {
+                    None => Expected {
+                        reference: nsa::selected_attention(p, picks, block),
+                        plain: tolerance::plain_selected(p, picks, block),
+                    },
+                    Some(rows) => Expected {
+                        reference: nsa::selected_attention_rows(p, picks, block, rows),
+                        plain: tolerance::plain_selected_rows(p, picks, block, rows),
+                    },
+                }
+            }
+        }
+    }
+}
+
+impl Tunable for Attention {
+    fn space(&self) -> Space {
+        self.schedule.space()
+    }
+
+    fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
+        self.schedule.plan(target, pick)
+    }
+}
+
+impl fmt::Debug for Attention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attention").field("kernel", &self.kernel.name).field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,230 @@
+//! Every shipped kernel, once: its name, what it is for, what may be chosen, what it needs, how it is built, and what it is
+//! held to. The command's parsing and help, its demonstration, tests and benchmarks all come from here.
+//!
+//! ```
+//! use lacuna_dsl::{Elem, Shape, Target, Tunable};
+//! use lacuna_kernels::registry;
+//!
+//! let kernel = registry::find("sink-window").unwrap();
+//! let options = kernel.options([("window", 128)])?;
+//! let attention = kernel.build(Shape::new(Elem::Bf16, 64, 64, 4), &options)?;
+//! let pick = attention.pick(Target::SM_80, &Default::default())?;
+//! let plan = attention.plan(Target::SM_80, &pick)?;
+//! assert!(plan.scalars.iter().any(|s| s.name == "window"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod attention;
+mod options;
+
+use lacuna_dsl::{Mask, Schedule, Shape};
+
+pub use attention::{Attention, Expected, Plannable};
+pub use options::{Allowed, BadOption, Options, Setting};
+
+use crate::dense::QueryMajor;
+use crate::nsa::GroupCentric;
+use crate::patterns;
+use crate::reference::masks;
+use crate::reference::nsa::NsaConfig;
+
+/// A tensor that not every kernel needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Where the documents begin: the caller must say, one document is not assumed. Every kernel honours cu_seqlens that are
+    /// there.
+    CuSeqlens,
+    /// The blocks that each token and KV head attends to, `[tokens, Hk, n]`.
+    Picks,
+}
+
+/// A shipped kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What it is called everywhere: `sink-window`.
+    pub name: &'static str,
+    /// One line on what it computes.
+    pub about: &'static str,
+    /// The schedule that computes it: `query-major`.
+    pub schedule: &'static str,
+    /// What a caller may choose.
+    pub settings: &'static [Setting],
+    /// The tensors that it needs besides q, k and v.
+    pub needs: &'static [Need],
+    how: How,
+}
+
+/// What a kernel is made of.
+#[derive(Debug)]
+enum How {
+    /// Query-major under a mask.
+    Masked(fn(&Options) -> Seen),
+    /// Group-centric over picked blocks.
+    Picked,
+}
+
+/// One mask, twice: as the kernel has it, and by hand for the reference.
+struct Seen {
+    mask: Mask,
+    reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync>,
+}
+
+impl Seen {
+    fn new(mask: Mask, reference: impl Fn(i64, i64) -> bool + Send + Sync + 'static) -> Self {
+        Seen { mask, reference: Box::new(reference) }
+    }
+}
+
+const POSITIONS: u32 = i32::MAX as u32;
+
+const WINDOW: Setting = Setting {
+    name: "window",
+    about: "tokens that a query sees, itself included",
+    default: 1024,
+    allowed: Allowed::Range(1, POSITIONS),
+};
+
+const SINK: Setting = Setting {
+    name: "sink",
+    about: "first tokens of a document that every later query sees",
+    default: 4,
+    allowed: Allowed::Range(0, POSITIONS),
+};
+
+const BLOCK: Setting = Setting {
+    name: "block",
+    about: "tokens in a selected block: the paper's l'",
+    default: 64,
+    allowed: Allowed::OneOf(&[16, 32, 64, 128]),
+};
+
+const BLOCKS: Setting = Setting {
+    name: "blocks",
+    about: "blocks selected for each token and KV head, the 3 forced ones included: the paper's n",
+    default: 16,
+    allowed: Allowed::Range(3, 65536),
+};
+
+/// The shipped kernels, in the order in which they are shown.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "causal",
+        about: "each token sees itself and what is before it",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[],
+        how: How::Masked(|_| Seen::new(patterns::causal(), masks::causal)),
+    },
+    Kernel {
+        name: "full",
+        about: "each token sees every token of its document",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[],
+        how: How::Masked(|_| Seen::new(patterns::full(), masks::full)),
+    },
+    Kernel {
+        name: "window",
+        about: "each token sees the last `window` tokens",
+        schedule: "query-major",
+        settings: &[WINDOW],
+        needs: &[],
+        how: How::Masked(|options| {
+            let window = options.get("window");
+            Seen::new(patterns::window(window), masks::window(window.into()))
+        }),
+    },
+    Kernel {
+        name: "sink-window",
+        about: "each token sees the last `window` tokens and the first `sink` ones",
+        schedule: "query-major",
+        settings: &[WINDOW, SINK],
+        needs: &[],
+        how: How::Masked(|options| {
+            let (window, sink) = (options.get("window"), options.get("sink"));
+            Seen::new(patterns::window_sink(window, sink), masks::window_sink(window.into(), sink.into()))
+        }),
+    },
+    Kernel {
+        name: "documents",
+        about: "causal attention in each of several documents, packed one behind the other",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[Need::CuSeqlens],
+        how: How::Masked(|_| Seen::new(patterns::causal(), masks::causal)),
+    },
+    Kernel {
+        name: "nsa-selected",
+        about: "each token sees the blocks selected for it: Native Sparse Attention, arXiv 2502.11089",
+        schedule: "group-centric",
+        settings: &[BLOCK, BLOCKS],
+        needs: &[Need::Picks],
+        how: How::Picked,
+    },
+];
+
+/// The kernel of that name.
+pub fn find(name: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|kernel| kernel.name == name)
+}
+
+/// Every setting of every kernel, each name once.
+pub fn settings() -> Vec<&'static Setting> {
+    let mut all: Vec<&Setting> = Vec::new();
+    for setting in KERNELS.iter().flat_map(|kernel| kernel.settings) {
+        if all.iter().all(|known| known.name != setting.name) {
+            all.push(setting);
+        }
+    }
+    all
+}
+
+impl Kernel {
+    /// Whether it needs this tensor.
+    pub fn needs(&self, need: Need) -> bool {
+        self.needs.contains(&need)
+    }
+
+    /// Its options: those given, and the defaults of the others.
+    ///
+    /// # Errors
+    /// [`BadOption`] for a name that it does not have, or a value out of range.
+    pub fn options<'a>(&self, given: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Options, BadOption> {
+        Options::of(self, given)
+    }
+
+    /// The attention for one shape. Blocks of the shape are set from the options.
+    ///
+    /// # Errors
+    /// [`lacuna_dsl::Error::Unsupported`] for a shape that no kernel is made for.
+    ///
+    /// # Panics
+    /// If the options are another kernel's.
+    pub fn build(&'static self, shape: Shape, options: &Options) -> Result<Attention, lacuna_dsl::Error> {
+        assert_eq!(options.kernel(), self.name, "these options are of another kernel");
+        let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
+            How::Masked(make) => {
+                let seen = make(options);
+                let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
+                (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
+            }
+            How::Picked => {
+                let block = options.get("block");
+                let shape = shape.clone().with_block(block);
+                (Box::new(GroupCentric.at(shape)), attention::Sees::Picks { block: block as usize })
+            }
+        };
+        shape.check()?;
+        Ok(Attention { kernel: self, options: options.clone(), schedule, sees })
+    }
+
+    /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'
+    /// block and number. `None` for a kernel that needs no picks.
+    pub fn selection(&self, options: &Options) -> Option<NsaConfig> {
+        let blocks = || NsaConfig { l_sel: options.get("block") as usize, n: options.get("blocks") as usize, ..NsaConfig::PAPER };
+        self.needs(Need::Picks).then(blocks)
+    }
+}
+
+#[cfg(test)]
+mod tests;

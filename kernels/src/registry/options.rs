@@ -1,0 +1,129 @@
+//! What a caller may choose about a kernel besides its shape.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Kernel;
+
+/// Something that a caller may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// What it is called everywhere: `window`.
+    pub name: &'static str,
+    /// One line on what it means.
+    pub about: &'static str,
+    /// Its value where none is given.
+    pub default: u32,
+    /// The values that it may have.
+    pub allowed: Allowed,
+}
+
+/// The values of a [`Setting`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// From the first to the second, both included.
+    Range(u32, u32),
+    /// One of these.
+    OneOf(&'static [u32]),
+}
+
+impl Allowed {
+    /// Whether this value is one of them.
+    pub fn has(&self, value: u32) -> bool {
+        match self {
+            Allowed::Range(low, high) => (*low..=*high).contains(&value),
+            Allowed::OneOf(values) => values.contains(&value),
+        }
+    }
+}
+
+/// `1 to 64`, `1 or more`, `16, 32 or 64`.
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Allowed::Range(low, high) if *high == i32::MAX as u32 => write!(f, "{low} or more"),
+            Allowed::Range(low, high) => write!(f, "{low} to {high}"),
+            Allowed::OneOf(values) => f.write_str(&one_of(values)),
+        }
+    }
+}
+
+/// `16, 32 or 64`.
+pub(super) fn one_of(values: &[impl fmt::Display]) -> String {
+    let words: Vec<String> = values.iter().map(ToString::to_string).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// A value for each setting of a kernel. [`Kernel::options`] makes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    kernel: &'static str,
+    values: BTreeMap<&'static str, u32>,
+}
+
+/// An option that a kernel does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadOption {
+    /// No setting has that name.
+    #[error("`{kernel}` has no option `{name}`; it has {known}")]
+    Unknown {
+        /// The kernel.
+        kernel: &'static str,
+        /// The name that was given.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A value that the setting cannot have.
+    #[error("`{name}` of `{kernel}` is {value}; {allowed} is right")]
+    Value {
+        /// The kernel.
+        kernel: &'static str,
+        /// The setting.
+        name: &'static str,
+        /// The value that was given.
+        value: u32,
+        /// What would be right.
+        allowed: Allowed,
+    },
+}
+
+impl Options {
+    pub(super) fn of<'a>(kernel: &Kernel, given: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Self, BadOption> {
+        let mut values: BTreeMap<_, _> = kernel.settings.iter().map(|s| (s.name, s.default)).collect();
+        for (name, value) in given {
+            let Some(setting) = kernel.settings.iter().find(|s| s.name == name) else {
+                let known: Vec<&str> = kernel.settings.iter().map(|s| s.name).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(BadOption::Unknown { kernel: kernel.name, name: name.to_owned(), known });
+            };
+            if !setting.allowed.has(value) {
+                let (name, allowed) = (setting.name, setting.allowed);
+                return Err(BadOption::Value { kernel: kernel.name, name, value, allowed });
+            }
+            values.insert(setting.name, value);
+        }
+        Ok(Options { kernel: kernel.name, values })
+    }
+
+    /// The kernel that they are for.
+    pub fn kernel(&self) -> &'static str {
+        self.kernel
+    }
+
+    /// The value of a setting.
+    ///
+    /// # Panics
+    /// If the kernel has no such setting.
+    pub fn get(&self, name: &str) -> u32 {
+        *self.values.get(name).unwrap_or_else(|| panic!("`{}` has no setting `{name}`", self.kernel))
+    }
+
+    /// Every setting with its value, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.values.iter().map(|(name, value)| (*name, *value))
+    }
+}

@@ -1,0 +1,111 @@
+use super::*;
+use crate::host::Dims;
+use crate::inputs;
+use crate::reference::Problem;
+use crate::tolerance;
+use half::bf16;
+use lacuna_dsl::{Elem, Target, Tunable};
+use std::collections::BTreeSet;
+
+#[test]
+fn names_are_names_and_no_two_are_the_same() {
+    let names: BTreeSet<&str> = KERNELS.iter().map(|k| k.name).collect();
+    assert_eq!(names.len(), KERNELS.len());
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    assert!(names.iter().all(|name| plain(name)), "{names:?}");
+    for kernel in KERNELS {
+        assert_eq!(find(kernel.name).unwrap().name, kernel.name);
+        assert!(kernel.settings.iter().all(|s| plain(s.name) && s.allowed.has(s.default)), "{}", kernel.name);
+    }
+    for setting in settings() {
+        let same = |s: &&Setting| s.name == setting.name;
+        let uses: Vec<_> = KERNELS.iter().flat_map(|k| k.settings).filter(same).collect();
+        assert!(uses.iter().all(|s| *s == setting), "`{}` means one thing everywhere", setting.name);
+    }
+}
+
+#[test]
+fn options_are_checked() {
+    let kernel = find("nsa-selected").unwrap();
+    assert_eq!(kernel.options([]).unwrap().iter().collect::<Vec<_>>(), [("block", 64), ("blocks", 16)]);
+    let message = |given| kernel.options([given]).unwrap_err().to_string();
+    assert_eq!(message(("block", 48)), "`block` of `nsa-selected` is 48; 16, 32, 64 or 128 is right");
+    assert_eq!(message(("blocks", 2)), "`blocks` of `nsa-selected` is 2; 3 to 65536 is right");
+    assert_eq!(message(("window", 4)), "`nsa-selected` has no option `window`; it has block, blocks");
+    let message = find("window").unwrap().options([("window", 0)]).unwrap_err().to_string();
+    assert_eq!(message, "`window` of `window` is 0; 1 or more is right");
+    let message = find("causal").unwrap().options([("window", 1)]).unwrap_err().to_string();
+    assert_eq!(message, "`causal` has no option `window`; it has none");
+}
+
+#[test]
+fn every_kernel_and_every_block_compiles_for_every_target_of_the_family() {
+    for kernel in KERNELS {
+        let blocks: &[u32] = if kernel.needs(Need::Picks) { &[16, 32, 64, 128] } else { &[64] };
+        for (&block, target) in blocks.iter().flat_map(|b| [Target::SM_80, Target::SM_86, Target::SM_120].map(|t| (b, t))) {
+            let given = kernel.needs(Need::Picks).then_some(("block", block));
+            let options = kernel.options(given).unwrap();
+            // Two blocks of 128 keys and values, 128 wide, are more than the smaller GPUs' shared memory.
+            let width = if block == 128 && target != Target::SM_80 { 64 } else { 128 };
+            let attention = kernel.build(Shape::new(Elem::Bf16, width, width, 4), &options).unwrap();
+            let pick = attention.pick(target, &Default::default()).unwrap();
+            let plan = attention.plan(target, &pick).unwrap();
+            assert_eq!(plan.tensors.iter().any(|t| t.name == "picks"), kernel.needs(Need::Picks), "{}", kernel.name);
+            assert!(plan.tensors.iter().any(|t| t.name == "cu_seqlens"), "{} honours cu_seqlens", kernel.name);
+            let given = attention.given(target).unwrap();
+            let names: BTreeSet<&str> = plan.scalars.iter().map(|s| s.name.as_str()).collect();
+            let known: BTreeSet<&str> = given.keys().map(String::as_str).chain(["scale", "max_seqlen"]).collect();
+            assert!(names.is_subset(&known), "{names:?} of {}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn the_mask_of_the_kernel_is_the_mask_of_the_reference() {
+    for (name, given) in [("causal", vec![]), ("full", vec![]), ("window", vec![("window", 7)]), ("documents", vec![])]
+        .into_iter()
+        .chain([("sink-window", vec![("window", 5), ("sink", 3)])])
+    {
+        let kernel = find(name).unwrap();
+        let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options(given).unwrap()).unwrap();
+        let attention::Sees::Mask { mask, reference } = &attention.sees else { panic!("{name} has a mask") };
+        for (q, kv) in (0..40).flat_map(|q| (0..40).map(move |kv| (q, kv))) {
+            assert_eq!(mask.keeps(q, kv), reference(q, kv), "{name} at {q}, {kv}");
+        }
+    }
+}
+
+#[test]
+fn picks_that_are_asked_for_are_kept_or_refused() {
+    let kernel = find("causal").unwrap();
+    let attention = kernel.build(Shape::new(Elem::Bf16, 64, 64, 1), &kernel.options([]).unwrap()).unwrap();
+    let pick = attention.pick(Target::SM_80, &[("rows".to_owned(), 64), ("stages".to_owned(), 3)].into()).unwrap();
+    assert_eq!((pick["rows"], pick["stages"]), (64, 3));
+    let message = |name: &str, value| attention.pick(Target::SM_80, &[(name.to_owned(), value)].into()).unwrap_err().to_string();
+    assert_eq!(message("row", 64), "query-major has no knob `row`; it has rows, kv, stages, warps");
+    assert_eq!(message("stages", 9), "the knob `stages` of query-major is 9; 2 or 3 is right");
+}
+
+#[test]
+fn a_result_is_held_to_the_plain_computation() {
+    let dims = Dims { total: 90, hq: 4, hk: 2, dk: 32, dv: 32 };
+    let x = inputs::qkv::<bf16>(3, dims);
+    let cu_seqlens = inputs::cu_seqlens(&[50, 40]);
+    let p = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &cu_seqlens, scale: 0.2 };
+    for kernel in KERNELS {
+        let given = kernel.needs(Need::Picks).then_some(("block", 16)).into_iter();
+        let options = kernel.options(given.chain(kernel.needs(Need::Picks).then_some(("blocks", 3)))).unwrap();
+        let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 2), &options).unwrap();
+        let picks = kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
+        let expected = attention.expected(&p, picks.as_ref(), None);
+        let rounded: Vec<f32> = expected.plain.o.data.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        let stored = crate::host::Precision::Bf16;
+        assert!(expected.check(&rounded, &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
+        assert!(!expected.check(&vec![0.0; rounded.len()], &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
+        let rows = [crate::host::Row { token: 70, head: 3 }];
+        let one = attention.expected(&p, picks.as_ref(), Some(&rows));
+        assert_eq!(one.reference.o.data, expected.reference.o.gather(&rows).data);
+        let (row, _) = tolerance::locate(71 * 4 * 32 - 1, 4, 32);
+        assert_eq!(row, rows[0]);
+    }
+}

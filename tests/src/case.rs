@@ -1,0 +1,243 @@
+//! What is computed, in which shape, at which pick, from which numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lacuna_dsl::{Bound, Elem, Error, Knobs, Mask, Pick, Plan, Schedule, Shape, Space, Target, Tunable};
+use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
+use lacuna_kernels::inputs::{Locality, Spoil};
+use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
+use lacuna_kernels::patterns;
+use lacuna_kernels::reference::masks;
+use lacuna_runtime::Scalar;
+
+/// The head widths that the schedules are made for.
+pub const fn widths() -> [u32; 3] {
+    [32, 64, 128]
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// Every key of its document.
+    Full,
+    /// Itself and what came before.
+    Causal,
+    /// The last so many.
+    Window(u32),
+    /// The last so many, and the first so many.
+    WindowSink(u32, u32),
+}
+
+impl Seen {
+    /// The shipped pattern.
+    pub fn mask(self) -> Mask {
+        match self {
+            Seen::Full => patterns::full(),
+            Seen::Causal => patterns::causal(),
+            Seen::Window(window) => patterns::window(window),
+            Seen::WindowSink(window, sink) => patterns::window_sink(window, sink),
+        }
+    }
+
+    /// The same by hand, for the reference.
+    pub fn by_hand(self) -> Box<dyn Fn(i64, i64) -> bool + Sync> {
+        match self {
+            Seen::Full => Box::new(masks::full),
+            Seen::Causal => Box::new(masks::causal),
+            Seen::Window(window) => Box::new(masks::window(window.into())),
+            Seen::WindowSink(window, sink) => Box::new(masks::window_sink(window.into(), sink.into())),
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Seen::Full => f.write_str("full"),
+            Seen::Causal => f.write_str("causal"),
+            Seen::Window(window) => write!(f, "window {window}"),
+            Seen::WindowSink(window, sink) => write!(f, "window {window} sink {sink}"),
+        }
+    }
+}
+
+/// Where a selection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Picks {
+    /// Drawn, with the forced blocks.
+    Drawn(Locality),
+    /// Drawn for every token, then spoiled so.
+    Spoiled(Spoil),
+    /// Drawn, shuffled, and with indices that are no block instead of -1.
+    Wild,
+    /// Nothing for any token.
+    Nothing,
+    /// Every block that there is, in descending order.
+    Everything,
+}
+
+/// Which schedule, and what only it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// `query_major` under a mask.
+    QueryMajor(Seen),
+    /// `group_centric` with so many picks for each token and KV head.
+    GroupCentric(Picks, usize),
+}
+
+impl Work {
+    /// The schedule's knobs.
+    pub fn space(self) -> Space {
+        match self {
+            Work::QueryMajor(_) => QueryMajorPick::space(),
+            Work::GroupCentric(..) => GroupCentricPick::space(),
+        }
+    }
+
+    /// The schedule's default pick.
+    pub fn default_pick(self) -> Pick {
+        match self {
+            Work::QueryMajor(_) => QueryMajorPick::default().to_pick(),
+            Work::GroupCentric(..) => GroupCentricPick::default().to_pick(),
+        }
+    }
+
+    /// Compiles it.
+    pub fn plan(self, target: Target, shape: &Shape, pick: &Pick) -> Result<Plan, Error> {
+        match self {
+            Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).plan(target, pick),
+            Work::GroupCentric(..) => GroupCentric.at(shape.clone()).plan(target, pick),
+        }
+    }
+
+    /// The numbers that the schedule itself gives at launch.
+    pub fn given(self, target: Target, shape: &Shape) -> Result<BTreeMap<String, Scalar>, Error> {
+        fn of<S: Schedule>(bound: &Bound<S>, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+            bound.given(target)
+        }
+        match self {
+            Work::QueryMajor(seen) => of(&QueryMajor::new(seen.mask()).at(shape.clone()), target),
+            Work::GroupCentric(..) => of(&GroupCentric.at(shape.clone()), target),
+        }
+    }
+}
+
+/// Which numbers Q, K and V hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Numbers {
+    /// Standard normal ones.
+    Normal,
+    /// Ones that make logits of this standard deviation.
+    Large(f32),
+    /// Every third query row has the logit -inf with every key.
+    InfiniteRows,
+    /// Every fifth query row holds a NaN.
+    NanQueries,
+    /// One key in the middle of each document holds a NaN: who sees it is NaN, and nobody else.
+    NanKey,
+}
+
+/// How the tensors lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Each by itself, without gaps.
+    Packed,
+    /// Q, K and V as heads of one tensor; outputs, LSE and picks as parts of larger ones.
+    Fused,
+}
+
+/// An attention to be computed.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The schedule.
+    pub work: Work,
+    /// What is baked into the kernel.
+    pub shape: Shape,
+    /// KV heads.
+    pub hk: usize,
+    /// Tokens of each document.
+    pub lengths: Vec<usize>,
+    /// The pick.
+    pub pick: Pick,
+    /// The numbers.
+    pub numbers: Numbers,
+    /// The tensors.
+    pub layout: Layout,
+    /// The softmax scale; `1/sqrt(Dk)` where it is not said.
+    pub scale: Option<f32>,
+    /// By how much `max_seqlen` is above the longest document.
+    pub slack: usize,
+    /// What the numbers are drawn from.
+    pub seed: u64,
+}
+
+impl Case {
+    /// One KV head, bf16, the default pick, normal numbers, packed.
+    pub fn new(work: Work, width: u32, group: u32, lengths: &[usize]) -> Self {
+        Case {
+            work,
+            shape: Shape::new(Elem::Bf16, width, width, group),
+            hk: 1,
+            lengths: lengths.to_vec(),
+            pick: work.default_pick(),
+            numbers: Numbers::Normal,
+            layout: Layout::Packed,
+            scale: None,
+            slack: 0,
+            seed: 1,
+        }
+    }
+
+    /// Tokens of all documents.
+    pub fn total(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// Query heads.
+    pub fn hq(&self) -> usize {
+        self.hk * self.shape.group as usize
+    }
+
+    /// Compiles it.
+    pub fn plan(&self, target: Target) -> Result<Plan, Error> {
+        self.work.plan(target, &self.shape, &self.pick)
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { elem, dk, dv, group, block } = &self.shape;
+        match self.work {
+            Work::QueryMajor(seen) => write!(f, "{seen}")?,
+            Work::GroupCentric(picks, n) => {
+                let how = match picks {
+                    Picks::Drawn(Locality::PerToken) => "drawn".to_owned(),
+                    Picks::Drawn(Locality::PerBlock) => "shared".to_owned(),
+                    Picks::Spoiled(how) => format!("{how:?}").to_lowercase(),
+                    other => format!("{other:?}").to_lowercase(),
+                };
+                write!(f, "{n} {how} of {block}")?;
+            }
+        }
+        write!(f, " D{dk}")?;
+        if dv != dk {
+            write!(f, "/{dv}")?;
+        }
+        let lengths: Vec<String> = self.lengths.iter().map(ToString::to_string).collect();
+        write!(f, " G{group}x{} {} S{}", self.hk, elem.name(), lengths.join("+"))?;
+        for (knob, value) in &self.pick {
+            write!(f, " {}{value}", &knob[..1])?;
+        }
+        if self.numbers != Numbers::Normal {
+            write!(f, " {:?}", self.numbers)?;
+        }
+        if self.layout != Layout::Packed {
+            write!(f, " {:?}", self.layout)?;
+        }
+        if let Some(scale) = self.scale {
+            write!(f, " scale {scale}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! A drawn case: its operands, what they must give, and what a device makes of them.
+
+use half::{bf16, f16};
+use lacuna_dsl::{Elem, Plan, Shape, Target};
+use lacuna_kernels::host::{Dims, Float, Host, Row};
+use lacuna_kernels::inputs::{self, Locality, Qkv, Spoil};
+use lacuna_kernels::reference::nsa::selected_attention;
+use lacuna_kernels::reference::{self, Attended, attention};
+use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_selected};
+use lacuna_runtime::{Bindings, Device, Element, Error, Tensor};
+
+use crate::{Case, Layout, Numbers, Picks, Work};
+
+/// Operands of one of the two types that tensor cores take.
+#[derive(Clone, Debug)]
+enum Operands {
+    Bf16(Qkv<bf16>),
+    F16(Qkv<f16>),
+}
+
+/// Does the same with operands of either type.
+macro_rules! either {
+    ($operands:expr, $qkv:ident => $body:expr) => {
+        match $operands {
+            Operands::Bf16($qkv) => $body,
+            Operands::F16($qkv) => $body,
+        }
+    };
+}
+
+/// The operands of a case.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// What is to be computed.
+    pub case: Case,
+    /// Where each document begins, and where the last one ends.
+    pub cu_seqlens: Vec<i32>,
+    /// The selection, `[total, Hk, n]`, where there is one.
+    pub picks: Option<Host<i32>>,
+    operands: Operands,
+}
+
+/// What a run gave, widened to f32: outputs `[total, Hq, Dv]` and LSE `[total, Hq]`.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The outputs.
+    pub o: Vec<f32>,
+    /// Their LSE.
+    pub lse: Vec<f32>,
+}
+
+impl Problem {
+    /// Draws the operands of a case.
+    pub fn draw(case: &Case) -> Self {
+        let cu_seqlens = inputs::cu_seqlens(&case.lengths);
+        let operands = match case.shape.elem {
+            Elem::Bf16 => Operands::Bf16(numbers(case, &cu_seqlens)),
+            Elem::F16 => Operands::F16(numbers(case, &cu_seqlens)),
+            other => panic!("no operands of {}", other.name()),
+        };
+        let picks = match case.work {
+            Work::QueryMajor(_) => None,
+            Work::GroupCentric(picks, n) => Some(draw_picks(case, &cu_seqlens, picks, n)),
+        };
+        Self { case: case.clone(), cu_seqlens, picks, operands }
+    }
+
+    /// The softmax scale.
+    pub fn scale(&self) -> f32 {
+        self.case.scale.unwrap_or(1.0 / (self.case.shape.dk as f32).sqrt())
+    }
+
+    /// The f64 result, and the plain computation's.
+    fn expected(&self) -> (Attended<f64>, Attended<f32>) {
+        either!(&self.operands, qkv => {
+            let Qkv { q, k, v } = qkv;
+            let problem = reference::Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale() };
+            match (self.case.work, &self.picks) {
+                (Work::QueryMajor(seen), _) => {
+                    let mask = seen.by_hand();
+                    (attention(&problem, &*mask), plain_attention(&problem, &*mask))
+                }
+                (_, picks) => {
+                    let picks = picks.as_ref().expect("a selection is drawn with its case");
+                    let block = self.case.shape.block as usize;
+                    (selected_attention(&problem, picks, block), plain_selected(&problem, picks, block))
+                }
+            }
+        })
+    }
+
+    /// How far these results, of any number of runs, are from the f64 result.
+    pub fn judge(&self, outcomes: &[&Outcome]) -> Vec<Verdicts> {
+        let (reference, plain) = self.expected();
+        let stored = either!(&self.operands, qkv => precision(qkv));
+        let judge = |run: &&Outcome| tolerance::check_attention(&run.o, &run.lse, &reference, &plain, stored);
+        outcomes.iter().map(judge).collect()
+    }
+
+    /// The same problem without some of its documents, by their number.
+    #[must_use]
+    pub fn document(&self, number: usize) -> Self {
+        let tokens = self.cu_seqlens[number] as usize..self.cu_seqlens[number + 1] as usize;
+        let case = Case { lengths: vec![tokens.len()], ..self.case.clone() };
+        let operands = match &self.operands {
+            Operands::Bf16(qkv) => Operands::Bf16(tokens_of(qkv, &tokens)),
+            Operands::F16(qkv) => Operands::F16(tokens_of(qkv, &tokens)),
+        };
+        let picks = self.picks.as_ref().map(|picks| rows(picks, &tokens));
+        Self { case, cu_seqlens: vec![0, tokens.len() as i32], picks, operands }
+    }
+
+    /// The same problem with query head `order[h]` in the place of `h`.
+    #[must_use]
+    pub fn with_heads(&self, order: &[usize]) -> Self {
+        let mut out = self.clone();
+        either!(&mut out.operands, qkv => {
+            let from = qkv.q.clone();
+            for (token, (head, &other)) in (0..self.case.total()).flat_map(|t| order.iter().enumerate().map(move |x| (t, x))) {
+                qkv.q.row_mut(token, head).copy_from_slice(from.row(token, other));
+            }
+        });
+        out
+    }
+
+    /// The same operands for another case, of the same shapes.
+    #[must_use]
+    pub fn under(&self, case: &Case) -> Self {
+        let picks = match case.work {
+            Work::QueryMajor(_) => None,
+            Work::GroupCentric(picks, n) => Some(draw_picks(case, &self.cu_seqlens, picks, n)),
+        };
+        Self { case: case.clone(), picks, ..self.clone() }
+    }
+}
+
+fn precision<T: Float>(_: &Qkv<T>) -> lacuna_kernels::host::Precision {
+    T::PRECISION
+}
+
+fn rows<T: Copy>(x: &Host<T>, tokens: &std::ops::Range<usize>) -> Host<T> {
+    let [_, heads, width] = x.shape;
+    let each = heads * width;
+    Host::new(x.data[tokens.start * each..tokens.end * each].to_vec(), [tokens.len(), heads, width])
+}
+
+fn tokens_of<T: Copy>(qkv: &Qkv<T>, tokens: &std::ops::Range<usize>) -> Qkv<T> {
+    Qkv { q: rows(&qkv.q, tokens), k: rows(&qkv.k, tokens), v: rows(&qkv.v, tokens) }
+}
+
+fn dims(case: &Case) -> Dims {
+    let Shape { dk, dv, .. } = case.shape;
+    Dims { total: case.total(), hq: case.hq(), hk: case.hk, dk: dk as usize, dv: dv as usize }
+}
+
+fn numbers<T: Float>(case: &Case, cu_seqlens: &[i32]) -> Qkv<T> {
+    let dims = dims(case);
+    let every = |n: usize| {
+        let rows = (0..dims.total).flat_map(|token| (0..dims.hq).map(move |head| Row { token, head }));
+        rows.filter(move |row| (row.token + row.head) % n == 1).collect::<Vec<_>>()
+    };
+    let nan = T::from_f32(f32::NAN);
+    match case.numbers {
+        Numbers::Normal => inputs::qkv(case.seed, dims),
+        Numbers::Large(logits) => inputs::large_logits(case.seed, dims, logits),
+        Numbers::InfiniteRows => inputs::infinite_rows(case.seed, dims, &every(3)),
+        Numbers::NanQueries => {
+            let mut qkv = inputs::qkv(case.seed, dims);
+            every(5).iter().for_each(|row| qkv.q.row_mut(row.token, row.head)[dims.dk - 1] = nan);
+            qkv
+        }
+        Numbers::NanKey => {
+            let mut qkv = inputs::qkv(case.seed, dims);
+            for document in cu_seqlens.windows(2).filter(|document| document[0] < document[1]) {
+                let middle = (document[0] + document[1]) as usize / 2;
+                (0..dims.hk).for_each(|head| qkv.k.row_mut(middle, head)[1] = nan);
+            }
+            qkv
+        }
+    }
+}
+
+fn draw_picks(case: &Case, cu_seqlens: &[i32], picks: Picks, n: usize) -> Host<i32> {
+    let block = case.shape.block as usize;
+    let seed = case.seed + 100;
+    let drawn = |locality| {
+        let many = inputs::picks(seed, cu_seqlens, case.hk, block, n.max(3), locality);
+        let [total, hk, wide] = many.shape;
+        // Of fewer than the forced blocks, the token's own.
+        let keep = |row: &[i32]| {
+            let listed = row.iter().filter(|&&block| block >= 0).count();
+            let first = listed.saturating_sub(n);
+            (first..first + n).map(|i| row.get(i).copied().unwrap_or(-1)).collect::<Vec<_>>()
+        };
+        Host::new(many.data.chunks(wide).flat_map(keep).collect(), [total, hk, n])
+    };
+    let spoiled = |mut picks: Host<i32>, how| {
+        inputs::spoil(seed, &mut picks, cu_seqlens, block, how);
+        picks
+    };
+    match picks {
+        Picks::Drawn(locality) => drawn(locality),
+        Picks::Spoiled(how) => spoiled(drawn(Locality::PerToken), how),
+        Picks::Wild => spoiled(spoiled(drawn(Locality::PerToken), Spoil::OutOfRange), Spoil::Shuffle),
+        Picks::Nothing => Host::filled(-1, [case.total(), case.hk, n]),
+        Picks::Everything => {
+            let mut picks = Host::filled(-1, [case.total(), case.hk, n]);
+            for document in cu_seqlens.windows(2) {
+                let blocks = ((document[1] - document[0]) as usize).div_ceil(block);
+                assert!(blocks <= n, "{n} picks cannot hold {blocks} blocks");
+                for (token, head) in (document[0]..document[1]).flat_map(|t| (0..case.hk).map(move |h| (t as usize, h))) {
+                    let descending = (0..blocks as i32).rev();
+                    picks.row_mut(token, head).iter_mut().zip(descending).for_each(|(slot, block)| *slot = block);
+                }
+            }
+            picks
+        }
+    }
+}
+
+/// What a case is compiled for on this device: the highest target without features of one architecture alone; sm_80 on the
+/// emulator.
+pub fn target_for(device: &Device) -> Target {
+    let portable = device.targets().into_iter().filter(|target| !target.specific);
+    if device.is_cuda() { portable.last().unwrap_or(Target::SM_80) } else { Target::SM_80 }
+}
+
+/// Runs a plan of the problem's case on a device, into poisoned outputs.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If an output was not written, or something beside it was.
+pub fn run(device: &Device, plan: &Plan, problem: &Problem) -> Result<Outcome, Error> {
+    either!(&problem.operands, qkv => run_typed(device, plan, problem, qkv))
+}
+
+/// A tensor and the one that it is part of.
+struct Part {
+    whole: Tensor,
+    view: Tensor,
+}
+
+impl Part {
+    /// Poison, of which `shape[dim]` is used and `more` lies behind.
+    fn poisoned(device: &Device, elem: Elem, shape: &[u64], dim: usize, more: u64) -> Result<Self, Error> {
+        let mut larger = shape.to_vec();
+        larger[dim] += more;
+        let whole = Tensor::poisoned(device, elem, &larger)?;
+        let view = whole.slice(dim, 0..shape[dim])?;
+        Ok(Self { whole, view })
+    }
+
+    /// That all of the view was written, and nothing else.
+    fn check(&self, name: &str, dim: usize) -> Result<(), Error> {
+        let unwritten = self.view.first_poison()?;
+        assert!(unwritten.is_none(), "element {unwritten:?} of {name} was not written");
+        let (used, all) = (self.view.shape()[dim], self.whole.shape()[dim]);
+        let beside = self.whole.slice(dim, used..all)?;
+        let poison = Tensor::poisoned(beside.device(), beside.dtype(), beside.shape())?;
+        assert!(beside.to_bytes()? == poison.to_bytes()?, "memory beside {name} was written");
+        Ok(())
+    }
+}
+
+fn run_typed<T: Float + Element>(
+    device: &Device,
+    plan: &Plan,
+    problem: &Problem,
+    qkv: &Qkv<T>,
+) -> Result<Outcome, Error> {
+    let case = &problem.case;
+    let fused = case.layout == Layout::Fused;
+    let extents = |shape: [usize; 3]| shape.map(|x| x as u64);
+    let (total, hq) = (case.total() as u64, case.hq() as u64);
+
+    let (q, k, v) = if fused {
+        fuse(device, qkv)?
+    } else {
+        let upload = |x: &Host<T>| Tensor::from_slice(device, &extents(x.shape), &x.data);
+        (upload(&qkv.q)?, upload(&qkv.k)?, upload(&qkv.v)?)
+    };
+    let beside = u64::from(fused);
+    let o = Part::poisoned(device, T::DTYPE, &[total, hq, case.shape.dv.into()], 1, beside)?;
+    let lse = Part::poisoned(device, Elem::F32, &[total, hq], 1, 3 * beside)?;
+    let cu_seqlens = Tensor::from_slice(device, &[problem.cu_seqlens.len() as u64], &problem.cu_seqlens)?;
+
+    let scalars = case.work.given(plan.target, &case.shape).expect("a case that was planned can be staged");
+    let mut bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v);
+    bindings = bindings.tensor("o", &o.view).tensor("lse", &lse.view).tensor("cu_seqlens", &cu_seqlens);
+    bindings = bindings.float("scale", problem.scale());
+    bindings = scalars.into_iter().fold(bindings, |bindings, (name, value)| bindings.scalar(name, value));
+    if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
+        let longest = case.lengths.iter().max().map_or(0, |&longest| longest + case.slack);
+        bindings = bindings.int("max_seqlen", longest as i32);
+    }
+    if let Some(picks) = &problem.picks {
+        let [total, hk, n] = extents(picks.shape);
+        let tensor = if fused {
+            let larger = Tensor::poisoned(device, Elem::I32, &[total, hk, n + 5])?.slice(2, 2..2 + n)?;
+            larger.copy_from_slice(&picks.data)?;
+            larger
+        } else {
+            Tensor::from_slice(device, &[total, hk, n], &picks.data)?
+        };
+        bindings = bindings.tensor("picks", &tensor);
+    }
+
+    device.run(plan, &bindings)?;
+    o.check("o", 1)?;
+    lse.check("lse", 1)?;
+    Ok(Outcome { o: o.view.to_f32_vec()?, lse: lse.view.to_f32_vec()? })
+}
+
+/// Q, K and V as views of one tensor `[total, Hq + 2 Hk, D]`.
+fn fuse<T: Float + Element>(device: &Device, qkv: &Qkv<T>) -> Result<(Tensor, Tensor, Tensor), Error> {
+    let ([total, hq, width], [_, hk, _]) = (qkv.q.shape, qkv.k.shape);
+    assert_eq!(qkv.v.shape[2], width, "heads of one tensor are equally wide");
+    let heads = hq + 2 * hk;
+    let mut data = Vec::with_capacity(total * heads * width);
+    for token in 0..total {
+        for x in [&qkv.q, &qkv.k, &qkv.v] {
+            (0..x.shape[1]).for_each(|head| data.extend_from_slice(x.row(token, head)));
+        }
+    }
+    let whole = Tensor::from_slice(device, &[total as u64, heads as u64, width as u64], &data)?;
+    let (hq, hk) = (hq as u64, hk as u64);
+    Ok((whole.slice(1, 0..hq)?, whole.slice(1, hq..hq + hk)?, whole.slice(1, hq + hk..hq + 2 * hk)?))
+}

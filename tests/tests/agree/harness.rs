@@ -1,0 +1,87 @@
+//! Runs cases wherever they can run, and says how they did.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use lacuna_kernels::tolerance::{Verdict, Verdicts};
+use lacuna_runtime::Device;
+use lacuna_tests::{Case, Outcome, Problem, run, target_for};
+
+/// The emulator, and CUDA device 0 where it can be used.
+pub(crate) fn devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let gpu = Device::cuda(0);
+        match &gpu {
+            Ok(device) => println!("emulator, and {device} with PTX for {}", target_for(device)),
+            Err(why) => println!("emulator alone: {why}"),
+        }
+        [Device::emulator()].into_iter().chain(gpu.ok()).collect()
+    })
+}
+
+/// Runs every case on every device. Prints a line a case: for each device the largest error of outputs and LSE, each over
+/// what is allowed.
+///
+/// # Panics
+/// If any is beyond the tolerance, at the end, with all that are.
+pub(crate) fn agree(title: &str, cases: &[Case]) {
+    let devices = devices();
+    let mut table = String::new();
+    let mut failures = Vec::new();
+    for case in cases {
+        let problem = Problem::draw(case);
+        let outcomes: Vec<Result<Outcome, String>> = devices.iter().map(|device| one(device, &problem)).collect();
+        let done: Vec<&Outcome> = outcomes.iter().flatten().collect();
+        let mut verdicts = problem.judge(&done).into_iter();
+        let mut line = String::new();
+        for (device, outcome) in devices.iter().zip(&outcomes) {
+            match outcome {
+                Ok(_) => {
+                    let verdicts = verdicts.next().expect("a verdict for every outcome");
+                    let _ = write!(line, "{} ", cells(&verdicts));
+                    if !verdicts.ok() {
+                        failures.push(format!("{case}\non {device}:\n{verdicts}"));
+                    }
+                }
+                Err(error) => {
+                    line.push_str("failed ");
+                    failures.push(format!("{case}\non {device}:\n{error}"));
+                }
+            }
+        }
+        if let [first, others @ ..] = done.as_slice() {
+            for other in others {
+                if let Some(at) = (0..first.lse.len()).find(|&i| empty(first.lse[i]) != empty(other.lse[i])) {
+                    let (a, b) = (first.lse[at], other.lse[at]);
+                    failures.push(format!("{case}\nthe LSE of row {at} is {a} on one device, and {b} on another"));
+                }
+            }
+        }
+        let _ = writeln!(table, "{line} {case}");
+    }
+    let names: Vec<String> = devices.iter().map(|device| format!("{:15}", device.name())).collect();
+    println!("\n{title}: {} cases; error/allowed of o, of LSE\n{}\n{table}", cases.len(), names.join(" "));
+    let count = failures.len();
+    failures.truncate(8);
+    assert!(failures.is_empty(), "{title}: {count} failures, the first of them:\n\n{}", failures.join("\n\n"));
+}
+
+/// Whether a row has seen no key.
+fn empty(lse: f32) -> bool {
+    lse == f32::NEG_INFINITY
+}
+
+fn one(device: &Device, problem: &Problem) -> Result<Outcome, String> {
+    let plan = problem.case.plan(target_for(device)).map_err(|error| error.to_string())?;
+    run(device, &plan, problem).map_err(|error| error.to_string())
+}
+
+/// `0.5210  0.0033`: the parts of what is allowed, of outputs and of LSE.
+fn cells(verdicts: &Verdicts) -> String {
+    let part = |verdict: &Verdict| match verdict.error {
+        0.0 => "0".to_owned(),
+        error => format!("{:.4}", error / verdict.allowed),
+    };
+    format!("{:>7} {:>7}", part(&verdicts.o), part(&verdicts.lse))
+}

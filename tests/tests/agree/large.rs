@@ -1,0 +1,77 @@
+//! Tensors whose elements lie more than 2^31 elements apart. On the emulator alone: its memory exists only where it is
+//! touched.
+
+use half::bf16;
+use lacuna_dsl::{Elem, Target};
+use lacuna_kernels::host::Host;
+use lacuna_kernels::inputs::{cu_seqlens, qkv};
+use lacuna_kernels::reference::nsa::selected_attention;
+use lacuna_kernels::reference::{Problem, attention, masks};
+use lacuna_kernels::tolerance::{check_attention, plain_attention, plain_selected};
+use lacuna_kernels::{host::Dims, host::Precision};
+use lacuna_runtime::{Bindings, Device, Element, Tensor};
+use lacuna_tests::{Case, Picks, Seen, Work};
+
+/// A tensor `[tokens, heads, width]` with these strides, of which only the elements themselves are ever touched.
+fn spread<T: Element>(device: &Device, data: &Host<T>, strides: [u64; 2]) -> Tensor {
+    let shape = data.shape.map(|x| x as u64);
+    let tensor = nothing(device, T::DTYPE, shape, strides);
+    tensor.copy_from_slice(&data.data).expect("room for the elements");
+    tensor
+}
+
+fn nothing(device: &Device, elem: Elem, shape: [u64; 3], [token, head]: [u64; 2]) -> Tensor {
+    let span = (shape[0] - 1) * token + (shape[1] - 1) * head + shape[2];
+    let all = Tensor::uninit(device, elem, &[span]).expect("room for the addresses");
+    all.strided(0, &shape, &[token, head, 1]).expect("a view of all of it")
+}
+
+/// The strides of tokens and of heads.
+fn far_apart(work: Work, strides: [u64; 2]) {
+    let device = Device::emulator_with(lacuna_emulator::Options::default());
+    let case = Case::new(work, 64, 2, &[5]);
+    let dims = Dims { total: 5, hq: 4, hk: 2, dk: 64, dv: 64 };
+    let drawn = qkv::<bf16>(3, dims);
+    let cu = cu_seqlens(&[5]);
+    let picks = Host::new([-1, 0].repeat(10), [5, 2, 2]);
+
+    let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, scale: 0.125 };
+    let (reference, plain) = match work {
+        Work::QueryMajor(_) => (attention(&problem, &masks::causal), plain_attention(&problem, &masks::causal)),
+        Work::GroupCentric(..) => (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64)),
+    };
+
+    let plan = case.plan(Target::SM_80).expect("the default pick fits");
+    let o = nothing(&device, Elem::Bf16, [5, 4, 64], strides);
+    let lse = nothing(&device, Elem::F32, [5, 1, 4], strides);
+    let lse = lse.select(1, 0).expect("one row a token");
+    for output in [&o, &lse] {
+        output.poison().expect("room for the elements");
+    }
+    let mut bindings = Bindings::new()
+        .tensor("q", &spread(&device, &drawn.q, strides))
+        .tensor("k", &spread(&device, &drawn.k, strides))
+        .tensor("v", &spread(&device, &drawn.v, strides))
+        .tensor("o", &o)
+        .tensor("lse", &lse)
+        .tensor("cu_seqlens", &Tensor::from_slice(&device, &[2], &cu).expect("room"))
+        .float("scale", 0.125);
+    bindings = match work {
+        Work::QueryMajor(_) => bindings.int("max_seqlen", 5),
+        Work::GroupCentric(..) => bindings.tensor("picks", &spread(&device, &picks, strides)),
+    };
+    device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{case} with strides {strides:?}: {error}"));
+    let (o, lse) = (o.to_f32_vec().expect("outputs"), lse.to_f32_vec().expect("LSE"));
+    let verdicts = check_attention(&o, &lse, &reference, &plain, Precision::Bf16);
+    assert!(verdicts.ok(), "{case} with strides {strides:?}:\n{verdicts}");
+}
+
+#[test]
+fn offsets_past_two_to_the_31() {
+    for work in [Work::QueryMajor(Seen::Causal), Work::GroupCentric(Picks::Everything, 2)] {
+        // Past 2^31 elements by the token, past 2^32 by the token, by the head, and each stride past 2^32 by itself.
+        for strides in [[1 << 30, 64], [(1 << 31) + 8, 256], [256, (1 << 31) + 64], [(1 << 35) + 8, 1 << 32]] {
+            far_apart(work, strides);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A tile of queries over the keys that its mask lets it see.
+
+use lacuna_dsl::{Elem, Shape};
+use lacuna_tests::{Case, Layout, Numbers, Seen, Work, widths};
+
+use crate::harness::agree;
+
+/// Documents of every kind: one token, tails of a tile and of a block, whole tiles, none at all.
+const LENGTHS: [&[usize]; 11] =
+    [&[1], &[63], &[64], &[65], &[129], &[200], &[17, 0, 70, 1], &[0, 0, 33], &[64, 128], &[0, 5, 0], &[1, 1, 1, 1]];
+
+const GROUPS: [u32; 6] = [1, 2, 3, 4, 7, 16];
+
+const SEEN: [Seen; 11] = [
+    Seen::Full,
+    Seen::Causal,
+    Seen::Window(1),
+    Seen::Window(17),
+    Seen::Window(64),
+    Seen::Window(1000),
+    Seen::WindowSink(16, 4),
+    Seen::WindowSink(8, 0),
+    Seen::WindowSink(5, 1000),
+    Seen::WindowSink(33, 70),
+    Seen::WindowSink(1000, 3),
+];
+
+fn case(seen: Seen, width: u32, group: u32, lengths: &[usize]) -> Case {
+    Case::new(Work::QueryMajor(seen), width, group, lengths)
+}
+
+/// Every mask over every kind of batch. Widths, groups, element types and picks take turns, with periods that have no
+/// common factor with one another's.
+fn masks(seen: &[Seen]) -> Vec<Case> {
+    let picks = Work::QueryMajor(Seen::Full).space().picks();
+    let mut cases = Vec::new();
+    for &seen in seen {
+        for lengths in LENGTHS {
+            let i = cases.len();
+            let group = GROUPS[i % GROUPS.len()];
+            let mut case = case(seen, widths()[i / 2 % 3], group, lengths);
+            case.hk = if group < 4 { 1 + i % 2 } else { 1 };
+            case.shape.elem = if i % 5 < 3 { Elem::Bf16 } else { Elem::F16 };
+            case.pick = picks[i * 3 % picks.len()].clone();
+            case.seed = i as u64;
+            case.slack = if i % 4 == 3 { 150 } else { 0 };
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+#[test]
+fn full_causal_and_window() {
+    agree("query-major: full, causal, window", &masks(&SEEN[..6]));
+}
+
+#[test]
+fn window_and_sink() {
+    agree("query-major: window and sink", &masks(&SEEN[6..]));
+}
+
+#[test]
+fn every_pick_at_every_width() {
+    let mut cases = Vec::new();
+    for width in widths() {
+        for pick in Work::QueryMajor(Seen::Causal).space().picks() {
+            let seen = [Seen::Causal, Seen::WindowSink(20, 6), Seen::Full][cases.len() % 3];
+            let mut case = case(seen, width, 2, &[40, 0, 150]);
+            case.pick = pick;
+            cases.push(case);
+        }
+    }
+    agree("query-major: every pick", &cases);
+}
+
+#[test]
+fn every_group_at_every_width() {
+    let mut cases = Vec::new();
+    for width in widths() {
+        for group in GROUPS {
+            cases.push(case(Seen::Causal, width, group, &[70, 3]));
+        }
+    }
+    agree("query-major: every group", &cases);
+}
+
+#[test]
+fn keys_and_values_of_different_widths() {
+    let mut cases = Vec::new();
+    for (dk, dv) in [(32, 64), (32, 128), (64, 32), (64, 128), (128, 32), (128, 64)] {
+        let mut case = case(Seen::Causal, dk, 3, &[90, 20]);
+        case.shape = Shape::new(Elem::F16, dk, dv, 3);
+        cases.push(case);
+    }
+    agree("query-major: Dk and Dv", &cases);
+}
+
+#[test]
+fn tensors_within_tensors() {
+    let mut cases = Vec::new();
+    for (width, group, hk) in [(32, 1, 4), (64, 1, 3), (64, 4, 2), (128, 2, 1), (128, 7, 1)] {
+        let mut case = case(Seen::WindowSink(30, 5), width, group, &[75, 0, 12]);
+        (case.hk, case.layout) = (hk, Layout::Fused);
+        cases.push(case);
+    }
+    agree("query-major: fused Q, K and V", &cases);
+}
+
+#[test]
+fn unusual_scales_and_numbers() {
+    let mut cases = Vec::new();
+    for (i, width) in widths().into_iter().enumerate() {
+        for numbers in
+            [Numbers::Large(30.0), Numbers::Large(300.0), Numbers::InfiniteRows, Numbers::NanQueries, Numbers::NanKey]
+        {
+            let seen = [Seen::Causal, Seen::Window(40), Seen::Full][(i + cases.len()) % 3];
+            let mut case = case(seen, width, 2, &[100, 0, 66]);
+            case.numbers = numbers;
+            case.shape.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
+            cases.push(case);
+        }
+        for scale in [1.0, 1e-3, 0.25] {
+            let mut case = case(Seen::Causal, width, 1, &[90]);
+            case.scale = Some(scale);
+            cases.push(case);
+        }
+    }
+    agree("query-major: scales and numbers", &cases);
+}
+
+#[test]
+fn batches_without_tokens() {
+    let cases: Vec<Case> =
+        [&[0][..], &[0, 0, 0]].into_iter().map(|lengths| case(Seen::Causal, 64, 2, lengths)).collect();
+    agree("query-major: nothing to do", &cases);
+}

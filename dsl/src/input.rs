@@ -43,8 +43,14 @@ pub trait Output {
     fn store(self, cx: &Cx);
 }
 
-fn symbol(name: &str) -> Dim {
-    Dim::Symbol(name.to_owned())
+/// A dimension of any extent.
+fn symbol(name: &str) -> (&str, Dim) {
+    (name, Dim::Symbol(name.to_owned()))
+}
+
+/// A dimension as wide as an axis.
+fn fixed<A: Axis>(extent: u32) -> (&'static str, Dim) {
+    (A::NAME, Dim::Fixed(extent.into()))
 }
 
 /// A tensor parameter and its run.
@@ -56,7 +62,7 @@ struct Tensor {
 
 impl Tensor {
     #[track_caller]
-    fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: Vec<Dim>) -> Self {
+    fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: &[(&str, Dim)]) -> Self {
         let mut state = cx.state.borrow_mut();
         let elem = elem.unwrap_or_else(|| state.elem::<Half>());
         let id = state.tensor(name, elem, dims, Access::Read);
@@ -142,8 +148,8 @@ pub struct Segments {
 
 impl Input for Segments {
     fn declare(cx: &Cx, _: &str) -> Self {
-        let dims = vec![symbol("segments_plus_one")];
-        Segments { table: Tensor::declare(cx, "cu_seqlens", Some(Elem::I32), dims) }
+        let dims = [symbol("segments_plus_one")];
+        Segments { table: Tensor::declare(cx, "cu_seqlens", Some(Elem::I32), &dims) }
     }
 }
 
@@ -217,8 +223,8 @@ macro_rules! rows_of {
     ($($name:ident $heads:literal;)*) => {$(
         impl<D: Axis> Input for $name<D> {
             fn declare(cx: &Cx, name: &str) -> Self {
-                let dims = vec![symbol("tokens"), symbol($heads), Dim::Fixed(cx.extent::<D>().into())];
-                $name { tensor: Tensor::declare(cx, name, None, dims), of: PhantomData }
+                let dims = [symbol("tokens"), symbol($heads), fixed::<D>(cx.extent::<D>())];
+                $name { tensor: Tensor::declare(cx, name, None, &dims), of: PhantomData }
             }
         }
     )*};
@@ -395,8 +401,8 @@ pub struct Blocks {
 
 impl Input for Blocks {
     fn declare(cx: &Cx, name: &str) -> Self {
-        let dims = vec![symbol("tokens"), symbol("heads_kv"), symbol("blocks")];
-        Blocks { tensor: Tensor::declare(cx, name, Some(Elem::I32), dims) }
+        let dims = [symbol("tokens"), symbol("heads_kv"), symbol("blocks")];
+        Blocks { tensor: Tensor::declare(cx, name, Some(Elem::I32), &dims) }
     }
 }
 
@@ -404,21 +410,25 @@ impl Blocks {
     /// The blocks of `K` keys that are listed for a group of query rows.
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Picked<K> {
-        let run = current();
-        let mut state = run.borrow_mut();
-        if rows.token.is_none() {
-            let label =
-                "these rows are many tokens, each with a list of its own; `q.group(..)` makes rows of one token";
-            state.builder.fail("a block list is of one token", label);
-        }
-        let extent = state.extent::<K>() as i32;
-        let count = state.computed("blocks", Expr::symbol("blocks"));
+        let extent = cx::extent::<K>();
+        let count = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            if rows.token.is_none() {
+                let label =
+                    "these rows are many tokens, each with a list of its own; `q.group(..)` makes rows of one token";
+                state.builder.fail("a block list is of one token", label);
+            }
+            let count = state.computed("blocks", Expr::symbol("blocks"));
+            state.give(count)
+        };
         Picked {
             tensor: self.tensor,
             token: rows.token.unwrap_or(Token(rows.ends.0)),
             head: rows.kv_head,
-            count: state.give(count),
+            count,
             document: rows.document,
+            blocks: (rows.document.len + (extent - 1)) / extent,
             extent,
             of: PhantomData,
         }
@@ -433,6 +443,8 @@ pub struct Picked<K> {
     head: KvHead,
     count: Scalar<I32>,
     document: Document,
+    /// How many blocks the document has.
+    blocks: Scalar<I32>,
     extent: i32,
     of: PhantomData<*const K>,
 }
@@ -446,10 +458,9 @@ impl<K: Axis> BlockList for Picked<K> {
 
     fn at(&self, index: Scalar<I32>) -> Block<K> {
         let block = self.tensor.element(&[self.token.0, self.head.0, index]);
-        let len = self.document.len;
         // Compared as an index: times the block size, a wild one could come out as a position of the document.
-        let exists = block.ge(0) & block.lt((len + (self.extent - 1)) / self.extent);
-        Block::new(exists.select(block * self.extent, len), self.document)
+        let exists = block.ge(0) & block.lt(self.blocks);
+        Block::new(exists.select(block * self.extent, self.document.len), self.document)
     }
 }
 
@@ -485,9 +496,9 @@ impl<D: Axis> Output for OutLse<D> {
     fn store(self, cx: &Cx) {
         let mut state = cx.state.borrow_mut();
         let (half, width) = (state.elem::<Half>(), state.extent::<D>());
-        let dims = vec![symbol("tokens"), symbol("heads_q"), Dim::Fixed(width.into())];
-        let o = state.tensor("o", half, dims, Access::Write);
-        let lse = state.tensor("lse", Elem::F32, vec![symbol("tokens"), symbol("heads_q")], Access::Write);
+        let dims = [symbol("tokens"), symbol("heads_q"), fixed::<D>(width)];
+        let o = state.tensor("o", half, &dims, Access::Write);
+        let lse = state.tensor("lse", Elem::F32, &dims[..2], Access::Write);
         let (o_rows, lse_rows) = (self.o.value(&mut state), self.lse.value(&mut state));
         let slice = self.place.slice(&mut state, o);
         state.builder.store(slice, o_rows);

@@ -57,9 +57,9 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use crate::{
-        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Mask, OnlineSoftmax,
-        OutLse, Output, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape, Target, Tile, Tunable,
-        Values, Var, Vector, axes,
+        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Mask,
+        OnlineSoftmax, OutLse, Output, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape,
+        Target, Tile, Tunable, Values, Var, Vector, axes,
     };
     pub use lacuna_macros::{pattern, schedule};
 }

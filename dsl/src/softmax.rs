@@ -52,12 +52,10 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         let max = before.max(scores.row_max());
         // Where nothing has been seen, `-inf - -inf` would be NaN.
         let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
-        // What came before shrinks first, so that the factors need no registers while the exponentials are formed.
-        let shrink = ((before - safe) * self.scale).exp2();
-        self.sum.set(self.sum.get() * shrink);
-        self.acc.set(self.acc.get() * shrink);
         let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
-        self.sum.set(self.sum.get() + p.row_sum());
+        let shrink = ((before - safe) * self.scale).exp2();
+        self.sum.set(self.sum.get() * shrink + p.row_sum());
+        self.acc.set(self.acc.get() * shrink);
         self.acc.add_dot(p.to_half(), values);
         self.max.set(max);
     }

@@ -304,20 +304,14 @@ impl State {
         }
     }
 
-    /// Declares a tensor of the plan.
+    /// Declares a tensor of the plan. A dimension of fixed extent has the name of its axis.
     #[track_caller]
-    pub(crate) fn tensor(&mut self, name: &str, elem: Elem, dims: Vec<Dim>, access: Access) -> ParamId {
+    pub(crate) fn tensor(&mut self, name: &str, elem: Elem, dims: &[(&str, Dim)], access: Access) -> ParamId {
         if self.tensors.iter().any(|t| t.name == name) {
             self.builder.fail(format!("two tensors are called `{name}`"), "each needs a name of its own");
         }
-        let names: Vec<String> = dims
-            .iter()
-            .map(|dim| match dim {
-                Dim::Symbol(symbol) => symbol.clone(),
-                Dim::Fixed(extent) => extent.to_string(),
-            })
-            .collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let names: Vec<&str> = dims.iter().map(|(name, _)| *name).collect();
+        let dims: Vec<Dim> = dims.iter().map(|(_, dim)| dim.clone()).collect();
         self.args.push(Arg::Pointer(name.to_owned()));
         self.args.extend((0..dims.len() - 1).map(|dim| Arg::Stride { tensor: name.to_owned(), dim }));
         // 16-bit tensors are copied 16 bytes at a time.

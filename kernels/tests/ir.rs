@@ -1,0 +1,34 @@
+//! The tile IR of the shipped schedules as they are staged, before any pass: small sizes, whole text.
+
+use lacuna_codegen::ir;
+use lacuna_dsl::prelude::*;
+use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
+use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
+use lacuna_kernels::patterns::{causal, full, window, window_sink};
+
+fn query_major(mask: Mask) -> String {
+    let pick = QueryMajorPick { rows: 32, kv: 16, stages: 2, warps: 2 };
+    let shape = Shape::new(Elem::Bf16, 32, 64, 4);
+    QueryMajor::new(mask).stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
+}
+
+fn group_centric() -> String {
+    let pick = GroupCentricPick { stages: 2, warps: 2 };
+    let shape = Shape::new(Elem::F16, 32, 64, 6).with_block(32);
+    GroupCentric.stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
+}
+
+#[test]
+fn staged() {
+    insta::assert_snapshot!("query_major_causal", query_major(causal()));
+    insta::assert_snapshot!("query_major_window_sink", query_major(window_sink(8, 2)));
+    insta::assert_snapshot!("group_centric", group_centric());
+}
+
+#[test]
+fn staged_text_reads_back() {
+    let texts = [query_major(full()), query_major(window(8)), query_major(window_sink(8, 2)), group_centric()];
+    for text in texts {
+        assert_eq!(ir::read(&text).unwrap().to_string(), text);
+    }
+}

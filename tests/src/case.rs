@@ -136,6 +136,11 @@ pub enum Numbers {
     NanQueries,
     /// One key in the middle of each document holds a NaN: who sees it is NaN, and nobody else.
     NanKey,
+    /// One key in the middle of each document has an infinite product with every query: who sees it is NaN or does not
+    /// notice, by its sign.
+    InfiniteKey,
+    /// One value in the middle of each document is a NaN: who sees it is NaN, and nobody else.
+    NanValue,
 }
 
 /// How the tensors lie in memory.

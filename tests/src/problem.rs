@@ -169,11 +169,17 @@ fn numbers<T: Float>(case: &Case, cu_seqlens: &[i32]) -> Qkv<T> {
             every(5).iter().for_each(|row| qkv.q.row_mut(row.token, row.head)[dims.dk - 1] = nan);
             qkv
         }
-        Numbers::NanKey => {
+        Numbers::NanKey | Numbers::InfiniteKey | Numbers::NanValue => {
             let mut qkv = inputs::qkv(case.seed, dims);
             for document in cu_seqlens.windows(2).filter(|document| document[0] < document[1]) {
                 let middle = (document[0] + document[1]) as usize / 2;
-                (0..dims.hk).for_each(|head| qkv.k.row_mut(middle, head)[1] = nan);
+                for head in 0..dims.hk {
+                    match case.numbers {
+                        Numbers::NanKey => qkv.k.row_mut(middle, head)[1] = nan,
+                        Numbers::InfiniteKey => qkv.k.row_mut(middle, head)[1] = T::from_f32(f32::INFINITY),
+                        _ => qkv.v.row_mut(middle, head)[1] = nan,
+                    }
+                }
             }
             qkv
         }

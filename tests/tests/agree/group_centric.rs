@@ -25,6 +25,15 @@ const PICKS: [Picks; 8] = [
     Picks::Nothing,
 ];
 
+const NUMBERS: [Numbers; 6] = [
+    Numbers::Large(30.0),
+    Numbers::Large(300.0),
+    Numbers::InfiniteRows,
+    Numbers::NanQueries,
+    Numbers::NanKey,
+    Numbers::InfiniteKey,
+];
+
 fn case(picks: Picks, n: usize, width: u32, group: u32, lengths: &[usize]) -> Case {
     Case::new(Work::GroupCentric(picks, n), width, group, lengths)
 }
@@ -149,9 +158,7 @@ fn tensors_within_tensors() {
 fn unusual_scales_and_numbers() {
     let mut cases = Vec::new();
     for width in widths() {
-        for numbers in
-            [Numbers::Large(30.0), Numbers::Large(300.0), Numbers::InfiniteRows, Numbers::NanQueries, Numbers::NanKey]
-        {
+        for numbers in NUMBERS {
             let mut case = case(Picks::Drawn(Locality::PerToken), 4, width, 5, &[70, 0, 20]);
             case.numbers = numbers;
             case.shape.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };

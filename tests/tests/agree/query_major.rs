@@ -1,9 +1,9 @@
 //! A tile of queries over the keys that its mask lets it see.
 
 use lacuna_dsl::{Elem, Shape};
-use lacuna_tests::{Case, Layout, Numbers, Seen, Work, widths};
+use lacuna_tests::{Case, Layout, Numbers, Problem, Seen, Work, run, target_for, widths};
 
-use crate::harness::agree;
+use crate::harness::{agree, devices};
 
 /// Documents of every kind: one token, tails of a tile and of a block, whole tiles, none at all.
 const LENGTHS: [&[usize]; 11] =
@@ -23,6 +23,15 @@ const SEEN: [Seen; 11] = [
     Seen::WindowSink(5, 1000),
     Seen::WindowSink(33, 70),
     Seen::WindowSink(1000, 3),
+];
+
+const NUMBERS: [Numbers; 6] = [
+    Numbers::Large(30.0),
+    Numbers::Large(300.0),
+    Numbers::InfiniteRows,
+    Numbers::NanQueries,
+    Numbers::NanKey,
+    Numbers::InfiniteKey,
 ];
 
 fn case(seen: Seen, width: u32, group: u32, lengths: &[usize]) -> Case {
@@ -111,9 +120,7 @@ fn tensors_within_tensors() {
 fn unusual_scales_and_numbers() {
     let mut cases = Vec::new();
     for (i, width) in widths().into_iter().enumerate() {
-        for numbers in
-            [Numbers::Large(30.0), Numbers::Large(300.0), Numbers::InfiniteRows, Numbers::NanQueries, Numbers::NanKey]
-        {
+        for numbers in NUMBERS {
             let seen = [Seen::Causal, Seen::Window(40), Seen::Full][(i + cases.len()) % 3];
             let mut case = case(seen, width, 2, &[100, 0, 66]);
             case.numbers = numbers;
@@ -127,6 +134,33 @@ fn unusual_scales_and_numbers() {
         }
     }
     agree("query-major: scales and numbers", &cases);
+}
+
+/// A weight of zero times NaN is NaN: a value that a row does not see still reaches it where the row's tile goes through the
+/// value's block, as in every kernel that multiplies whole tiles. It reaches nothing else.
+#[test]
+fn a_nan_among_the_values_stays_in_its_column_and_tile() {
+    let mut cases = vec![case(Seen::Full, 64, 2, &[100, 0, 66])];
+    cases[0].numbers = Numbers::NanValue;
+    agree("query-major: NaN among the values", &cases);
+
+    let mut case = case(Seen::Causal, 64, 1, &[300]);
+    case.numbers = Numbers::NanValue;
+    let (tile, problem) = (case.pick["rows"] as usize, Problem::draw(&case));
+    let clean = Problem::draw(&Case { numbers: Numbers::Normal, ..case.clone() });
+    for device in devices() {
+        let plan = case.plan(target_for(device)).expect("the default pick fits");
+        let results = [&problem, &clean].map(|problem| run(device, &plan, problem).expect("a sound run"));
+        let [o, without] = results.map(|outcome| outcome.o);
+        for (i, (o, without)) in o.iter().zip(without).enumerate() {
+            let (token, column) = (i / 64, i % 64);
+            if column != 1 || token < 150 / tile * tile {
+                assert_eq!(*o, without, "token {token}, column {column} on {device}");
+            } else if token >= 150 {
+                assert!(o.is_nan(), "token {token} on {device} sees a NaN, and is {o}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -55,8 +55,10 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
         let shrink = ((before - safe) * self.scale).exp2();
         self.sum.set(self.sum.get() * shrink + p.row_sum());
+        // Halved before the output is rescaled: half the registers live through it.
+        let weights = p.to_half();
         self.acc.set(self.acc.get() * shrink);
-        self.acc.add_dot(p.to_half(), values);
+        self.acc.add_dot(weights, values);
         self.max.set(max);
     }
 

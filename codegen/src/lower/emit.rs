@@ -21,6 +21,8 @@ pub(super) struct Emit {
     /// The level each register is known at, by class and index.
     depths: [Vec<usize>; Class::COUNT],
     labels: HashMap<&'static str, u32>,
+    /// Registers are short: 64-bit values are worked out where they are used, not kept through loops.
+    pub(super) tight: bool,
 }
 
 #[derive(Default)]
@@ -44,7 +46,7 @@ enum Key {
 
 impl Emit {
     pub(super) fn new() -> Self {
-        Self { levels: vec![Level::default()], counts: [0; Class::COUNT], depths: Default::default(), labels: HashMap::new() }
+        Self { levels: vec![Level::default()], counts: [0; Class::COUNT], depths: Default::default(), labels: HashMap::new(), tight: false }
     }
 
     /// The finished body and register counts.
@@ -130,6 +132,9 @@ impl Emit {
         if depth == MUTABLE || depth > self.depth() {
             return self.op(class, form, sources);
         }
+        if self.tight && class == Class::B64 {
+            return self.local(class, form, sources);
+        }
         let key = (Form::named(form), sources.iter().map(key).collect::<Vec<_>>());
         if let Some(&reg) = self.levels[depth..].iter().find_map(|level| level.known.get(&key)) {
             return reg;
@@ -141,6 +146,28 @@ impl Emit {
         let level = &mut self.levels[depth];
         level.stmts.push(Stmt::Inst(inst));
         level.known.insert(key, dst);
+        dst
+    }
+
+    /// A pure instruction that is cheap to repeat: an invariant, or local where registers are short.
+    pub(super) fn cheap(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
+        if self.tight { self.local(class, form, sources) } else { self.invariant(class, form, sources) }
+    }
+
+    /// A pure instruction in its place, shared with whoever asks for the same at this level.
+    pub(super) fn local(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
+        let sources: Vec<Operand> = sources.into_iter().collect();
+        let steady = sources.iter().all(|source| self.known_at(source) <= self.levels.len());
+        if !steady {
+            return self.op(class, form, sources);
+        }
+        let key = (Form::named(form), sources.iter().map(key).collect::<Vec<_>>());
+        let level = self.levels.last().expect("one level at least");
+        if let Some(&reg) = level.known.get(&key) {
+            return reg;
+        }
+        let dst = self.op(class, form, sources);
+        self.levels.last_mut().expect("one level at least").known.insert(key, dst);
         dst
     }
 
@@ -170,6 +197,10 @@ impl Emit {
         let outer = self.levels.last_mut().expect("the function's level stays");
         outer.stmts.extend(level.stmts);
         outer.said = None;
+        if level.repeats {
+            // What was worked out before a loop is worked out again after it, rather than kept through it.
+            outer.known.clear();
+        }
     }
 
     /// Puts a label in its place.

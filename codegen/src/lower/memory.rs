@@ -37,15 +37,20 @@ impl Lower<'_> {
         }
     }
 
-    /// A stride in bytes; `None` for the last dimension, which is contiguous.
+    /// A stride in elements; `None` for the last dimension, which is contiguous. It stays a parameter: an instruction reads
+    /// it from constant memory, where a product made from it would hold two registers over a whole loop.
     fn stride(&mut self, id: ParamId, dim: usize) -> Option<Reg> {
         let tensor = self.tensor(id);
         if dim + 1 == tensor.dims.len() {
             return None;
         }
-        let (name, bytes) = (super::stride_name(tensor, dim), tensor.elem.bytes());
-        let elements = self.load_param(Class::B64, "ld.param.u64", &name);
-        Some(self.e.invariant(Class::B64, "shl.b64", [elements.into(), i64::from(bytes.trailing_zeros()).into()]))
+        let name = super::stride_name(tensor, dim);
+        Some(self.load_param(Class::B64, "ld.param.u64", &name))
+    }
+
+    /// Bytes of an element as a shift.
+    fn shift(&self, id: ParamId) -> i64 {
+        i64::from(self.tensor(id).elem.bytes().trailing_zeros())
     }
 
     /// An index as 64 bits.
@@ -62,27 +67,40 @@ impl Lower<'_> {
             return base;
         }
         let wide = self.wide(index);
-        match self.stride(id, dim) {
-            Some(stride) => self.e.invariant(Class::B64, "mad.lo.s64", [wide, stride.into(), base.into()]),
-            None => {
-                let shift = i64::from(self.tensor(id).elem.bytes().trailing_zeros());
-                let bytes = match wide {
-                    Operand::Int(v) => Operand::Int(v << shift),
-                    wide => self.e.invariant(Class::B64, "shl.b64", [wide, shift.into()]).into(),
-                };
-                self.e.invariant(Class::B64, "add.s64", [base.into(), bytes])
-            }
-        }
+        let shift = self.shift(id);
+        let elements = match self.stride(id, dim) {
+            Some(stride) => self.e.invariant(Class::B64, "mul.lo.s64", [wide, stride.into()]).into(),
+            None => wide,
+        };
+        let bytes = match elements {
+            Operand::Int(v) => Operand::Int(v << shift),
+            elements => self.e.invariant(Class::B64, "shl.b64", [elements, shift.into()]).into(),
+        };
+        self.e.invariant(Class::B64, "add.s64", [base.into(), bytes])
     }
 
-    /// `base + index[..]`, terms known furthest out first.
+    /// `base + index[..]`, terms known furthest out first. A sum is taken apart: the start of a document is added before the
+    /// loop over its blocks, and what the loop needs anyway need not be kept a second time as a sum.
     fn address(&mut self, mut base: Reg, id: ParamId, index: &[ValueId]) -> Reg {
-        let mut terms: Vec<(usize, Operand)> = index.iter().map(|&v| self.scalar(v)).enumerate().collect();
+        let mut terms = Vec::new();
+        for (dim, &value) in index.iter().enumerate() {
+            self.addends(value, dim, &mut terms);
+        }
         terms.sort_by_key(|(_, index)| self.e.known_at(index));
         for (dim, index) in terms {
             base = self.step(base, id, dim, index);
         }
         base
+    }
+
+    fn addends(&self, value: ValueId, dim: usize, terms: &mut Vec<(usize, Operand)>) {
+        match self.sums.get(&value) {
+            Some(&(a, b)) => {
+                self.addends(a, dim, terms);
+                self.addends(b, dim, terms);
+            }
+            None => terms.push((dim, self.scalar(value))),
+        }
     }
 
     /// Starts copying rows of a tensor into a slot: 16 bytes a thread and pass, zeros past the last row.
@@ -92,19 +110,20 @@ impl Lower<'_> {
         let chunks = tile.chunks();
         let rows_a_pass = threads / chunks;
         let tid = self.tid();
-        let row = self.e.invariant(Class::B32, "shr.u32", [tid.into(), i64::from(chunks.trailing_zeros()).into()]);
-        let chunk = self.e.invariant(Class::B32, "and.b32", [tid.into(), i64::from(chunks - 1).into()]);
+        let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(chunks.trailing_zeros()).into()]);
+        let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(chunks - 1).into()]);
 
         // This thread's row and chunk of the first pass.
         let base = self.pointer(from.tensor);
-        let column = self.e.invariant(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
+        let column = self.e.cheap(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
         let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
         let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
         let base = self.step(base, from.tensor, from.along, row.into());
         let mut source = self.address(base, from.tensor, &from.index);
         let stride = self.stride(from.tensor, from.along).expect("verified: rows do not run along the last dimension");
         // Made anew each time: a shift costs less than two registers over a whole loop.
-        let stride = self.e.op(Class::B64, "shl.b64", [stride.into(), i64::from(rows_a_pass.trailing_zeros()).into()]);
+        let shift = i64::from(rows_a_pass.trailing_zeros()) + self.shift(from.tensor);
+        let stride = self.e.op(Class::B64, "shl.b64", [stride.into(), shift.into()]);
 
         let slot_base = self.slot_base(buffer, slot, tile);
         let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);

@@ -76,7 +76,7 @@ impl Lower<'_> {
         self.e.in_reg(Class::B32, place)
     }
 
-    /// The lanes' addresses of the operand in `buffer`, from row `first` on.
+    /// The lanes' addresses of the operand in `buffer`, from row `first` on, a multiple of 8.
     fn matrix(&mut self, buffer: BufferId, slot: Operand, lanes: Lanes, first: Operand) -> Matrix {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
         let lane = self.lane();
@@ -97,10 +97,15 @@ impl Lower<'_> {
                 )
             }
         };
-        let row = self.e.add(row.into(), first);
-        let row = self.e.in_reg(Class::B32, row);
         let slot = self.slot_base(buffer, slot, tile);
         let place = self.chunk_place(tile, row, chunk, 0);
+        // `first` is a multiple of the rows after which the permutation repeats: it moves the lanes' places and no more.
+        let first = match first {
+            Operand::Int(rows) => Operand::Int(rows * i64::from(tile.pitch)),
+            rows => self.e.cheap(Class::B32, "mul.lo.s32", [rows, i64::from(tile.pitch).into()]).into(),
+        };
+        let place = self.near_sum(place.into(), first);
+        let place = self.e.in_reg(Class::B32, place);
         let (first, offset) = self.shared_address(place, &slot, 0);
         // Slots and rows begin at multiples of the permuted bytes, so another pair of chunks is another pattern of the
         // address bits above a pair: one register has to live, not one a pair.

@@ -11,6 +11,8 @@ mod place;
 mod shared;
 mod value;
 
+use std::collections::{HashMap, HashSet};
+
 use lacuna_ptx::{Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version};
 
 use self::emit::Emit;
@@ -81,6 +83,10 @@ struct Lower<'a> {
     vars: Vec<VarRegs>,
     shared: Layout,
     placement: Placement,
+    /// Scalar sums, by their parts.
+    sums: HashMap<ValueId, (ValueId, ValueId)>,
+    /// Indices of loops that count from zero or more.
+    counts: HashSet<ValueId>,
 }
 
 /// The PTX parameter that holds a tensor's address, or a scalar.
@@ -127,6 +133,8 @@ pub fn lower(func: &Func) -> Result<Lowered, Error> {
         vars: Vec::new(),
         shared: layout,
         placement: place::place(func),
+        sums: HashMap::new(),
+        counts: HashSet::new(),
     };
     let scratch = lower.scratch();
     let shared = lower.shared.bytes.max(scratch);
@@ -140,6 +148,8 @@ pub fn lower(func: &Func) -> Result<Lowered, Error> {
             limit: u64::from(limit),
         });
     }
+    let (state, lhs) = crate::passes::registers(func);
+    lower.e.tight = state + lhs > 160;
     lower.declare_vars();
     lower.body(&func.body);
     lower.e.inst("ret", []);
@@ -167,7 +177,7 @@ pub fn lower(func: &Func) -> Result<Lowered, Error> {
 /// allows, as far as the estimate of registers allows it too.
 fn resident(func: &Func, shared: u32) -> u32 {
     let (state, lhs) = crate::passes::registers(func);
-    let regs = (state + lhs + 48).min(255).next_multiple_of(8);
+    let regs = (state + lhs + 56).min(255).next_multiple_of(8);
     let by_regs = 65536 / (32 * func.warps * regs);
     let by_shared = (func.target.shared_per_cta() + 1024) / (shared + 1024);
     by_regs.min(by_shared).clamp(1, 32)
@@ -211,16 +221,41 @@ impl Lower<'_> {
 
     /// The row of the tile that a lane has in a half of a band.
     fn row(&mut self, band: usize, half: usize) -> Operand {
-        let lane = self.lane();
-        let in_band = self.e.invariant(Class::B32, "shr.u32", [lane.into(), 2i64.into()]);
+        let lane = self.near_lane();
+        let in_band = self.e.cheap(Class::B32, "shr.u32", [lane.into(), 2i64.into()]);
         let (warp_row, _) = self.warp_grid();
         let rows = self.bands() as i64 * 16;
         let first = self.e.mul(warp_row, rows);
-        let base = self.e.add(in_band.into(), first);
+        let base = self.near_sum(in_band.into(), first);
         match band * 16 + half * 8 {
             0 => base,
-            // Made where it is used: an addition costs less than a register over a whole loop.
-            ahead => self.e.op(Class::B32, "add.s32", [base, (ahead as i64).into()]).into(),
+            ahead => self.e.local(Class::B32, "add.s32", [base, (ahead as i64).into()]).into(),
+        }
+    }
+
+    /// The column of the tile that a lane has in a pair of a block of 8.
+    fn column(&mut self, block: usize, pair: usize) -> Operand {
+        let lane = self.near_lane();
+        let quad = self.e.cheap(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
+        let base = self.e.cheap(Class::B32, "shl.b32", [quad.into(), 1i64.into()]);
+        let (_, warp_col) = self.warp_grid();
+        let first = self.e.mul(warp_col, self.col_blocks() as i64 * 8);
+        let base = self.near_sum(base.into(), first);
+        match block * 8 + pair {
+            0 => base,
+            ahead => self.e.local(Class::B32, "add.s32", [base, (ahead as i64).into()]).into(),
+        }
+    }
+
+    fn near_lane(&mut self) -> Reg {
+        let tid = self.tid();
+        self.e.cheap(Class::B32, "and.b32", [tid.into(), 31i64.into()])
+    }
+
+    fn near_sum(&mut self, a: Operand, b: Operand) -> Operand {
+        match b {
+            Operand::Int(0) => a,
+            b => self.e.cheap(Class::B32, "add.s32", [a, b]).into(),
         }
     }
 
@@ -288,8 +323,7 @@ impl Lower<'_> {
             Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) | Op::Fma(..) | Op::Convert(_) => {
                 self.arithmetic(stmt);
             }
-            Op::Broadcast(_) => self.set(made(stmt), Low::Lazy(stmt.op.clone())),
-            Op::Iota(axis) => self.iota(*axis, made(stmt)),
+            Op::Broadcast(_) | Op::Iota(_) => self.set(made(stmt), Low::Lazy(stmt.op.clone())),
             Op::Reduce(op, x) => self.reduce(*op, *x, made(stmt)),
             Op::Element { tensor, index } => {
                 let reg = self.table_element(*tensor, index);
@@ -408,30 +442,11 @@ impl Lower<'_> {
         }
     }
 
-    fn iota(&mut self, axis: crate::ir::AxisId, result: ValueId) {
-        let regs: Vec<Operand> = if axis == self.part.row_axis {
-            (0..self.bands() * 2).map(|i| self.row(i / 2, i % 2)).collect()
-        } else {
-            let lane = self.lane();
-            let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
-            let pair = self.e.mul(quad.into(), 2);
-            let (_, warp_col) = self.warp_grid();
-            let first = self.e.mul(warp_col, self.col_blocks() as i64 * 8);
-            let base = self.e.add(pair, first);
-            (0..self.col_blocks() * 2)
-                .map(|i| {
-                    let base = self.e.in_reg(Class::B32, base.clone());
-                    Operand::Reg(self.e.op(Class::B32, "add.s32", [base.into(), ((i / 2 * 8 + i % 2) as i64).into()]))
-                })
-                .collect()
-        };
-        let regs: Vec<Reg> = regs.into_iter().map(|o| self.e.in_reg(Class::B32, o)).collect();
-        let low = if axis == self.part.row_axis { Low::Rows(regs) } else { Low::Cols(regs) };
-        self.set(result, low);
-    }
-
     fn for_loop(&mut self, index: ValueId, lo: ValueId, hi: ValueId, body: &[Stmt]) {
         let (lo, hi) = (self.scalar(lo), self.scalar(hi));
+        if matches!(lo, Operand::Int(first) if first >= 0) {
+            self.counts.insert(index);
+        }
         let counter = self.e.mutable(Class::B32);
         self.e.mov(counter, lo);
         self.e.open(true);

@@ -24,9 +24,11 @@ pub(super) fn is_lazy(func: &Func, stmt: &Stmt) -> bool {
     let Some(result) = stmt.result else { return false };
     let ty = &func.values[result.index()].ty;
     match stmt.op {
-        Op::Broadcast(_) => true,
+        Op::Broadcast(_) | Op::Iota(_) => true,
         Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) => {
-            ty.rank() == 2 && matches!(ty.elem, Elem::Bool | Elem::I32)
+            ty.rank() > 0
+                && matches!(ty.elem, Elem::Bool | Elem::I32)
+                && operands(&stmt.op).iter().all(|v| func.values[v.index()].ty.elem != Elem::F32)
         }
         _ => false,
     }

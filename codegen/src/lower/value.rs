@@ -8,7 +8,8 @@
 //! | tile over rows and columns | the accumulator fragment of `mma.m16n8k16`: four for each band and 8 columns |
 //! | 16-bit tile over rows and columns | the same cells packed in pairs: two for each band and 8 columns |
 //!
-//! Truth and index tiles over both axes are never kept: their elements are computed where they are used.
+//! Truth and index tiles are never kept: their elements are computed where they are used, in a branch that few blocks take
+//! as a rule.
 
 use lacuna_ptx::{Class, Operand, Reg};
 
@@ -54,6 +55,16 @@ pub(super) struct Cell {
     pub(super) block: usize,
     /// 0..4: bit 0 is the column of the pair, bit 1 the row half.
     pub(super) cell: usize,
+}
+
+/// Who may use the same instruction.
+#[derive(Clone, Copy)]
+enum Share {
+    No,
+    /// Whoever computes the same at this level.
+    Level,
+    /// Anyone, from outside every loop that does not change it.
+    All,
 }
 
 pub(super) fn class(elem: Elem) -> Class {
@@ -105,14 +116,18 @@ impl Lower<'_> {
             Low::Packed(_) | Low::Shared(..) => unreachable!("verified: not an operand of arithmetic"),
             Low::Lazy(op) => {
                 let op = op.clone();
-                if let Op::Broadcast(x) = op {
-                    return self.element(x, at);
+                match op {
+                    Op::Broadcast(x) => return self.element(x, at),
+                    Op::Iota(axis) if axis == self.part.row_axis => return self.row(at.band, at.cell >> 1),
+                    Op::Iota(_) => return self.column(at.block, at.cell & 1),
+                    _ => {}
                 }
                 let operands: Vec<Operand> =
                     crate::passes::operands(&op).into_iter().map(|v| self.element(v, at)).collect();
                 let elem = self.ty(value).elem;
                 let source = self.source_elem(&op);
-                self.compute(&op, elem, source, operands, None, false)
+                let share = if self.ty(value).rank() == 1 { Share::Level } else { Share::No };
+                self.compute(&op, elem, source, operands, None, share)
             }
         }
     }
@@ -156,16 +171,27 @@ impl Lower<'_> {
         let operands = crate::passes::operands(&stmt.op);
         let ty = self.ty(result).clone();
         let source = self.source_elem(&stmt.op);
-        if super::place::is_lazy(self.func, stmt) && ty.rank() == 2 {
+        if super::place::is_lazy(self.func, stmt) {
             return self.set(result, Low::Lazy(stmt.op.clone()));
         }
         let into = self.home(result);
         let low = match ty.rank() {
             0 => {
+                let parts = operands.clone();
                 let operands: Vec<Operand> = operands.iter().map(|&v| self.scalar(v)).collect();
+                if let Op::Binary(Binary::Add, ..) = stmt.op
+                    && ty.elem == Elem::I32
+                {
+                    self.sums.insert(result, (parts[0], parts[1]));
+                }
                 match fold(&stmt.op, &operands) {
                     Some(folded) => folded,
-                    None => match self.compute(&stmt.op, ty.elem, source, operands, None, true) {
+                    None if self.masks(&stmt.op, &parts, &operands) => {
+                        let Operand::Int(divisor) = operands[1] else { unreachable!("a constant divisor") };
+                        let operands = [operands[0].clone(), (divisor - 1).into()];
+                        Low::Scalar(self.e.invariant(Class::B32, "and.b32", operands))
+                    }
+                    None => match self.compute(&stmt.op, ty.elem, source, operands, None, Share::All) {
                         Operand::Reg(reg) => Low::Scalar(reg),
                         _ => unreachable!("computed into a register"),
                     },
@@ -248,8 +274,15 @@ impl Lower<'_> {
         skip
     }
 
+    /// Whether a remainder is a mask: of what is never negative, by a power of two.
+    fn masks(&self, op: &Op, parts: &[ValueId], operands: &[Operand]) -> bool {
+        matches!(op, Op::Binary(Binary::Rem, ..))
+            && self.counts.contains(&parts[0])
+            && matches!(operands[1], Operand::Int(divisor) if divisor > 0 && divisor & (divisor - 1) == 0)
+    }
+
     fn compute_reg(&mut self, op: &Op, elem: Elem, source: Elem, operands: Vec<Operand>, into: Option<Reg>) -> Reg {
-        match self.compute(op, elem, source, operands, into, false) {
+        match self.compute(op, elem, source, operands, into, Share::No) {
             Operand::Reg(reg) => reg,
             other => {
                 let dst = into.unwrap_or_else(|| self.e.reg(class(elem)));
@@ -259,7 +292,7 @@ impl Lower<'_> {
         }
     }
 
-    /// One instruction on one element. `hoist`: scalars may move outwards.
+    /// One instruction on one element.
     fn compute(
         &mut self,
         op: &Op,
@@ -267,7 +300,7 @@ impl Lower<'_> {
         source: Elem,
         mut operands: Vec<Operand>,
         into: Option<Reg>,
-        hoist: bool,
+        share: Share,
     ) -> Operand {
         let form = match op {
             Op::Unary(op, _) => match (op, elem) {
@@ -324,6 +357,12 @@ impl Lower<'_> {
             Op::Broadcast(_) => return operands.swap_remove(0),
             _ => unreachable!("arithmetic"),
         };
+        if let (Op::Binary(connective @ (Binary::And | Binary::Or), ..), None) = (op, into)
+            && let [other, Operand::Int(known)] | [Operand::Int(known), other] = operands.as_slice()
+        {
+            let decides = (*known != 0) == (*connective == Binary::Or);
+            return if decides { Operand::Int(*known) } else { other.clone() };
+        }
         // A truth constant has no immediate form.
         if matches!(op, Op::Unary(Unary::Not, _) | Op::Binary(Binary::And | Binary::Or, ..)) {
             operands = operands.into_iter().map(|o| self.in_predicate(o).into()).collect();
@@ -333,8 +372,11 @@ impl Lower<'_> {
                 self.e.inst(form, [Operand::Reg(dst)].into_iter().chain(operands));
                 dst
             }
-            None if hoist => self.e.invariant(class(elem), form, operands),
-            None => self.e.op(class(elem), form, operands),
+            None => match share {
+                Share::No => self.e.op(class(elem), form, operands),
+                Share::Level => self.e.local(class(elem), form, operands),
+                Share::All => self.e.invariant(class(elem), form, operands),
+            },
         };
         dst.into()
     }
@@ -372,20 +414,12 @@ impl Lower<'_> {
         let mut regs = Vec::with_capacity(self.bands() * 2);
         for band in 0..self.bands() {
             for half in 0..2 {
-                // Two chains: short enough to hide an instruction's latency behind the other rows', and few registers.
-                let mut level: Vec<Operand> = Vec::with_capacity(2);
-                for i in 0..blocks * 2 {
+                // One chain a row: the other rows hide its latency, and it holds one register.
+                let mut local = self.element(x, Cell { band, block: 0, cell: half * 2 });
+                for i in 1..blocks * 2 {
                     let element = self.element(x, Cell { band, block: i / 2, cell: half * 2 + i % 2 });
-                    if i < 2 {
-                        level.push(element);
-                    } else {
-                        level[i % 2] = self.e.op(Class::F32, form, [level[i % 2].clone(), element]).into();
-                    }
+                    local = self.e.op(Class::F32, form, [local, element]).into();
                 }
-                if let [a, b] = level.as_slice() {
-                    level = vec![self.e.op(Class::F32, form, [a.clone(), b.clone()]).into()];
-                }
-                let local = level.pop().expect("a tile has columns");
                 let mut reg = self.e.in_reg(Class::F32, local);
                 if op == Reduce::Max {
                     reg = self.quad(form, reg);

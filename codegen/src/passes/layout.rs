@@ -59,7 +59,7 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     let (mut scores, mut lhs) = (0, 0);
     let mut loaded = Vec::new();
     visit(&func.body, &mut |stmt| match &stmt.op {
-        Op::Load(_) => loaded.extend(stmt.result),
+        Op::Load(_) | Op::Operand(_) => loaded.extend(stmt.result),
         Op::Dot(a, _) => {
             if let Some(result) = stmt.result {
                 scores = scores.max(per_thread(&func.values[result.index()].ty));

@@ -117,6 +117,16 @@ impl Out<'_> {
         self.value(Op::Compare(Compare::Lt, a, b), Type::scalar(Elem::Bool))
     }
 
+    /// `slot + by`, round again past the last of `slots`.
+    fn wrapped(&mut self, slot: ValueId, by: i32, slots: u32) -> ValueId {
+        let slots = slots as i32;
+        let on = self.add(slot, by);
+        let back = self.add(slot, by - slots);
+        let last = self.int(slots);
+        let fits = self.less(on, last);
+        self.value(Op::Select(fits, on, back), Type::scalar(Elem::I32))
+    }
+
     fn var(&mut self, name: String) -> VarId {
         self.func.vars.push(Var { name, ty: Type::scalar(Elem::I32), init: Const::I32(0), loc: self.loc });
         VarId(self.func.vars.len() as u32 - 1)
@@ -226,7 +236,7 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
     let tables: Vec<ValueId> =
         issue.elements.iter().filter(|s| matches!(s.op, Op::Element { .. })).filter_map(|s| s.result).collect();
     let queues: Vec<Vec<VarId>> =
-        (0..tables.len()).map(|t| (0..=stages).map(|k| out.var(format!("ahead{t}_{k}"))).collect()).collect();
+        (0..tables.len()).map(|t| (0..=stages).map(|k| out.var(format!("ahead{}_{t}_{k}", out.func.vars.len()))).collect()).collect();
     let fetch = |out: &mut Out<'_>, round: ValueId, entry: usize| {
         let mut map = HashMap::from([(index, round)]);
         replay(out, &issue.elements, &mut map);
@@ -276,21 +286,27 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         out.stmts.append(&mut held);
     }
 
-    // The loop.
-    let (now, next) = (out.var("slot".to_owned()), out.var("slot_ahead".to_owned()));
-    let first = out.int(ahead);
-    out.effect(Op::Write(next, first));
+    // The loop. Its slot is worked out from its index where that is a mask away, and counted otherwise; the slot ahead is
+    // worked out from it. Either costs less than a register would.
+    let from_zero = out.stmts.iter().any(|s| s.result == Some(lo) && matches!(s.op, Op::Const(Const::I32(0))));
+    let counted = (!from_zero || !stages.is_power_of_two()).then(|| out.var(format!("slot{}", out.func.vars.len())));
     let before = std::mem::take(&mut out.stmts);
     out.effect(Op::Wait(stages - 2));
     out.effect(Op::Barrier);
     let later = out.add(index, ahead);
     let exists = out.less(later, hi);
+    let slot = match counted {
+        Some(var) => out.read(var),
+        None => {
+            let slots = out.int(stages as i32);
+            out.value(Op::Binary(Binary::Rem, index, slots), Type::scalar(Elem::I32))
+        }
+    };
     out.when(exists, |out| {
-        let slot = out.read(next);
+        let slot = out.wrapped(slot, ahead, stages);
         copy(out, later, ahead as usize, slot);
     });
     out.effect(Op::Commit);
-    let slot = out.read(now);
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for (table, queue) in tables.iter().zip(&queues) {
         let element = out.read(queue[0]);
@@ -318,13 +334,9 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         let exists = out.less(deeper, hi);
         out.when(exists, |out| fetch(out, deeper, stages as usize));
     }
-    for var in [now, next] {
-        let old = out.read(var);
-        let bumped = out.add(old, 1);
-        let (last, zero) = (out.int(stages as i32), out.int(0));
-        let fits = out.less(bumped, last);
-        let wrapped = out.value(Op::Select(fits, bumped, zero), Type::scalar(Elem::I32));
-        out.effect(Op::Write(var, wrapped));
+    if let Some(var) = counted {
+        let slot = out.wrapped(slot, 1, stages);
+        out.effect(Op::Write(var, slot));
     }
     let body = std::mem::replace(&mut out.stmts, before);
     out.stmts.push(Stmt { result: None, op: Op::For { index, lo, hi, pipelined, body }, loc: stmt.loc });

@@ -1,0 +1,62 @@
+//! The shipped kernels in the shapes that are looked at, and ptxas.
+
+use lacuna_dsl::{Elem, Error, Pick, Plan, Shape, Target, Tunable};
+use lacuna_kernels::registry::{Attention, KERNELS, Kernel};
+use lacuna_ptx::tools::{Usage, assemble};
+
+/// One target of each kind that mma.sync kernels are made for.
+pub(crate) const TARGETS: [Target; 5] =
+    [Target::SM_80, Target::SM_86, Target::SM_89, Target::SM_90, Target::SM_120];
+
+/// Every kernel whose PTX is its own: `documents` is `causal` with a table that every kernel takes.
+pub(crate) fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().filter(|kernel| kernel.name != "documents")
+}
+
+/// Query heads of a KV head: NSA's 16, and a common 4 where it changes little.
+pub(crate) fn group(kernel: &Kernel) -> u32 {
+    if kernel.name == "nsa-selected" { 16 } else { 4 }
+}
+
+/// A kernel of bf16 heads of one width, with its default options.
+pub(crate) fn attention(kernel: &'static Kernel, width: u32, group: u32) -> Attention {
+    let options = kernel.options([]).expect("defaults are allowed");
+    let shape = Shape::new(Elem::Bf16, width, width, group);
+    kernel.build(shape, &options).expect("a shape that kernels are made for")
+}
+
+/// The default pick of a kernel for a target.
+pub(crate) fn default_pick(attention: &Attention, target: Target) -> Pick {
+    let name = attention.kernel.name;
+    attention.pick(target, &Pick::new()).unwrap_or_else(|error| panic!("{name} for {target}: {error}"))
+}
+
+/// The plan at one pick; nothing where the pick needs more shared memory than the target has.
+pub(crate) fn plan(attention: &Attention, target: Target, pick: &Pick) -> Option<Plan> {
+    match attention.plan(target, pick) {
+        Ok(plan) => Some(plan),
+        Err(Error::SharedMemory { .. }) => None,
+        Err(error) => panic!("{} for {target} at {}: {error}", attention.kernel.name, written(pick)),
+    }
+}
+
+/// The only text of a plan.
+pub(crate) fn text(plan: &Plan) -> &str {
+    let [launch] = plan.launches.as_slice() else { panic!("`{}` is one kernel", plan.name) };
+    &launch.ptx
+}
+
+/// A pick in a word: `kv64 rows128 stages2 warps4`.
+pub(crate) fn written(pick: &Pick) -> String {
+    pick.iter().map(|(knob, value)| format!("{knob}{value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// What ptxas makes of a plan.
+///
+/// # Panics
+/// If there is no ptxas, or it refuses the text.
+pub(crate) fn assembled(plan: &Plan) -> Usage {
+    let assembled = assemble(text(plan), plan.target).unwrap_or_else(|error| panic!("{}: {error}", plan.name));
+    let usage = assembled.usage(&plan.launches[0].entry);
+    usage.unwrap_or_else(|| panic!("ptxas reports nothing of `{}`:\n{}", plan.name, assembled.log)).clone()
+}

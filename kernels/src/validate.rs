@@ -3,7 +3,7 @@
 //! Every refusal gives the value and what would be right. Values on the device (the picks themselves, NaN in the inputs)
 //! are not looked at here.
 
-use crate::host::{Dims, Precision};
+use crate::host::{Dims, Host, Precision};
 use crate::reference::nsa::NsaConfig;
 
 /// Head widths that the kernels are made for.
@@ -183,6 +183,20 @@ pub enum Invalid {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// A pick that is no block of its sequence.
+    #[error("picks[{token}, {head}, {slot}] is {block}; the sequence of token {token} has blocks 0 to {last}, and -1 is none")]
+    Pick {
+        /// The token.
+        token: usize,
+        /// The KV head.
+        head: usize,
+        /// The place in the list.
+        slot: usize,
+        /// What stands there.
+        block: i32,
+        /// The last block of the sequence.
+        last: usize,
+    },
     /// Block lengths that do not fit together.
     #[error(
         "a stride of {d} does not divide blocks of {l} (compression) and {l_sel} (selection) tokens; it must divide both"
@@ -283,6 +297,12 @@ pub fn outputs(
     same(lse, "heads", l_heads, q, dims.hq)
 }
 
+/// Checks that cu_seqlens are `[batch + 1]`, of i32.
+pub fn cu_seqlens_tensor(cu_seqlens: &Described<'_>) -> Result<(), Invalid> {
+    extents::<1>(cu_seqlens, &["batch + 1"])?;
+    dtype(cu_seqlens, "i32")
+}
+
 /// Checks cu_seqlens of `total` tokens; gives the length of the longest sequence.
 pub fn cu_seqlens(values: &[i32], total: usize) -> Result<usize, Invalid> {
     let [first, .., last] = *values else {
@@ -330,6 +350,22 @@ pub fn picks(picks: &Described<'_>, k: &Described<'_>, dims: Dims) -> Result<usi
         return Err(Invalid::NoPicks { name: picks.name, shape: picks.shape.to_vec() });
     }
     Ok(n)
+}
+
+/// Checks that each pick is a block of its token's sequence, with blocks of `l_sel` tokens, or -1. Kernels skip the others.
+pub fn picks_exist(picks: &Host<i32>, cu_seqlens: &[i32], l_sel: usize) -> Result<(), Invalid> {
+    let [_, heads, _] = picks.shape;
+    for pair in cu_seqlens.windows(2) {
+        let last = ((pair[1] - pair[0]).max(1) as usize - 1) / l_sel;
+        let tokens = pair[0] as usize..pair[1] as usize;
+        for (token, head) in tokens.flat_map(|token| (0..heads).map(move |head| (token, head))) {
+            let exists = |block: i32| block == -1 || usize::try_from(block).is_ok_and(|block| block <= last);
+            if let Some((slot, &block)) = picks.row(token, head).iter().enumerate().find(|(_, block)| !exists(**block)) {
+                return Err(Invalid::Pick { token, head, slot, block, last });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks the lengths of NSA.

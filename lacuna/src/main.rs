@@ -1,2 +1,8 @@
 //! The `lacuna` command.
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

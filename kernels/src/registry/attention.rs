@@ -95,7 +95,9 @@ impl Attention {
             };
             if !values.contains(value) {
                 let (schedule, right) = (self.kernel.schedule, one_of(values));
-                return Err(Error::Unsupported(format!("the knob `{name}` of {schedule} is {value}; {right} is right")));
+                return Err(Error::Unsupported(format!(
+                    "the knob `{name}` of {schedule} is {value}; {right} is right"
+                )));
             }
         }
         let agrees = |pick: &Pick| wanted.iter().all(|(name, value)| pick.get(name) == Some(value));
@@ -116,7 +118,9 @@ impl Attention {
     pub fn expected<T: Float>(&self, p: &Problem<'_, T>, picks: Option<&Host<i32>>, rows: Option<&[Row]>) -> Expected {
         match &self.sees {
             Sees::Mask { reference: mask, .. } => match rows {
-                None => Expected { reference: reference::attention(p, mask), plain: tolerance::plain_attention(p, mask) },
+                None => {
+                    Expected { reference: reference::attention(p, mask), plain: tolerance::plain_attention(p, mask) }
+                }
                 Some(rows) => Expected {
                     reference: reference::attention_rows(p, mask, rows),
                     plain: tolerance::plain_attention_rows(p, mask, rows),
@@ -151,6 +155,9 @@ impl Tunable for Attention {
 
 impl fmt::Debug for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attention").field("kernel", &self.kernel.name).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Attention")
+            .field("kernel", &self.kernel.name)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -221,7 +221,11 @@ impl Kernel {
     /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'
     /// block and number. `None` for a kernel that needs no picks.
     pub fn selection(&self, options: &Options) -> Option<NsaConfig> {
-        let blocks = || NsaConfig { l_sel: options.get("block") as usize, n: options.get("blocks") as usize, ..NsaConfig::PAPER };
+        let blocks = || NsaConfig {
+            l_sel: options.get("block") as usize,
+            n: options.get("blocks") as usize,
+            ..NsaConfig::PAPER
+        };
         self.needs(Need::Picks).then(blocks)
     }
 }

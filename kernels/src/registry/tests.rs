@@ -42,7 +42,9 @@ fn options_are_checked() {
 fn every_kernel_and_every_block_compiles_for_every_target_of_the_family() {
     for kernel in KERNELS {
         let blocks: &[u32] = if kernel.needs(Need::Picks) { &[16, 32, 64, 128] } else { &[64] };
-        for (&block, target) in blocks.iter().flat_map(|b| [Target::SM_80, Target::SM_86, Target::SM_120].map(|t| (b, t))) {
+        for (&block, target) in
+            blocks.iter().flat_map(|b| [Target::SM_80, Target::SM_86, Target::SM_120].map(|t| (b, t)))
+        {
             let given = kernel.needs(Need::Picks).then_some(("block", block));
             let options = kernel.options(given).unwrap();
             // Two blocks of 128 keys and values, 128 wide, are more than the smaller GPUs' shared memory.
@@ -81,7 +83,8 @@ fn picks_that_are_asked_for_are_kept_or_refused() {
     let attention = kernel.build(Shape::new(Elem::Bf16, 64, 64, 1), &kernel.options([]).unwrap()).unwrap();
     let pick = attention.pick(Target::SM_80, &[("rows".to_owned(), 64), ("stages".to_owned(), 3)].into()).unwrap();
     assert_eq!((pick["rows"], pick["stages"]), (64, 3));
-    let message = |name: &str, value| attention.pick(Target::SM_80, &[(name.to_owned(), value)].into()).unwrap_err().to_string();
+    let message =
+        |name: &str, value| attention.pick(Target::SM_80, &[(name.to_owned(), value)].into()).unwrap_err().to_string();
     assert_eq!(message("row", 64), "query-major has no knob `row`; it has rows, kv, stages, warps");
     assert_eq!(message("stages", 9), "the knob `stages` of query-major is 9; 2 or 3 is right");
 }
@@ -96,7 +99,8 @@ fn a_result_is_held_to_the_plain_computation() {
         let given = kernel.needs(Need::Picks).then_some(("block", 16)).into_iter();
         let options = kernel.options(given.chain(kernel.needs(Need::Picks).then_some(("blocks", 3)))).unwrap();
         let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 2), &options).unwrap();
-        let picks = kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
+        let picks =
+            kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
         let expected = attention.expected(&p, picks.as_ref(), None);
         let rounded: Vec<f32> = expected.plain.o.data.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
         let stored = crate::host::Precision::Bf16;

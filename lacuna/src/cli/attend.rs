@@ -1,0 +1,193 @@
+//! One attention, from a problem to a verdict.
+
+use lacuna::codegen::plan::{Access, Pick, Plan};
+use lacuna::dsl::{Shape, Tunable as _};
+use lacuna::kernels::host::{Float, Host, Row};
+use lacuna::kernels::inputs;
+use lacuna::kernels::reference::Problem;
+use lacuna::kernels::registry::{Attention, Expected, Kernel, Options};
+use lacuna::kernels::tolerance::Verdicts;
+use lacuna::kernels::validate;
+use lacuna::ptx::Target;
+use lacuna::runtime::{BenchOptions, Bindings, Device, Elem, Element, Report, Tensor};
+
+use super::failure::Result;
+use super::input::{Input, Qkv};
+
+/// The most multiply-adds that go into the comparison of every row. Beyond that, rows are sampled.
+const MOST_COMPARED: u128 = 4_000_000_000;
+
+/// The fewest rows of a sample.
+const FEWEST_ROWS: usize = 64;
+
+/// What is to be done.
+pub(crate) struct Job<'a> {
+    /// Where.
+    pub(crate) device: &'a Device,
+    /// Compiled for what.
+    pub(crate) target: Target,
+    /// Which kernel.
+    pub(crate) kernel: &'static Kernel,
+    /// Its options.
+    pub(crate) options: &'a Options,
+    /// The knobs that are wanted.
+    pub(crate) wanted: &'a Pick,
+    /// On what.
+    pub(crate) input: &'a Input,
+    /// The picks, where the kernel needs them.
+    pub(crate) picks: Option<&'a Host<i32>>,
+    /// What the logits are multiplied by.
+    pub(crate) scale: f32,
+    /// Whether inputs are scanned and outputs poisoned.
+    pub(crate) checked: bool,
+    /// Whether the result is compared with f64.
+    pub(crate) compare: bool,
+}
+
+/// What came of it.
+pub(crate) struct Done {
+    /// The kernel at its shape.
+    pub(crate) attention: Attention,
+    /// How it was planned.
+    pub(crate) pick: Pick,
+    /// What ran.
+    pub(crate) plan: Plan,
+    /// What the device says of the run.
+    pub(crate) report: Report,
+    /// How long it takes: on a GPU the median of several runs, on the emulator that one.
+    pub(crate) millis: f64,
+    /// The outputs.
+    pub(crate) o: Tensor,
+    /// The LSE.
+    pub(crate) lse: Tensor,
+    /// How the result compares.
+    pub(crate) compared: Option<Compared>,
+}
+
+/// A comparison with f64.
+pub(crate) struct Compared {
+    /// The verdicts.
+    pub(crate) verdicts: Verdicts,
+    /// How many query rows were compared.
+    pub(crate) rows: usize,
+    /// How many there are.
+    pub(crate) of: usize,
+}
+
+impl Job<'_> {
+    /// Plans, runs, compares; `stage` is told what is under way.
+    ///
+    /// # Errors
+    /// A pick that cannot be; what the device refuses; inputs that checked mode refuses.
+    pub(crate) fn run(&self, mut stage: impl FnMut(&str)) -> Result<Done> {
+        stage("compiling");
+        let dims = self.input.dims;
+        let shape = Shape::new(self.input.elem(), dims.dk as u32, dims.dv as u32, dims.group() as u32);
+        let attention = self.kernel.build(shape, self.options)?;
+        let pick = attention.pick(self.target, self.wanted)?;
+        let plan = attention.plan(self.target, &pick)?;
+        if self.checked
+            && let Some(picks) = self.picks
+        {
+            validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
+        }
+        stage("running");
+        let (bindings, o, lse) = self.bind(&attention, &plan)?;
+        let report = self.device.run(&plan, &bindings)?;
+        let millis = match self.device.is_cuda() {
+            true => self.device.bench(&plan, &bindings, &BenchOptions::default())?.median_ms,
+            false => report.millis,
+        };
+        let compared = match self.compare {
+            true => {
+                stage("comparing with f64");
+                Some(match &self.input.qkv {
+                    Qkv::Bf16(x) => self.compare(&attention, x, &o, &lse)?,
+                    Qkv::F16(x) => self.compare(&attention, x, &o, &lse)?,
+                })
+            }
+            false => None,
+        };
+        Ok(Done { attention, pick, plan, report, millis, o, lse, compared })
+    }
+
+    /// Every tensor and number of the plan, on the device.
+    fn bind(&self, attention: &Attention, plan: &Plan) -> Result<(Bindings, Tensor, Tensor)> {
+        let Input { dims, cu_seqlens, max_seqlen, .. } = self.input;
+        let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect::<Vec<u64>>();
+        let (q, k, v) = match &self.input.qkv {
+            Qkv::Bf16(x) => self.place(x)?,
+            Qkv::F16(x) => self.place(x)?,
+        };
+        let o = Tensor::uninit(self.device, self.input.elem(), &extents(&[dims.total, dims.hq, dims.dv]))?;
+        let lse = Tensor::uninit(self.device, Elem::F32, &extents(&[dims.total, dims.hq]))?;
+        let cu = Tensor::from_slice(self.device, &[cu_seqlens.len() as u64], cu_seqlens)?;
+        let mut bindings =
+            Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v).tensor("o", &o).tensor("lse", &lse);
+        let reads = |name: &str| plan.tensors.iter().any(|t| t.name == name && t.access == Access::Read);
+        if reads("cu_seqlens") {
+            bindings = bindings.tensor("cu_seqlens", &cu).cu_seqlens("cu_seqlens", dims.total as u64);
+        }
+        if let Some(picks) = self.picks
+            && reads("picks")
+        {
+            let block = self.options.get("block") as usize;
+            let tensor = Tensor::from_slice(self.device, &extents(&picks.shape), &picks.data)?;
+            bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen.div_ceil(block) as i64);
+        }
+        let mut given = attention.given(self.target)?;
+        given.insert("scale".to_owned(), lacuna::runtime::Scalar::F32(self.scale));
+        given.insert("max_seqlen".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen as i32));
+        for (name, value) in given {
+            if plan.scalars.iter().any(|scalar| scalar.name == name) {
+                bindings = bindings.scalar(name, value);
+            }
+        }
+        Ok((if self.checked { bindings.checked() } else { bindings }, o, lse))
+    }
+
+    fn place<T: Element + Float>(&self, x: &inputs::Qkv<T>) -> Result<(Tensor, Tensor, Tensor)> {
+        let tensor =
+            |host: &Host<T>| Tensor::from_slice(self.device, &host.shape.map(|extent| extent as u64), &host.data);
+        Ok((tensor(&x.q)?, tensor(&x.k)?, tensor(&x.v)?))
+    }
+
+    fn compare<T: Element + Float>(
+        &self,
+        attention: &Attention,
+        x: &inputs::Qkv<T>,
+        o: &Tensor,
+        lse: &Tensor,
+    ) -> Result<Compared> {
+        let dims = self.input.dims;
+        let problem = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &self.input.cu_seqlens, scale: self.scale };
+        let o = Host::new(o.to_f32_vec()?, [dims.total, dims.hq, dims.dv]);
+        let lse = Host::new(lse.to_f32_vec()?, [dims.total, dims.hq]);
+        let of = dims.total * dims.hq;
+        let sample = sample(self.input);
+        let expected: Expected = attention.expected(&problem, self.picks, sample.as_deref());
+        let (o, lse) = match &sample {
+            None => (o.data, lse.data),
+            Some(rows) => (o.gather(rows).data, lse.gather(rows).data),
+        };
+        let verdicts = expected.check(&o, &lse, self.input.precision);
+        Ok(Compared { verdicts, rows: sample.map_or(of, |rows| rows.len()), of })
+    }
+}
+
+/// The rows to compare, where there are too many to compare all: the first and the last token of the problem, and others
+/// evenly spread over tokens and heads.
+fn sample(input: &Input) -> Option<Vec<Row>> {
+    let dims = input.dims;
+    let width = (dims.dk + dims.dv) as u128;
+    let squares: u128 = input.cu_seqlens.windows(2).map(|w| ((w[1] - w[0]) as u128).pow(2)).sum();
+    if squares * dims.hq as u128 * width <= MOST_COMPARED {
+        return None;
+    }
+    let of = dims.total * dims.hq;
+    let rows = (MOST_COMPARED / (input.max_seqlen as u128 * width)) as usize;
+    let rows = rows.clamp(FEWEST_ROWS, 4096).min(of);
+    let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
+    let row = |i: usize| Row { token: at(i) / dims.hq, head: at(i) % dims.hq };
+    Some((0..rows).map(row).collect())
+}

@@ -1,0 +1,188 @@
+//! `lacuna emit`: a kernel's PTX, and all that another program needs to launch it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lacuna::codegen::plan::{Access, Arg, Dim, Expr, Launch, Pick, Plan, Scalar};
+use lacuna::dsl::{Shape, Tunable as _};
+use lacuna::kernels::registry::Attention;
+use lacuna::ptx::Target;
+use lacuna::runtime::Elem;
+use serde_json::{Value, json};
+
+use super::args::{self, Chosen, Knob};
+use super::failure::Result;
+use super::output;
+
+/// What `lacuna emit` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Emit {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Compile for this GPU
+    #[arg(long, default_value = "sm_80")]
+    target: Target,
+    /// Knobs, as stages=3,rows=64; the others as they come first in --space
+    #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
+    pick: Vec<Knob>,
+    /// Width of queries and keys: 32, 64 or 128
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    dim: u32,
+    /// Width of values [default: as wide as keys]
+    #[arg(long, value_name = "N")]
+    dv: Option<u32>,
+    /// Query heads of a KV head: 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    group: u32,
+    /// bf16 or f16
+    #[arg(long, value_parser = args::dtype, default_value = "bf16")]
+    dtype: Elem,
+    /// List the picks, and what each needs, instead of the PTX
+    #[arg(long, conflicts_with = "pick")]
+    space: bool,
+    /// Write to this file
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON: PTX, entry, threads, shared memory, grid, and arguments in order
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Emit {
+    /// Emits it.
+    ///
+    /// # Errors
+    /// A shape or pick that cannot be compiled; a file that cannot be written.
+    pub(crate) fn emit(&self) -> Result {
+        let options = self.chosen.options()?;
+        let shape = Shape::new(self.dtype, self.dim, self.dv.unwrap_or(self.dim), self.group);
+        let attention = self.chosen.kernel.build(shape, &options)?;
+        let text = if self.space { self.space(&attention) } else { self.kernel(&attention)? };
+        match &self.output {
+            Some(path) => output::write(path, text.as_bytes()),
+            None => output::print(&text),
+        }
+    }
+
+    fn kernel(&self, attention: &Attention) -> Result<String> {
+        let pick = attention.pick(self.target, &args::pick(&self.pick)?)?;
+        let plan = attention.plan(self.target, &pick)?;
+        if self.json {
+            let given = attention.given(self.target)?;
+            let given: serde_json::Map<String, Value> =
+                given.iter().map(|(name, value)| (name.clone(), number(value))).collect();
+            let mut all = described(&plan);
+            all["kernel"] = self.chosen.kernel.name.into();
+            all["schedule"] = self.chosen.kernel.schedule.into();
+            all["pick"] = json!(pick);
+            all["given"] = given.into();
+            return Ok(format!("{all:#}\n"));
+        }
+        Ok(plan.launches.iter().map(|launch| &*launch.ptx).collect::<Vec<_>>().join("\n"))
+    }
+
+    fn space(&self, attention: &Attention) -> String {
+        let plans: Vec<(Pick, _)> = attention
+            .space()
+            .picks()
+            .into_iter()
+            .map(|pick| (pick.clone(), attention.plan(self.target, &pick)))
+            .collect();
+        if self.json {
+            let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
+                Ok(plan) => {
+                    json!({ "pick": pick, "threads": plan.launches[0].threads, "shared_bytes": plan.launches[0].shared })
+                }
+                Err(error) => json!({ "pick": pick, "error": error.to_string() }),
+            };
+            let rows: Vec<Value> = plans.iter().map(row).collect();
+            return format!(
+                "{:#}\n",
+                json!({ "kernel": self.chosen.kernel.name, "target": self.target.to_string(), "picks": rows })
+            );
+        }
+        let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);
+        let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
+            Ok(plan) => {
+                let Launch { threads, shared, .. } = plan.launches[0];
+                format!("{:<width$}  {threads:>4} threads  {shared:>6} bytes of shared memory\n", args::pick_text(pick))
+            }
+            Err(error) => format!("{:<width$}  {error}\n", args::pick_text(pick)),
+        };
+        plans.iter().map(row).collect()
+    }
+}
+
+/// A plan as JSON: everything that a launch needs.
+fn described(plan: &Plan) -> Value {
+    let tensors: Vec<Value> = plan
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let dims: Vec<Value> = tensor
+                .dims
+                .iter()
+                .map(|dim| match dim {
+                    Dim::Symbol(name) => name.as_str().into(),
+                    Dim::Fixed(extent) => (*extent).into(),
+                })
+                .collect();
+            let access = if tensor.access == Access::Read { "read" } else { "write" };
+            json!({ "name": tensor.name, "dtype": tensor.elem.name(), "dims": dims, "access": access, "align_bytes": tensor.align })
+        })
+        .collect();
+    let scalars: Vec<Value> = plan.scalars.iter().map(|s| json!({ "name": s.name, "dtype": s.elem.name() })).collect();
+    let launches: Vec<Value> = plan.launches.iter().map(launch).collect();
+    json!({
+        "target": plan.target.to_string(),
+        "tensors": tensors,
+        "scalars": scalars,
+        "workspace_bytes": expr(&plan.workspace),
+        "launches": launches,
+    })
+}
+
+fn launch(launch: &Launch) -> Value {
+    let args: Vec<Value> = launch
+        .args
+        .iter()
+        .map(|arg| match arg {
+            Arg::Pointer(tensor) => json!({ "type": "u64", "pointer": tensor }),
+            Arg::Stride { tensor, dim } => json!({ "type": "u64", "stride": { "tensor": tensor, "dim": dim } }),
+            Arg::Scalar(name) => json!({ "type": "b32", "scalar": name }),
+            Arg::Computed(value) => json!({ "type": "i32", "value": expr(value) }),
+            Arg::Workspace { offset } => json!({ "type": "u64", "workspace_offset": expr(offset) }),
+        })
+        .collect();
+    json!({
+        "entry": launch.entry,
+        "grid": launch.grid.iter().map(expr).collect::<Vec<_>>(),
+        "threads": launch.threads,
+        "shared_bytes": launch.shared,
+        "cluster": launch.cluster,
+        "args": args,
+        "ptx": &*launch.ptx,
+    })
+}
+
+/// An expression: a number, `{"symbol": ..}` for an extent of the tensors, `{"scalar": ..}` for a number of the launch, or
+/// an operation on two.
+fn expr(value: &Expr) -> Value {
+    let both = |name: &str, a: &Expr, b: &Expr| json!({ name: [expr(a), expr(b)] });
+    match value {
+        Expr::Const(number) => (*number).into(),
+        Expr::Symbol(name) => json!({ "symbol": name }),
+        Expr::Scalar(name) => json!({ "scalar": name }),
+        Expr::Add(a, b) => both("add", a, b),
+        Expr::Sub(a, b) => both("sub", a, b),
+        Expr::Mul(a, b) => both("mul", a, b),
+        Expr::CeilDiv(a, b) => both("ceil_div", a, b),
+    }
+}
+
+fn number(value: &Scalar) -> Value {
+    match value {
+        Scalar::I32(value) => (*value).into(),
+        Scalar::F32(value) => (*value).into(),
+    }
+}

@@ -1,0 +1,311 @@
+//! What a kernel is run on: a file's tensors, drawn ones, or those of a real model. All of it has been checked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use half::{bf16, f16};
+use lacuna::kernels::host::{Dims, Float, Host, Precision};
+use lacuna::kernels::inputs::{self, Locality};
+use lacuna::kernels::reference::nsa::{self, NsaConfig};
+use lacuna::kernels::registry::{Kernel, Need, Options};
+use lacuna::kernels::validate::{self, Described};
+use lacuna::runtime::{Device, Elem, load};
+use safetensors::{Dtype, SafeTensors};
+
+use super::failure::{Failure, Result};
+use super::output::count;
+
+/// The most elements of a drawn tensor: 8 GiB of them.
+const MOST_DRAWN: usize = 1 << 32;
+
+/// The most multiplications that go into a selection by the reference.
+const MOST_SCORING: u128 = 20_000_000_000;
+
+/// Queries, keys and values.
+pub(crate) enum Qkv {
+    /// Of bf16.
+    Bf16(inputs::Qkv<bf16>),
+    /// Of f16.
+    F16(inputs::Qkv<f16>),
+}
+
+/// Where picks come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The file.
+    Given,
+    /// The reference's scoring.
+    Scored,
+    /// A draw: scoring so many tokens takes too long.
+    Drawn,
+}
+
+/// A problem.
+pub(crate) struct Input {
+    /// What it is, for people: `minilm layer 3`.
+    pub(crate) name: String,
+    /// Its extents.
+    pub(crate) dims: Dims,
+    /// What q, k and v hold.
+    pub(crate) precision: Precision,
+    /// Queries, keys and values.
+    pub(crate) qkv: Qkv,
+    /// Where the sequences begin, and where the last one ends.
+    pub(crate) cu_seqlens: Vec<i32>,
+    /// Whether the caller said so; if not, there is one sequence.
+    pub(crate) packed: bool,
+    /// The longest sequence.
+    pub(crate) max_seqlen: usize,
+    /// Picks that the caller gave.
+    pub(crate) picks: Option<Host<i32>>,
+    /// Whether it was drawn.
+    pub(crate) drawn: bool,
+}
+
+/// Extents and seed of a drawn problem.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    /// Tokens, if given.
+    pub(crate) tokens: Option<usize>,
+    /// Lengths of the documents, if given.
+    pub(crate) docs: Vec<usize>,
+    /// Query heads.
+    pub(crate) heads: usize,
+    /// KV heads.
+    pub(crate) kv_heads: usize,
+    /// Width of queries and keys.
+    pub(crate) dim: usize,
+    /// Width of values.
+    pub(crate) dv: usize,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// What q, k and v hold.
+    pub(crate) elem: Elem,
+}
+
+/// A tensor as a file has it.
+struct Raw {
+    dtype: Elem,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Input {
+    /// Q, K and V of a real model over a real text.
+    ///
+    /// # Errors
+    /// None, while the file that is built in is whole.
+    pub(crate) fn minilm() -> Result<Self> {
+        let damaged = || Failure::usage("the built-in input is damaged");
+        let file = SafeTensors::deserialize(inputs::MINILM).map_err(|_| damaged())?;
+        let tensors = file.iter().map(|(name, view)| {
+            let dtype = if view.dtype() == Dtype::I32 { Elem::I32 } else { Elem::Bf16 };
+            let raw = Raw { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+            (name.to_owned(), raw)
+        });
+        Self::of("minilm layer 3".to_owned(), tensors.collect(), damaged)
+    }
+
+    /// The tensors `q`, `k`, `v`, and where they are there `cu_seqlens` and `picks`, of a safetensors file.
+    ///
+    /// # Errors
+    /// A file that cannot be read; tensors that are no problem.
+    pub(crate) fn file(path: &Path) -> Result<Self> {
+        // An emulator of its own is a place in host memory.
+        let host = Device::emulator_with(Default::default());
+        let file = load(&host, path)?;
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in file.iter() {
+            let shape = tensor.shape().iter().map(|&extent| extent as usize).collect();
+            tensors.insert(name.to_owned(), Raw { dtype: tensor.dtype(), shape, bytes: tensor.to_bytes()? });
+        }
+        let known = tensors.keys().cloned().collect::<Vec<_>>().join(", ");
+        let missing = || {
+            let message = format!("{}: q, k and v are needed; it has: {known}", path.display());
+            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1] and picks [tokens, Hk, n] may be there")
+        };
+        let name =
+            path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        Self::of(name, tensors, missing)
+    }
+
+    fn of(name: String, mut tensors: BTreeMap<String, Raw>, missing: impl Fn() -> Failure) -> Result<Self> {
+        let mut take = |name: &str| tensors.remove(name).ok_or_else(&missing);
+        let (q, k, v) = (take("q")?, take("k")?, take("v")?);
+        let (described_k, (dims, precision)) = {
+            let [q, k, v] = [q.describe("q"), k.describe("k"), v.describe("v")];
+            (k, validate::qkv(&q, &k, &v)?)
+        };
+        let given = tensors.remove("cu_seqlens");
+        let packed = given.is_some();
+        let cu_seqlens = match given {
+            None => vec![0, dims.total as i32],
+            Some(raw) => {
+                validate::cu_seqlens_tensor(&raw.describe("cu_seqlens"))?;
+                raw.ints()
+            }
+        };
+        let max_seqlen = validate::cu_seqlens(&cu_seqlens, dims.total)?;
+        let picks = match tensors.remove("picks") {
+            None => None,
+            Some(raw) => {
+                let n = validate::picks(&raw.describe("picks"), &described_k, dims)?;
+                Some(Host::new(raw.ints(), [dims.total, dims.hk, n]))
+            }
+        };
+        let qkv = match precision {
+            Precision::F16 => Qkv::F16(inputs::Qkv {
+                q: q.halves(f16::from_bits),
+                k: k.halves(f16::from_bits),
+                v: v.halves(f16::from_bits),
+            }),
+            _ => Qkv::Bf16(inputs::Qkv {
+                q: q.halves(bf16::from_bits),
+                k: k.halves(bf16::from_bits),
+                v: v.halves(bf16::from_bits),
+            }),
+        };
+        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, drawn: false })
+    }
+
+    /// Draws a problem.
+    ///
+    /// # Errors
+    /// Extents that are no problem.
+    pub(crate) fn draw(draw: &Draw) -> Result<Self> {
+        let documents = draw.docs.iter().try_fold(0usize, |sum, &length| sum.checked_add(length));
+        let total = match (draw.tokens, documents) {
+            (Some(tokens), _) if draw.docs.is_empty() => tokens,
+            (None, _) if draw.docs.is_empty() => 512,
+            (Some(tokens), Some(sum)) if tokens != sum => {
+                return Err(Failure::usage(format!(
+                    "--tokens is {tokens}, and the documents of --docs have {sum} in all"
+                )));
+            }
+            (_, sum) => sum.unwrap_or(usize::MAX),
+        };
+        let dims = Dims { total, hq: draw.heads, hk: draw.kv_heads, dk: draw.dim, dv: draw.dv };
+        let dtype = draw.elem.name();
+        let (q, k, v) = ([total, dims.hq, dims.dk], [total, dims.hk, dims.dk], [total, dims.hk, dims.dv]);
+        let described = |name, shape| Described { name, shape, dtype };
+        let (dims, precision) = validate::qkv(&described("q", &q), &described("k", &k), &described("v", &v))?;
+        for (name, shape) in [("q", q), ("k", k), ("v", v)] {
+            let elements = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+            if elements.is_none_or(|elements| elements > MOST_DRAWN) {
+                return Err(Failure::usage(format!(
+                    "{name} of {shape:?} is too large to draw; at most {MOST_DRAWN} elements are right"
+                )));
+            }
+        }
+        let packed = !draw.docs.is_empty();
+        let cu_seqlens = if packed { inputs::cu_seqlens(&draw.docs) } else { vec![0, total as i32] };
+        let max_seqlen = validate::cu_seqlens(&cu_seqlens, total)?;
+        let qkv = match precision {
+            Precision::F16 => Qkv::F16(inputs::qkv(draw.seed, dims)),
+            _ => Qkv::Bf16(inputs::qkv(draw.seed, dims)),
+        };
+        let name = format!("drawn with seed {}", draw.seed);
+        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks: None, drawn: true })
+    }
+
+    /// The element type of q, k and v.
+    pub(crate) fn elem(&self) -> Elem {
+        if self.precision == Precision::F16 { Elem::F16 } else { Elem::Bf16 }
+    }
+
+    /// Its extents, for people: `1341 tokens in 3 sequences, 12 heads x 32`.
+    pub(crate) fn extents(&self) -> String {
+        let Dims { total, hq, hk, dk, dv } = self.dims;
+        let heads = if hq == hk {
+            count(hq, "head")
+        } else {
+            format!("{} over {}", count(hq, "query head"), count(hk, "KV head"))
+        };
+        let width = if dk == dv { dk.to_string() } else { format!("{dk} (v {dv})") };
+        let sequences = count(self.cu_seqlens.len() - 1, "sequence");
+        format!("{} in {sequences}, {heads} x {width}", count(total, "token"))
+    }
+
+    /// The picks for a kernel: the given ones, else those that the reference's own scoring selects, else, for a drawn
+    /// problem too large for that, drawn ones. Nothing for a kernel that needs none.
+    ///
+    /// # Errors
+    /// Given picks of another number than the options say; no picks, and too many tokens to score.
+    pub(crate) fn picks_for(
+        &self,
+        kernel: &Kernel,
+        options: &Options,
+        explicit: bool,
+    ) -> Result<Option<(Host<i32>, Origin)>> {
+        let Some(config) = kernel.selection(options) else { return Ok(None) };
+        if let Some(picks) = &self.picks {
+            if explicit && picks.shape[2] != config.n {
+                let n = picks.shape[2];
+                let message = format!("--blocks is {}, and the picks of {} have {n} blocks", config.n, self.name);
+                return Err(Failure::usage(message).hint("leave --blocks away"));
+            }
+            return Ok(Some((picks.clone(), Origin::Given)));
+        }
+        validate::nsa(config)?;
+        if self.scoring(config) <= MOST_SCORING {
+            let picks = match &self.qkv {
+                Qkv::Bf16(x) => nsa::select(&x.q, &x.k, &self.cu_seqlens, config),
+                Qkv::F16(x) => nsa::select(&x.q, &x.k, &self.cu_seqlens, config),
+            };
+            return Ok(Some((picks, Origin::Scored)));
+        }
+        if self.drawn {
+            let picks = inputs::picks(1, &self.cu_seqlens, self.dims.hk, config.l_sel, config.n, Locality::PerToken);
+            return Ok(Some((picks, Origin::Drawn)));
+        }
+        let message = format!(
+            "{} has no `picks`, and {} are too many to score on the CPU",
+            self.name,
+            count(self.dims.total, "token")
+        );
+        Err(Failure::usage(message).hint("add `picks`, i32 [tokens, Hk, n], to the file"))
+    }
+
+    /// Multiplications of a selection by the reference.
+    fn scoring(&self, config: NsaConfig) -> u128 {
+        let pairs = |pair: &[i32]| {
+            let len = (pair[1] - pair[0]) as usize;
+            len as u128 * config.compressed(len) as u128
+        };
+        self.cu_seqlens.windows(2).map(pairs).sum::<u128>() * (self.dims.hq * self.dims.dk) as u128
+    }
+
+    /// Refuses a problem that a kernel cannot take.
+    ///
+    /// # Errors
+    /// No cu_seqlens, where the kernel needs them.
+    pub(crate) fn fits(&self, kernel: &Kernel) -> Result {
+        if kernel.needs(Need::CuSeqlens) && !self.packed {
+            let message = format!("`{}` needs cu_seqlens, and the input ({}) has none", kernel.name, self.name);
+            let hint = if self.drawn {
+                "say how long the documents are: --docs 300,200"
+            } else {
+                "add `cu_seqlens`, i32 [batch + 1], to the file"
+            };
+            return Err(Failure::usage(message).hint(hint).hint("one document: `causal`"));
+        }
+        Ok(())
+    }
+}
+
+impl Raw {
+    fn describe(&self, name: &'static str) -> Described<'_> {
+        Described { name, shape: &self.shape, dtype: self.dtype.name() }
+    }
+
+    /// Its elements, which are i32: that has been checked.
+    fn ints(&self) -> Vec<i32> {
+        self.bytes.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect()
+    }
+
+    /// Its elements, which are 16 bits wide, and its shape, which has three extents: that has been checked.
+    fn halves<T: Float>(&self, of_bits: fn(u16) -> T) -> Host<T> {
+        let data = self.bytes.as_chunks().0.iter().map(|&bytes| of_bits(u16::from_le_bytes(bytes))).collect();
+        Host::new(data, [self.shape[0], self.shape[1], self.shape[2]])
+    }
+}

@@ -1,0 +1,82 @@
+//! The command line: what can be said, and which exit code says how it went.
+//!
+//! Kernels and their options come from [`lacuna::kernels::registry`]; nothing here knows one of them by name but the
+//! demonstration.
+
+mod args;
+mod attend;
+mod demo;
+mod devices;
+mod emit;
+mod failure;
+mod input;
+mod output;
+mod picture;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Exit codes, as `--help` shows them.
+const EXIT: &str = "\
+Exit codes:
+  0  everything is right
+  1  the numbers are wrong: beyond what is allowed, or not all written
+  2  bad usage or bad input
+  3  trouble with the device: no driver, one that is too old, out of memory, a fault
+
+Environment:
+  LACUNA_DEVICE     the device where --device is not given: best, emulator, cuda, cuda:1
+  LACUNA_CACHE_DIR  where compiled kernels are kept; LACUNA_CACHE=off keeps none";
+
+/// Block-sparse attention for NVIDIA tensor cores, as PTX that anyone can read, and run without a GPU.
+///
+/// Without a command it shows itself: four attentions over a real model's queries, keys and values, each compiled, run and
+/// compared with f64.
+#[derive(Debug, Parser)]
+#[command(name = "lacuna", version, after_help = EXIT, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    demo: demo::Demo,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a kernel on a file's tensors or on drawn ones, and compare the result with f64
+    #[command(after_help = EXIT)]
+    Run(Box<run::Run>),
+    /// Print a kernel's PTX, or everything that another program needs to launch it
+    #[command(after_help = EXIT)]
+    Emit(emit::Emit),
+    /// List the devices that kernels can run on
+    #[command(after_help = EXIT)]
+    Devices(devices::Devices),
+}
+
+/// Parses, runs, reports.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that has gone away is no trouble.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let (done, json) = match &cli.command {
+        None => (demo::demo(&cli.demo), cli.demo.json),
+        Some(Command::Run(run)) => (run.run(), run.json),
+        Some(Command::Emit(emit)) => (emit.emit(), emit.json),
+        Some(Command::Devices(devices)) => (devices.list(), devices.json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}

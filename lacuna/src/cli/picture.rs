@@ -1,0 +1,130 @@
+//! Pictures of what a kernel visits: queries down, keys across, one token as wide as it is high.
+//!
+//! There is no text in them: what the colours mean is said where the pictures are named.
+
+use std::ops::Range;
+use std::path::Path;
+
+use lacuna::codegen::pattern::Class;
+use lacuna::dsl::Mask;
+use lacuna::kernels::host::Host;
+use plotters::coord::Shift;
+use plotters::prelude::{BitMapBackend, Color as _, DrawingArea, IntoDrawingArea as _, RGBColor, Rectangle};
+
+use super::failure::{Failure, Result};
+use super::output::{beside, keep};
+
+/// The colours, said in words.
+pub(crate) const LEGEND: &str =
+    "queries down, keys across; blue: whole or forced blocks, amber: masked or scored ones, grey: skipped";
+
+/// Whole blocks, and those that every query must visit.
+const BLUE: RGBColor = RGBColor(38, 84, 140);
+/// Blocks that a mask cuts, and those that their score has chosen.
+const AMBER: RGBColor = RGBColor(240, 160, 48);
+/// What is not visited.
+const GREY: RGBColor = RGBColor(226, 230, 236);
+/// Where no query and key are of one document.
+const WHITE: RGBColor = RGBColor(255, 255, 255);
+
+/// Pixels along each side, near enough.
+const SIDE: i32 = 960;
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// The blocks that tiles of `rows` queries visit under a mask, in blocks of `kv` keys.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn blocks(path: &Path, mask: &Mask, cu_seqlens: &[i32], rows: u32, kv: u32) -> Result {
+    let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+    let (rows, width) = (i64::from(rows), i64::from(kv));
+    draw(path, cu_seqlens, |canvas, start, len| {
+        for first in (0..len).step_by(rows as usize) {
+            let last = (first + rows).min(len) - 1;
+            for block in (0..len).step_by(width as usize) {
+                let end = (block + width).min(len);
+                let visited = || {
+                    mask.pattern().runs(first..=last, len, kv, &args).iter().any(|run| run.contains(&(block / width)))
+                };
+                let colour = match mask.pattern().class(first..=last, block..=end - 1, &args) {
+                    Class::Full => BLUE,
+                    Class::Partial if visited() => AMBER,
+                    Class::Partial | Class::Empty => GREY,
+                };
+                canvas.cell(start + first..start + last + 1, start + block..start + end, colour, 1)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The blocks of `block` keys that are picked for each token, for the first KV head. Forced blocks are the first one, and
+/// the token's own and the one before it.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn picks(path: &Path, picks: &Host<i32>, cu_seqlens: &[i32], block: usize) -> Result {
+    let width = block as i64;
+    draw(path, cu_seqlens, |canvas, start, len| {
+        canvas.cell(start..start + len, start..start + len, GREY, 0)?;
+        for position in 0..len {
+            let own = position / width;
+            let row = picks.row((start + position) as usize, 0);
+            for &picked in row.iter().filter(|&&picked| picked >= 0 && i64::from(picked) * width < len) {
+                let picked = i64::from(picked);
+                let colour = if picked == 0 || picked + 1 >= own { BLUE } else { AMBER };
+                let keys = picked * width..((picked + 1) * width).min(position + 1);
+                if !keys.is_empty() {
+                    canvas.cell(
+                        start + position..start + position + 1,
+                        start + keys.start..start + keys.end,
+                        colour,
+                        0,
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A square of tokens by tokens.
+struct Canvas<'a> {
+    area: Area<'a>,
+    total: i64,
+    side: i32,
+}
+
+impl Canvas<'_> {
+    /// Fills queries by keys, leaving a gap at the right and below.
+    fn cell(&self, queries: Range<i64>, keys: Range<i64>, colour: RGBColor, gap: i32) -> Result {
+        let at = |token: i64| (token * i64::from(self.side) / self.total.max(1)) as i32;
+        let end = |token: i64, first: i32| (at(token) - 1 - gap).max(first);
+        let (left, top) = (at(keys.start), at(queries.start));
+        let corners = [(left, top), (end(keys.end, left), end(queries.end, top))];
+        self.area.draw(&Rectangle::new(corners, colour.filled())).map_err(failed)
+    }
+}
+
+/// Makes a picture, document by document.
+fn draw(path: &Path, cu_seqlens: &[i32], each: impl Fn(&Canvas<'_>, i64, i64) -> Result) -> Result {
+    let file = beside(path, ".png")?;
+    let total = cu_seqlens.last().map_or(0, |&end| i64::from(end));
+    // At least a pixel a token, where that is not too large.
+    let side = if (SIDE.into()..2 * i64::from(SIDE)).contains(&total) { total as i32 } else { SIDE };
+    {
+        let area = BitMapBackend::new(file.path(), (side as u32, side as u32)).into_drawing_area();
+        area.fill(&WHITE).map_err(failed)?;
+        let canvas = Canvas { area, total, side };
+        for pair in cu_seqlens.windows(2).filter(|pair| pair[0] < pair[1]) {
+            each(&canvas, pair[0].into(), (pair[1] - pair[0]).into())?;
+        }
+        canvas.area.present().map_err(failed)?;
+    }
+    keep(file, path)
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::usage(format!("cannot draw a picture: {error}"))
+}

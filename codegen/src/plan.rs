@@ -19,6 +19,8 @@ pub struct Plan {
     pub tensors: Vec<TensorSpec>,
     /// The numbers it takes, by name.
     pub scalars: Vec<ScalarSpec>,
+    /// What must hold between extents.
+    pub requires: Vec<Requirement>,
     /// Scratch memory in bytes.
     pub workspace: Expr,
     /// What runs, in order on one stream.
@@ -47,6 +49,17 @@ pub enum Dim {
     Symbol(String),
     /// Exactly this extent, baked into the PTX.
     Fixed(u64),
+}
+
+/// Two expressions of extents that must be equal, because the PTX has their relation baked in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What must hold, as a sentence without its end.
+    pub what: String,
+    /// One.
+    pub left: Expr,
+    /// The other.
+    pub right: Expr,
 }
 
 /// How a plan uses a tensor.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lacuna_codegen::ir::{Elem, Func};
-use lacuna_codegen::plan::{Arg, Expr, Launch, Pick, Plan, Scalar, ScalarSpec, Space, TensorSpec, Tunable};
+use lacuna_codegen::plan::{Arg, Expr, Launch, Pick, Plan, Requirement, Scalar, ScalarSpec, Space, TensorSpec, Tunable};
 use lacuna_codegen::{Error, compile};
 use lacuna_ptx::Target;
 
@@ -181,6 +181,8 @@ pub struct Staged {
     pub tensors: Vec<TensorSpec>,
     /// The numbers that it takes at launch.
     pub scalars: Vec<ScalarSpec>,
+    /// What must hold between extents.
+    pub requires: Vec<Requirement>,
     /// Its arguments, in the order of the kernel's parameters.
     pub args: Vec<Arg>,
     /// Those of the numbers that the schedule itself gives: the arguments of its masks.
@@ -212,6 +214,7 @@ impl Staged {
             target,
             tensors: self.tensors,
             scalars: self.scalars,
+            requires: self.requires,
             workspace: Expr::Const(0),
             launches: vec![launch],
         })

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lacuna_codegen::Error;
 use lacuna_codegen::ir::{AxisId, Builder, Const, Elem, Op, ParamId, Type, ValueId};
-use lacuna_codegen::plan::{Access, Arg, Dim, Expr, Scalar, ScalarSpec, TensorSpec};
+use lacuna_codegen::plan::{Access, Arg, Dim, Expr, Requirement, Scalar, ScalarSpec, TensorSpec};
 use lacuna_ptx::Target;
 
 use crate::axis::{Axis, Element};
@@ -172,12 +172,24 @@ impl Staging {
             pick: self.pick.join(", "),
             func,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
+            requires: grouping(&state.tensors, state.shape.group),
             tensors: state.tensors,
             scalars: state.scalars,
             args: state.args,
             given: state.given,
         })
     }
+}
+
+/// That the heads of queries and of keys are in the relation that the kernel has baked in, where it has both.
+fn grouping(tensors: &[TensorSpec], group: u32) -> Vec<Requirement> {
+    let has = |name: &str| tensors.iter().flat_map(|t| &t.dims).any(|d| matches!(d, Dim::Symbol(s) if s == name));
+    if !has("heads_q") || !has("heads_kv") {
+        return Vec::new();
+    }
+    let right = Expr::symbol("heads_kv") * u64::from(group).into();
+    let what = format!("`heads_q` must be {group} times `heads_kv`: the plan is compiled for {group} query heads a KV head");
+    vec![Requirement { what, left: Expr::symbol("heads_q"), right }]
 }
 
 impl State {

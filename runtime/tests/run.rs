@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{AXPY, axpy, axpy_twice, copy, ramp, spec, symbol};
 use lacuna_codegen::{
     ir::Elem,
-    plan::{Access, Arg, Dim, Expr, Plan, Scalar, ScalarSpec},
+    plan::{Access, Arg, Dim, Expr, Plan, Requirement, Scalar, ScalarSpec},
 };
 use lacuna_ptx::Target;
 use lacuna_runtime::{BenchOptions, Bindings, Device, Error, Stream, Tensor};
@@ -155,6 +155,10 @@ fn types_and_shapes() {
         refusal(&axpy(), &bindings.clone().tensor("y", &zeros(Elem::F32, &[9]))),
         "`axpy`: `n` is 8 in tensor `x` (dimension 0) and 9 in tensor `y` (dimension 0); they must be equal"
     );
+    let mut paired = axpy();
+    let what = "`n` must be 3 times 2".to_owned();
+    paired.requires.push(Requirement { what, left: Expr::symbol("n"), right: 6.into() });
+    assert_eq!(refusal(&paired, &bindings), "`axpy`: `n` must be 3 times 2; here it would have to be 6, and it is 8");
     let (from, to) = (zeros(Elem::F32, &[3, 2, 4]), zeros(Elem::F32, &[3, 2, 5]));
     assert_eq!(
         refusal(&copy(), &Bindings::new().tensor("from", &from).tensor("to", &to)),

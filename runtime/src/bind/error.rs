@@ -95,6 +95,16 @@ pub enum BindError {
         /// The other value.
         second: u64,
     },
+    /// Extents that are not in the relation that the plan is compiled for.
+    #[error("{what}; here it would have to be {right}, and it is {left}")]
+    Requirement {
+        /// What must hold.
+        what: String,
+        /// What is.
+        left: u64,
+        /// What must be.
+        right: u64,
+    },
     /// A last dimension with gaps.
     #[error("the last dimension of tensor `{name}` has stride {stride}; it must be contiguous (stride 1)")]
     LastStride {

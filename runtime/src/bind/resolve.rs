@@ -87,6 +87,13 @@ pub(crate) fn resolve<'p>(device: &Device, plan: &'p Plan, bindings: &Bindings) 
         check_scalar(&spec.name, spec.elem, bindings.scalars[&spec.name]).map_err(refuse)?;
     }
     let known = Known { symbols: extents.values(), bindings };
+    for requirement in &plan.requires {
+        let eval = |side: &Expr| known.eval(side, || requirement.what.clone());
+        let (left, right) = (eval(&requirement.left).map_err(refuse)?, eval(&requirement.right).map_err(refuse)?);
+        if left != right {
+            return Err(refuse(BindError::Requirement { what: requirement.what.clone(), left, right }));
+        }
+    }
     let workspace = known.eval(&plan.workspace, || "the size of the workspace".to_owned()).map_err(refuse)?;
     let mut steps = Vec::new();
     for launch in &plan.launches {

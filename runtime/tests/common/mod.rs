@@ -116,6 +116,7 @@ pub fn axpy() -> Plan {
         target: Target::SM_80,
         tensors: vec![f32s("x", Access::Read), f32s("y", Access::Read), f32s("out", Access::Write)],
         scalars: vec![ScalarSpec { name: "a".to_owned(), elem: Elem::F32 }],
+        requires: Vec::new(),
         workspace: 0.into(),
         launches: vec![launch(AXPY, "axpy", grid, 128, args)],
     }
@@ -147,6 +148,7 @@ pub fn copy() -> Plan {
             spec("to", Elem::F32, dims(), Access::Write, 16),
         ],
         scalars: Vec::new(),
+        requires: Vec::new(),
         workspace: 0.into(),
         launches: vec![launch(COPY, "copy", [Expr::symbol("tokens"), Expr::symbol("heads"), 1.into()], 32, args)],
     }

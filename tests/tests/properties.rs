@@ -1,0 +1,144 @@
+//! What holds of attention whatever the numbers: of what is computed on the emulator, with small drawn shapes.
+//!
+//! A failure prints the case, its seed included: the numbers are drawn from the seed alone.
+
+use lacuna_dsl::{Elem, Target};
+use lacuna_kernels::inputs::{Locality, Spoil};
+use lacuna_runtime::Device;
+use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, widths};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn compute(problem: &Problem) -> Outcome {
+    let plan = problem.case.plan(Target::SM_80).unwrap_or_else(|error| panic!("{}: {error}", problem.case));
+    run(&Device::emulator(), &plan, problem).unwrap_or_else(|error| panic!("{}: {error}", problem.case))
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    prop_oneof![
+        Just(Seen::Full),
+        Just(Seen::Causal),
+        (1..100u32).prop_map(Seen::Window),
+        (1..60u32, 0..60u32).prop_map(|(window, sink)| Seen::WindowSink(window, sink)),
+    ]
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    let picks = select(vec![
+        Picks::Drawn(Locality::PerToken),
+        Picks::Wild,
+        Picks::Spoiled(Spoil::Empty),
+        Picks::Spoiled(Spoil::Repeat),
+    ]);
+    prop_oneof![seen().prop_map(Work::QueryMajor), (picks, 1..6usize).prop_map(|(picks, n)| Work::GroupCentric(picks, n))]
+}
+
+prop_compose! {
+    /// A case of any schedule, at any of its picks that its group allows.
+    fn cases()(
+        work in work(),
+        lengths in prop::collection::vec(prop_oneof![Just(0usize), 1..90usize], 1..4),
+        width in select(widths().to_vec()),
+        group in prop_oneof![1..9u32, Just(16), Just(20)],
+        elem in select(vec![Elem::Bf16, Elem::F16]),
+        pick in any::<Index>(),
+        hk in 1..3usize,
+        seed in any::<u32>(),
+    ) -> Case {
+        let mut case = Case::new(work, width, group, &lengths);
+        let picks = work.space().picks();
+        case.pick = pick.get(&picks).clone();
+        case.shape.elem = elem;
+        case.hk = hk;
+        case.seed = seed.into();
+        if case.plan(Target::SM_80).is_err() {
+            case.pick = work.default_pick();
+        }
+        case
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Documents do not see one another: a batch is its documents, bit for bit.
+    #[test]
+    fn a_batch_is_its_documents(case in cases()) {
+        let batch = Problem::draw(&case);
+        let together = compute(&batch);
+        let (mut o, mut lse) = (Vec::new(), Vec::new());
+        for document in 0..case.lengths.len() {
+            let alone = compute(&batch.document(document));
+            o.extend(bits(&alone.o));
+            lse.extend(bits(&alone.lse));
+        }
+        prop_assert!(bits(&together.o) == o, "outputs of {case}");
+        prop_assert!(bits(&together.lse) == lse, "LSE of {case}");
+    }
+
+    /// Query heads of a group are alike: in another order, their results are in that order, bit for bit.
+    #[test]
+    fn heads_of_a_group_may_be_in_any_order(case in cases(), turn in any::<Index>(), flip in any::<bool>()) {
+        let group = case.shape.group as usize;
+        let turn = turn.index(group);
+        let within = |h: usize| if flip { group - 1 - (h + turn) % group } else { (h + turn) % group };
+        let order: Vec<usize> = (0..case.hq()).map(|head| head / group * group + within(head % group)).collect();
+        let problem = Problem::draw(&case);
+        let (plain, permuted) = (compute(&problem), compute(&problem.with_heads(&order)));
+        let width = case.shape.dv as usize;
+        for (row, head) in (0..case.total()).flat_map(|token| order.iter().map(move |&from| (token, from))).enumerate() {
+            let from = head.0 * case.hq() + head.1;
+            prop_assert_eq!(permuted.lse[row].to_bits(), plain.lse[from].to_bits(), "LSE of row {} of {}", row, &case);
+            let of = |o: &[f32], row: usize| bits(&o[row * width..(row + 1) * width]);
+            prop_assert!(of(&permuted.o, row) == of(&plain.o, from), "outputs of row {row} of {case}");
+        }
+    }
+
+    /// With every block picked, selected attention is causal attention: each within the tolerance of the same result.
+    #[test]
+    fn every_block_picked_is_causal(
+        length in 1..200usize,
+        width in select(widths().to_vec()),
+        group in 1..9u32,
+        seed in any::<u32>(),
+    ) {
+        let case = Case { seed: seed.into(), ..Case::new(Work::QueryMajor(Seen::Causal), width, group, &[length]) };
+        let dense = Problem::draw(&case);
+        let picks = Work::GroupCentric(Picks::Everything, 5);
+        let selected = dense.under(&Case { work: picks, pick: picks.default_pick(), ..case.clone() });
+        let outcomes = [compute(&dense), compute(&selected)];
+        for (name, verdicts) in ["causal", "selected"].iter().zip(dense.judge(&[&outcomes[0], &outcomes[1]])) {
+            prop_assert!(verdicts.ok(), "{name} of {case}:\n{verdicts}");
+        }
+    }
+
+    /// A window that reaches back to the first token is causal attention, bit for bit; so is a sink that reaches the last.
+    #[test]
+    fn a_window_over_everything_is_causal(
+        length in 1..200usize,
+        more in 0..100u32,
+        pick in any::<Index>(),
+        width in select(widths().to_vec()),
+        seed in any::<u32>(),
+    ) {
+        let length_u32 = length as u32;
+        let mut case = Case { seed: seed.into(), ..Case::new(Work::QueryMajor(Seen::Causal), width, 2, &[length]) };
+        case.pick = pick.get(&case.work.space().picks()).clone();
+        let causal = Problem::draw(&case);
+        let expected = compute(&causal);
+        let wide = [Seen::Window(length_u32 + more), Seen::WindowSink(1 + more, length_u32), Seen::WindowSink(length_u32, more)];
+        for seen in wide {
+            let same = compute(&causal.under(&Case { work: Work::QueryMajor(seen), ..case.clone() }));
+            prop_assert!(bits(&same.o) == bits(&expected.o), "outputs of {seen} for {case}");
+            prop_assert!(bits(&same.lse) == bits(&expected.lse), "LSE of {seen} for {case}");
+        }
+    }
+}

@@ -75,6 +75,8 @@ pub enum Picks {
     Nothing,
     /// Every block that there is, in descending order.
     Everything,
+    /// Those that Native Sparse Attention selects, by the reference.
+    Scored,
 }
 
 /// Which schedule, and what only it takes.
@@ -141,6 +143,8 @@ pub enum Numbers {
     InfiniteKey,
     /// One value in the middle of each document is a NaN: who sees it is NaN, and nobody else.
     NanValue,
+    /// Those of a real model over a real text: bf16, at most 12 heads of width 32, documents of 512, 512 and 317 tokens.
+    Real,
 }
 
 /// How the tensors lie in memory.

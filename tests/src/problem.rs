@@ -4,10 +4,12 @@ use half::{bf16, f16};
 use lacuna_dsl::{Elem, Plan, Shape, Target};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Locality, Qkv, Spoil};
-use lacuna_kernels::reference::nsa::selected_attention;
+use lacuna_kernels::reference::nsa::{NsaConfig, select, selected_attention};
 use lacuna_kernels::reference::{self, Attended, attention};
 use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_selected};
 use lacuna_runtime::{Bindings, Device, Element, Error, Tensor};
+
+use safetensors::SafeTensors;
 
 use crate::{Case, Layout, Numbers, Picks, Work};
 
@@ -54,14 +56,12 @@ impl Problem {
     pub fn draw(case: &Case) -> Self {
         let cu_seqlens = inputs::cu_seqlens(&case.lengths);
         let operands = match case.shape.elem {
+            Elem::Bf16 if case.numbers == Numbers::Real => Operands::Bf16(real(case)),
             Elem::Bf16 => Operands::Bf16(numbers(case, &cu_seqlens)),
             Elem::F16 => Operands::F16(numbers(case, &cu_seqlens)),
             other => panic!("no operands of {}", other.name()),
         };
-        let picks = match case.work {
-            Work::QueryMajor(_) => None,
-            Work::GroupCentric(picks, n) => Some(draw_picks(case, &cu_seqlens, picks, n)),
-        };
+        let picks = selection(case, &cu_seqlens, &operands);
         Self { case: case.clone(), cu_seqlens, picks, operands }
     }
 
@@ -126,10 +126,7 @@ impl Problem {
     /// The same operands for another case, of the same shapes.
     #[must_use]
     pub fn under(&self, case: &Case) -> Self {
-        let picks = match case.work {
-            Work::QueryMajor(_) => None,
-            Work::GroupCentric(picks, n) => Some(draw_picks(case, &self.cu_seqlens, picks, n)),
-        };
+        let picks = selection(case, &self.cu_seqlens, &self.operands);
         Self { case: case.clone(), picks, ..self.clone() }
     }
 }
@@ -183,6 +180,39 @@ fn numbers<T: Float>(case: &Case, cu_seqlens: &[i32]) -> Qkv<T> {
             }
             qkv
         }
+        Numbers::Real => panic!("the real numbers are bf16"),
+    }
+}
+
+/// The first heads of the real Q, K and V.
+fn real(case: &Case) -> Qkv<bf16> {
+    assert_eq!(case.lengths, [512, 512, 317], "the documents of the real text");
+    let file = SafeTensors::deserialize(inputs::MINILM).expect("the committed file is whole");
+    let heads_of = |name: &str, heads: usize| {
+        let tensor = file.tensor(name).expect("the file has q, k and v");
+        let [total, all, width] = *tensor.shape() else { panic!("{name} has {:?}", tensor.shape()) };
+        assert!(
+            heads <= all && (total, width) == (case.total(), case.shape.dk as usize),
+            "{name} is {:?}",
+            tensor.shape()
+        );
+        let token = |bytes: &[u8]| {
+            bytes[..heads * width * 2].chunks(2).map(|x| bf16::from_le_bytes([x[0], x[1]])).collect::<Vec<_>>()
+        };
+        Host::new(tensor.data().chunks(all * width * 2).flat_map(token).collect(), [total, heads, width])
+    };
+    Qkv { q: heads_of("q", case.hq()), k: heads_of("k", case.hk), v: heads_of("v", case.hk) }
+}
+
+/// The picks of a case, where it has any.
+fn selection(case: &Case, cu_seqlens: &[i32], operands: &Operands) -> Option<Host<i32>> {
+    match case.work {
+        Work::QueryMajor(_) => None,
+        Work::GroupCentric(Picks::Scored, n) => {
+            let config = NsaConfig { l_sel: case.shape.block as usize, n, ..NsaConfig::PAPER };
+            Some(either!(operands, qkv => select(&qkv.q, &qkv.k, cu_seqlens, config)))
+        }
+        Work::GroupCentric(picks, n) => Some(draw_picks(case, cu_seqlens, picks, n)),
     }
 }
 
@@ -208,13 +238,15 @@ fn draw_picks(case: &Case, cu_seqlens: &[i32], picks: Picks, n: usize) -> Host<i
         Picks::Drawn(locality) => drawn(locality),
         Picks::Spoiled(how) => spoiled(drawn(Locality::PerToken), how),
         Picks::Wild => spoiled(spoiled(drawn(Locality::PerToken), Spoil::OutOfRange), Spoil::Shuffle),
+        Picks::Scored => panic!("scored picks are not drawn"),
         Picks::Nothing => Host::filled(-1, [case.total(), case.hk, n]),
         Picks::Everything => {
             let mut picks = Host::filled(-1, [case.total(), case.hk, n]);
             for document in cu_seqlens.windows(2) {
                 let blocks = ((document[1] - document[0]) as usize).div_ceil(block);
                 assert!(blocks <= n, "{n} picks cannot hold {blocks} blocks");
-                for (token, head) in (document[0]..document[1]).flat_map(|t| (0..case.hk).map(move |h| (t as usize, h))) {
+                for (token, head) in (document[0]..document[1]).flat_map(|t| (0..case.hk).map(move |h| (t as usize, h)))
+                {
                     let descending = (0..blocks as i32).rev();
                     picks.row_mut(token, head).iter_mut().zip(descending).for_each(|(slot, block)| *slot = block);
                 }
@@ -227,8 +259,8 @@ fn draw_picks(case: &Case, cu_seqlens: &[i32], picks: Picks, n: usize) -> Host<i
 /// What a case is compiled for on this device: the highest target without features of one architecture alone; sm_80 on the
 /// emulator.
 pub fn target_for(device: &Device) -> Target {
-    let portable = device.targets().into_iter().filter(|target| !target.specific);
-    if device.is_cuda() { portable.last().unwrap_or(Target::SM_80) } else { Target::SM_80 }
+    let mut portable = device.targets().into_iter().filter(|target| !target.specific);
+    if device.is_cuda() { portable.next_back().unwrap_or(Target::SM_80) } else { Target::SM_80 }
 }
 
 /// Runs a plan of the problem's case on a device, into poisoned outputs.

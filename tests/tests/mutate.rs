@@ -78,11 +78,14 @@ fn survivors(case: &Case, expected: &[&str]) {
     let all = mutants(&text);
     for Mutant { what, text } in &all {
         let fate = fate(&plan, text, &problem);
-        println!("{what}: {}", match &fate {
-            Fate::Found(kind) => kind.title(),
-            Fate::Wrong => "wrong",
-            Fate::Survived => "survived",
-        });
+        println!(
+            "{what}: {}",
+            match &fate {
+                Fate::Found(kind) => kind.title(),
+                Fate::Wrong => "wrong",
+                Fate::Survived => "survived",
+            }
+        );
         if fate == Fate::Survived {
             survived.push(what.as_str());
         }

@@ -38,7 +38,10 @@ fn work() -> impl Strategy<Value = Work> {
         Picks::Spoiled(Spoil::Empty),
         Picks::Spoiled(Spoil::Repeat),
     ]);
-    prop_oneof![seen().prop_map(Work::QueryMajor), (picks, 1..6usize).prop_map(|(picks, n)| Work::GroupCentric(picks, n))]
+    prop_oneof![
+        seen().prop_map(Work::QueryMajor),
+        (picks, 1..6usize).prop_map(|(picks, n)| Work::GroupCentric(picks, n))
+    ]
 }
 
 prop_compose! {

@@ -29,10 +29,16 @@ fn every_rust_block_is_run() {
     let fences = fences(&text);
     let mut blocks = 0;
     for (line, language) in fences {
-        assert!(!language.is_empty(), "README.md:{line}: a code block says its language; one without is taken for Rust");
+        assert!(
+            !language.is_empty(),
+            "README.md:{line}: a code block says its language; one without is taken for Rust"
+        );
         let words: Vec<&str> = language.split([',', ' ']).collect();
         for word in ["ignore", "no_run", "compile_fail", "should_panic"] {
-            assert!(!words.contains(&word), "README.md:{line}: a Rust block marked `{word}` is not compiled and run as it is");
+            assert!(
+                !words.contains(&word),
+                "README.md:{line}: a Rust block marked `{word}` is not compiled and run as it is"
+            );
         }
         blocks += usize::from(words[0] == "rust");
     }

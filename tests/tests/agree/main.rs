@@ -9,3 +9,4 @@ mod harness;
 mod large;
 mod picks;
 mod query_major;
+mod real;

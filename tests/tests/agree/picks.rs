@@ -9,8 +9,9 @@ const TARGETS: [Target; 5] = [Target::SM_80, Target::SM_86, Target::SM_89, Targe
 /// share the keys of a block in steps of 16.
 pub(crate) fn fits(shape: &Shape, pick: &Pick) -> bool {
     let (warps, bands) = (pick["warps"], shape.group.div_ceil(16));
-    let over_rows = (1..=warps).rev().find(|rows| warps % rows == 0 && bands % rows == 0).unwrap_or(1);
-    shape.block % (16 * warps / over_rows) == 0
+    let over_rows =
+        (1..=warps).rev().find(|rows| warps.is_multiple_of(*rows) && bands.is_multiple_of(*rows)).unwrap_or(1);
+    shape.block.is_multiple_of(16 * warps / over_rows)
 }
 
 /// Plans it; whether it can be, and that a refusal is one of the right kind.
@@ -50,7 +51,10 @@ fn query_major_picks() {
             for pick in work.space().picks() {
                 let ok = plans(work, target, &shape, &pick, true);
                 *if ok { &mut planned } else { &mut refused } += 1;
-                assert!(ok || pick != work.default_pick() || width == 128, "the default pick at width {width} on {target}");
+                assert!(
+                    ok || pick != work.default_pick() || width == 128,
+                    "the default pick at width {width} on {target}"
+                );
             }
         }
     }

@@ -51,7 +51,8 @@ fn text_is_read_back_verified_and_repeated() {
 
 /// The text without what a target may change.
 fn portable(text: &str) -> String {
-    let own = |line: &&str| [".version", ".target", ".minnctapersm"].iter().any(|word| line.trim_start().starts_with(word));
+    let own =
+        |line: &&str| [".version", ".target", ".minnctapersm"].iter().any(|word| line.trim_start().starts_with(word));
     text.lines().filter(|line| !own(line)).map(|line| format!("{line}\n")).collect()
 }
 

@@ -5,8 +5,7 @@ use lacuna_kernels::registry::{Attention, KERNELS, Kernel};
 use lacuna_ptx::tools::{Usage, assemble};
 
 /// One target of each kind that mma.sync kernels are made for.
-pub(crate) const TARGETS: [Target; 5] =
-    [Target::SM_80, Target::SM_86, Target::SM_89, Target::SM_90, Target::SM_120];
+pub(crate) const TARGETS: [Target; 5] = [Target::SM_80, Target::SM_86, Target::SM_89, Target::SM_90, Target::SM_120];
 
 /// Every kernel whose PTX is its own: `documents` is `causal` with a table that every kernel takes.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Kernel> {

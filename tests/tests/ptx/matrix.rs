@@ -76,7 +76,8 @@ fn what_every_pick_costs() {
         let wanted = |target| *default || [Target::SM_80, Target::SM_90].contains(&target);
         let used = |&target: &Target| wanted(target).then(|| plan(target).map(|plan| assembled(&plan)));
         let used: Vec<Option<Option<Usage>>> = TARGETS.par_iter().map(used).collect();
-        let mut row = format!("{:13} {width:4} {group:3} {:34}", kernel.name, written(pick) + if *default { " *" } else { "" });
+        let mut row =
+            format!("{:13} {width:4} {group:3} {:34}", kernel.name, written(pick) + if *default { " *" } else { "" });
         match plan(Target::SM_80) {
             None => row.push_str("does not fit"),
             Some(plan) => describe(&mut row, &plan, &used),
@@ -89,7 +90,8 @@ fn what_every_pick_costs() {
     let mut head = format!("{:13} {:>4} {:>3} {:34}", "kernel", "D", "G", "pick (*: the default)");
     let _ = write!(head, "{:12} {:>6} {:>5}  mma ldm cpa bar ex2 ", "hash", "shared", "insts");
     TARGETS.iter().for_each(|target| write!(head, "{:>9}", target.to_string()).expect("a string takes all"));
-    let note = "Instructions as they stand in the text; then registers a thread by target, with `!` and the bytes that spill.";
+    let note =
+        "Instructions as they stand in the text; then registers a thread by target, with `!` and the bytes that spill.";
     let table = format!("{note}\n\n{head}\n{}\n", rows.join("\n"));
     settings().bind(|| insta::assert_snapshot!("matrix", table));
 }

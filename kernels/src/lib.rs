@@ -1,6 +1,6 @@
 //! The shipped attention schedules, and what they are held to.
 //!
-//! [`reference`] computes in f64 what a schedule must give, [`tolerance`] says how far it may be off, [`inputs`] draws
+//! [`mod@reference`] computes in f64 what a schedule must give, [`tolerance`] says how far it may be off, [`inputs`] draws
 //! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler. [`registry`] lists
 //! the kernels by name.
 

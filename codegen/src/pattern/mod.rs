@@ -15,9 +15,9 @@
 //! |---|---|---|
 //! | [`keeps`](Pattern::keeps) | integers: the reference's mask | evaluation |
 //! | [`class`](Pattern::class) | a box of positions: Empty, Partial or Full | intervals |
-//! | [`emit_keep`](Pattern::emit_keep) | tiles: the mask of a partial block, forward and backward | [`keep`], as IR |
+//! | [`emit_keep`](Pattern::emit_keep) | tiles: the mask of a partial block | `keep`, as IR |
 //! | [`emit_full`](Pattern::emit_full) | a box, at run time: may the mask be left out | intervals, as IR |
-//! | [`emit_runs`](Pattern::emit_runs), [`runs`](Pattern::runs) | a query tile: the key blocks to visit | [`runs`], as IR and on integers |
+//! | [`emit_runs`](Pattern::emit_runs), [`runs`](Pattern::runs) | a query tile: the key blocks to visit | `runs`, as IR and on integers |
 //!
 //! **What is assumed.** Lengths are at most `2^31 - block`, so positions are in `0..2^31 - 1`; arguments are in the ranges
 //! that the pattern was recorded with (`0..2^31` unless said otherwise). Every product, by a constant or an argument, fits

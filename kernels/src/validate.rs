@@ -184,7 +184,9 @@ pub enum Invalid {
         shape: Vec<usize>,
     },
     /// A pick that is no block of its sequence.
-    #[error("picks[{token}, {head}, {slot}] is {block}; the sequence of token {token} has blocks 0 to {last}, and -1 is none")]
+    #[error(
+        "picks[{token}, {head}, {slot}] is {block}; the sequence of token {token} has blocks 0 to {last}, and -1 is none"
+    )]
     Pick {
         /// The token.
         token: usize,
@@ -360,7 +362,8 @@ pub fn picks_exist(picks: &Host<i32>, cu_seqlens: &[i32], l_sel: usize) -> Resul
         let tokens = pair[0] as usize..pair[1] as usize;
         for (token, head) in tokens.flat_map(|token| (0..heads).map(move |head| (token, head))) {
             let exists = |block: i32| block == -1 || usize::try_from(block).is_ok_and(|block| block <= last);
-            if let Some((slot, &block)) = picks.row(token, head).iter().enumerate().find(|(_, block)| !exists(**block)) {
+            if let Some((slot, &block)) = picks.row(token, head).iter().enumerate().find(|(_, block)| !exists(**block))
+            {
                 return Err(Invalid::Pick { token, head, slot, block, last });
             }
         }

@@ -1,5 +1,4 @@
 //! The `lacuna` command.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 

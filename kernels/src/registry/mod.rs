@@ -102,7 +102,7 @@ const BLOCKS: Setting = Setting {
     name: "blocks",
     about: "blocks selected for each token and KV head, the 3 forced ones included: the paper's n",
     default: 16,
-    allowed: Allowed::Range(3, 65536),
+    allowed: Allowed::Range(3, 1024),
 };
 
 /// The shipped kernels, in the order in which they are shown.

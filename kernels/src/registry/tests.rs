@@ -30,7 +30,7 @@ fn options_are_checked() {
     assert_eq!(kernel.options([]).unwrap().iter().collect::<Vec<_>>(), [("block", 64), ("blocks", 16)]);
     let message = |given| kernel.options([given]).unwrap_err().to_string();
     assert_eq!(message(("block", 48)), "`block` of `nsa-selected` is 48; 16, 32, 64 or 128 is right");
-    assert_eq!(message(("blocks", 2)), "`blocks` of `nsa-selected` is 2; 3 to 65536 is right");
+    assert_eq!(message(("blocks", 2)), "`blocks` of `nsa-selected` is 2; 3 to 1024 is right");
     assert_eq!(message(("window", 4)), "`nsa-selected` has no option `window`; it has block, blocks");
     let message = find("window").unwrap().options([("window", 0)]).unwrap_err().to_string();
     assert_eq!(message, "`window` of `window` is 0; 1 or more is right");

@@ -149,3 +149,14 @@ fn selections() {
     let want = "2 selected blocks leave no room for the 3 forced ones; it must be 3 or more";
     assert_eq!(text(nsa(NsaConfig { n: 2, ..NsaConfig::PAPER })), want);
 }
+
+#[test]
+fn picks_are_blocks_of_their_own_sequence() {
+    let picks = |block: i32| Host::new(vec![0, -1, 0, block, 0, -1, 0, 0], [4, 1, 2]);
+    let cu_seqlens = [0, 3, 4];
+    assert_eq!(picks_exist(&picks(1), &cu_seqlens, 2), Ok(()));
+    let want = |block| format!("picks[1, 0, 1] is {block}; the sequence of token 1 has blocks 0 to 1, and -1 is none");
+    for block in [2, -2, i32::MAX] {
+        assert_eq!(text(picks_exist(&picks(block), &cu_seqlens, 2)), want(block));
+    }
+}

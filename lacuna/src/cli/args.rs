@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use lacuna::codegen::plan::Pick;
 use lacuna::kernels::registry::{self, Kernel, Options};
 use lacuna::ptx::Target;
@@ -60,7 +60,10 @@ impl Args for Chosen {
                 Arg::new(name)
                     .long(name)
                     .value_name("N")
-                    .value_parser(value_parser!(u32))
+                    .value_parser(move |text: &str| {
+                        let value = text.parse().ok().filter(|&value| allowed.has(value));
+                        value.ok_or_else(|| format!("{allowed} is right"))
+                    })
                     .allow_negative_numbers(true)
                     .help_heading("Options of kernels")
                     .help(format!("{}: {about}; {allowed} [default: {default}]", kernels.join(", "))),

@@ -33,20 +33,31 @@ struct Row {
     label: &'static str,
     kernel: &'static str,
     options: &'static [(&'static str, u32)],
+    /// Knobs: small tiles, for documents of some hundred tokens.
+    knobs: &'static [(&'static str, u32)],
     /// The name of its files.
     stem: &'static str,
 }
 
+const SMALL: &[(&str, u32)] = &[("rows", 64), ("kv", 32)];
+
 const ROWS: [Row; 4] = [
-    Row { label: "documents, causal", kernel: "documents", options: &[], stem: "documents" },
-    Row { label: "sliding window 128", kernel: "window", options: &[("window", 128)], stem: "window" },
+    Row { label: "documents, causal", kernel: "documents", options: &[], knobs: SMALL, stem: "documents" },
+    Row { label: "sliding window 128", kernel: "window", options: &[("window", 128)], knobs: SMALL, stem: "window" },
     Row {
         label: "sink 4 + window 128",
         kernel: "sink-window",
         options: &[("window", 128), ("sink", 4)],
+        knobs: SMALL,
         stem: "sink_window",
     },
-    Row { label: "NSA selected, n 4", kernel: "nsa-selected", options: &[("blocks", 4)], stem: "nsa_selected" },
+    Row {
+        label: "NSA selected, n 4",
+        kernel: "nsa-selected",
+        options: &[("blocks", 4)],
+        knobs: &[],
+        stem: "nsa_selected",
+    },
 ];
 
 /// Shows it.
@@ -79,7 +90,8 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         let picks = input.picks_for(kernel, &options, false)?;
         let picks = picks.as_ref().map(|(picks, _)| picks);
         let scale = 1.0 / (input.dims.dk as f32).sqrt();
-        let (device, wanted, input) = (&device, &Default::default(), &input);
+        let wanted = &row.knobs.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        let (device, input) = (&device, &input);
         let job = Job {
             device,
             target,
@@ -126,9 +138,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         demo.out.join("*.png").display(),
         picture::LEGEND
     ))?;
-    for warning in device.warnings() {
-        eprintln!("warning: {warning}");
-    }
+    output::warn(&device.warnings());
     if wrong.is_empty() {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, as one line, hints, and an exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use lacuna::kernels::registry::BadOption;
@@ -12,6 +13,8 @@ use serde_json::json;
 pub(crate) enum Failure {
     /// The numbers are wrong. What is wrong has been shown already.
     Wrong(String),
+    /// Elements were not written.
+    Unwritten(String),
     /// Bad usage or input: what it is, and hints.
     Usage(String, Vec<String>),
     /// Trouble with a device.
@@ -39,32 +42,40 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Failure::Wrong(_) => 1,
+            Failure::Wrong(_) | Failure::Unwritten(_) => 1,
             Failure::Usage(..) => 2,
             Failure::Trouble(..) => 3,
             Failure::ReaderGone => 0,
         }
     }
 
-    /// Says it on stderr, and as JSON on stdout where JSON is wanted and nothing stands there yet.
+    /// Says it on stderr, then as [`Failure::said`].
     pub(crate) fn report(&self, json: bool) -> ExitCode {
-        let code = self.code();
-        let (kind, message, hints) = match self {
-            Failure::Wrong(message) => ("wrong", message, &[][..]),
-            Failure::Usage(message, hints) => ("usage", message, &hints[..]),
-            Failure::Trouble(message, hints) => ("device", message, &hints[..]),
+        let (message, hints) = match self {
+            Failure::Wrong(message) | Failure::Unwritten(message) => (message, &[][..]),
+            Failure::Usage(message, hints) | Failure::Trouble(message, hints) => (message, &hints[..]),
             Failure::ReaderGone => return ExitCode::SUCCESS,
         };
-        eprintln!("error: {message}");
-        for hint in hints {
-            eprintln!("  {hint}");
+        // A reader that has gone away misses it; the code says it too.
+        let mut lines = vec![format!("error: {message}")];
+        lines.extend(hints.iter().map(|hint| format!("  {hint}")));
+        let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+        self.said(json)
+    }
+
+    /// The exit code; as JSON on stdout too, where JSON is wanted and no result stands there yet.
+    pub(crate) fn said(&self, json: bool) -> ExitCode {
+        let error = match self {
+            Failure::Usage(message, hints) => json!({ "kind": "usage", "message": message, "hints": hints }),
+            Failure::Trouble(message, hints) => json!({ "kind": "device", "message": message, "hints": hints }),
+            Failure::Unwritten(message) => json!({ "kind": "unwritten", "message": message, "hints": [] }),
+            Failure::Wrong(_) | Failure::ReaderGone => return ExitCode::from(self.code()),
+        };
+        if json {
+            let text = format!("{:#}\n", json!({ "ok": false, "exit": self.code(), "error": error }));
+            let _ = super::output::print(&text);
         }
-        if json && code != 1 {
-            let error = json!({ "kind": kind, "message": message, "hints": hints });
-            // The code says it too, if nobody reads this.
-            let _ = super::output::print(&format!("{:#}\n", json!({ "ok": false, "exit": code, "error": error })));
-        }
-        ExitCode::from(code)
+        ExitCode::from(self.code())
     }
 }
 
@@ -115,12 +126,38 @@ impl From<runtime::Error> for Failure {
         let message = error.to_string();
         match error {
             Error::NoCuda(error) => error.into(),
-            Error::Check(CheckError::NotWritten { .. } | CheckError::Unwritten { .. }) => Failure::Wrong(message),
+            Error::Check(CheckError::NotWritten { .. } | CheckError::Unwritten { .. }) => Failure::Unwritten(message),
             Error::Check(_) | Error::Shape(_) | Error::File(_) | Error::Bind { .. } | Error::Target { .. } => {
                 Failure::usage(message)
             }
             Error::OutOfMemory { .. } => Failure::Trouble(message, vec!["fewer tokens or heads need less".to_owned()]),
             _ => Failure::Trouble(message, Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lacuna::runtime::Error;
+    use lacuna::runtime::check::Index;
+
+    #[test]
+    fn each_trouble_has_its_code() {
+        let tensor = || "o".to_owned();
+        let unwritten = CheckError::NotWritten { plan: "p".to_owned(), tensor: tensor(), index: Index(vec![3]) };
+        let nan = CheckError::NotFinite { tensor: tensor(), index: Index(vec![3]), value: f64::NAN };
+        let full = Error::OutOfMemory { device: "cuda:0".to_owned(), bytes: 9, free: 1, total: 2 };
+        for (failure, code) in [
+            (Failure::from(Error::from(unwritten)), 1),
+            (Failure::Wrong(String::new()), 1),
+            (Failure::from(Error::from(nan)), 2),
+            (Failure::usage("no"), 2),
+            (Failure::from(full), 3),
+            (Failure::from(Error::from(NoCuda::OldDriver { symbol: "cuInit" })), 3),
+            (Failure::from(lacuna::codegen::Error::Internal { pass: "verify", message: String::new() }), 3),
+        ] {
+            assert_eq!(failure.code(), code, "{failure:?}");
         }
     }
 }

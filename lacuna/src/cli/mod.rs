@@ -65,7 +65,13 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // A reader that has gone away is no trouble.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            let json = std::env::args_os().any(|arg| arg == "--json");
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            return Failure::usage(line).said(json);
         }
     };
     let (done, json) = match &cli.command {

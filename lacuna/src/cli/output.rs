@@ -21,6 +21,13 @@ pub(crate) fn print(text: &str) -> Result {
     })
 }
 
+/// Says on stderr what went wrong without harm.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+}
+
 /// A file beside its place, with the permissions that a new file has. [`keep`] gives it its name.
 ///
 /// # Errors
@@ -61,10 +68,10 @@ pub(crate) fn directory(path: &Path) -> Result {
 }
 
 fn refused(path: &Path, error: &io::Error) -> Failure {
-    // The name of the file beside it, which tempfile adds, means nothing to a reader.
-    let why = error
-        .raw_os_error()
-        .map_or_else(|| error.kind().to_string(), |code| io::Error::from_raw_os_error(code).to_string());
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+        kind => kind.to_string(),
+    };
     Failure::usage(format!("cannot write {}: {why}", path.display()))
 }
 

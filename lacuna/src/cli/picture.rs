@@ -52,7 +52,7 @@ pub(crate) fn blocks(path: &Path, mask: &Mask, cu_seqlens: &[i32], rows: u32, kv
                     Class::Partial if visited() => AMBER,
                     Class::Partial | Class::Empty => GREY,
                 };
-                canvas.cell(start + first..start + last + 1, start + block..start + end, colour, 1)?;
+                canvas.cell(start + first..start + last + 1, start + block..start + end, colour, 2)?;
             }
         }
         Ok(())
@@ -100,7 +100,8 @@ impl Canvas<'_> {
     /// Fills queries by keys, leaving a gap at the right and below.
     fn cell(&self, queries: Range<i64>, keys: Range<i64>, colour: RGBColor, gap: i32) -> Result {
         let at = |token: i64| (token * i64::from(self.side) / self.total.max(1)) as i32;
-        let end = |token: i64, first: i32| (at(token) - 1 - gap).max(first);
+        // The far corner is not filled.
+        let end = |token: i64, first: i32| (at(token) - gap).max(first + 1);
         let (left, top) = (at(keys.start), at(queries.start));
         let corners = [(left, top), (end(keys.end, left), end(queries.end, top))];
         self.area.draw(&Rectangle::new(corners, colour.filled())).map_err(failed)

@@ -119,9 +119,7 @@ impl Run {
             save(path, [("o", &done.o), ("lse", &done.lse)], &metadata)?;
         }
         progress.finish_and_clear();
-        for warning in device.warnings() {
-            eprintln!("warning: {warning}");
-        }
+        output::warn(&device.warnings());
         output::print(&match self.json {
             true => format!("{:#}\n", self.as_json(&job, &done, picks.as_ref())),
             false => self.as_text(&job, &done, picks.as_ref()),

@@ -3,6 +3,7 @@
 //! A failure prints the case, its seed included: the numbers are drawn from the seed alone.
 
 use lacuna_dsl::{Elem, Target};
+use lacuna_emulator::Options;
 use lacuna_kernels::inputs::{Locality, Spoil};
 use lacuna_runtime::Device;
 use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, widths};
@@ -71,6 +72,19 @@ prop_compose! {
 
 proptest! {
     #![proptest_config(config())]
+
+    /// Nothing depends on which warp goes first: whatever the order of turns, the result is the same, bit for bit.
+    #[test]
+    fn the_order_of_turns_changes_nothing(case in cases(), seed in 1..u64::MAX) {
+        let problem = Problem::draw(&case);
+        let plan = case.plan(Target::SM_80).expect("a case that can be planned is drawn");
+        let options = Options { seed, resident: 3, ..Options::default() };
+        let other = run(&Device::emulator_with(options), &plan, &problem);
+        let other = other.unwrap_or_else(|error| panic!("{case}: {error}"));
+        let plain = compute(&problem);
+        prop_assert!(bits(&plain.o) == bits(&other.o), "outputs of {case}");
+        prop_assert!(bits(&plain.lse) == bits(&other.lse), "LSE of {case}");
+    }
 
     /// Documents do not see one another: a batch is its documents, bit for bit.
     #[test]

@@ -132,6 +132,20 @@ fn every_number_of_picks() {
     agree("group-centric: every n", &cases);
 }
 
+/// Far more picks than blocks, most of them none.
+#[test]
+fn hundreds_of_picks() {
+    let cases = [65, 300].map(|n| case(Picks::Wild, n, 32, 3, &[70, 0, 9]));
+    agree("group-centric: hundreds of picks", &cases);
+}
+
+#[test]
+fn many_documents() {
+    let lengths: Vec<usize> = (0..120).map(|i| [0, 1, 3, 0, 0, 7, 2, 0, 20][i * i % 9]).collect();
+    let cases = [1, 3].map(|n| case(Picks::Wild, n, 32, 2, &lengths));
+    agree("group-centric: many documents", &cases);
+}
+
 #[test]
 fn keys_and_values_of_different_widths() {
     let mut cases = Vec::new();

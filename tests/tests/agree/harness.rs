@@ -1,11 +1,14 @@
 //! Runs cases wherever they can run, and says how they did.
 
+use std::f32::consts::LOG2_E;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
+use lacuna_dsl::Target;
+use lacuna_kernels::inputs::Spoil;
 use lacuna_kernels::tolerance::{Verdict, Verdicts};
 use lacuna_runtime::Device;
-use lacuna_tests::{Case, Outcome, Problem, run, target_for};
+use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, target_for};
 
 /// The emulator, and CUDA device 0 where it can be used.
 pub(crate) fn devices() -> &'static [Device] {
@@ -84,4 +87,37 @@ fn cells(verdicts: &Verdicts) -> String {
         error => format!("{:.4}", error / verdict.allowed),
     };
     format!("{:>7} {:>7}", part(&verdicts.o), part(&verdicts.lse))
+}
+
+/// A result that is nearly right is not within the tolerance: one key too few or too many, a block left out, another scale.
+#[test]
+fn near_misses_are_beyond_the_tolerance() {
+    let run_here = |case: &Case| {
+        let problem = Problem::draw(case);
+        let plan = case.plan(Target::SM_80).expect("the default pick fits");
+        (run(&Device::emulator(), &plan, &problem).expect("a sound run"), problem)
+    };
+    let of = |seen| Case::new(Work::QueryMajor(seen), 64, 2, &[150]);
+    let selected = |picks| Case::new(Work::GroupCentric(picks, 4), 64, 2, &[150]);
+    let right = of(Seen::Window(40));
+    let pairs = [
+        (right.clone(), of(Seen::Window(41))),
+        (right.clone(), of(Seen::Window(39))),
+        (right.clone(), of(Seen::WindowSink(40, 1))),
+        (right.clone(), Case { scale: Some(0.13), ..right.clone() }),
+        (of(Seen::Causal), Case { seed: 2, ..of(Seen::Causal) }),
+        (selected(Picks::Everything), selected(Picks::Spoiled(Spoil::Empty))),
+        (selected(Picks::Everything), selected(Picks::Spoiled(Spoil::Repeat))),
+    ];
+    for (right, wrong) in &pairs {
+        let (_, problem) = run_here(right);
+        let (outcome, _) = run_here(wrong);
+        let verdicts = &problem.judge(&[&outcome])[0];
+        assert!(!verdicts.o.ok, "outputs of {wrong} pass for those of {right}:\n{verdicts}");
+        assert!(!verdicts.lse.ok, "the LSE of {wrong} passes for that of {right}:\n{verdicts}");
+    }
+    let (outcome, problem) = run_here(&right);
+    let nothing = Outcome { o: vec![0.0; outcome.o.len()], lse: outcome.lse.iter().map(|x| x * LOG2_E).collect() };
+    let verdicts = &problem.judge(&[&nothing])[0];
+    assert!(!verdicts.o.ok && !verdicts.lse.ok, "zeros, and an LSE in base 2:\n{verdicts}");
 }

@@ -163,6 +163,34 @@ fn a_nan_among_the_values_stays_in_its_column_and_tile() {
     }
 }
 
+/// Arguments at the ends of their range: sums and differences with positions must not wrap. A window of nothing empties
+/// whole tiles.
+#[test]
+fn arguments_at_their_ends() {
+    let most = i32::MAX as u32;
+    let mut cases = Vec::new();
+    for (window, sink) in
+        [(0, 0), (0, 3), (0, most), (1, most), (most, 0), (most, most), (most - 1, 1), (1 << 30, 1 << 30)]
+    {
+        for seen in [Seen::Window(window), Seen::WindowSink(window, sink)] {
+            for lengths in [&[1][..], &[150, 0, 70]] {
+                let picks = Work::QueryMajor(seen).space().picks();
+                let mut case = case(seen, 32, 1, lengths);
+                case.pick = picks[cases.len() * 5 % picks.len()].clone();
+                cases.push(case);
+            }
+        }
+    }
+    agree("query-major: arguments at their ends", &cases);
+}
+
+#[test]
+fn many_documents() {
+    let lengths: Vec<usize> = (0..120).map(|i| [0, 1, 3, 0, 0, 7, 2, 0, 20][i * i % 9]).collect();
+    let cases = [Seen::Causal, Seen::Window(2), Seen::Full].map(|seen| case(seen, 32, 2, &lengths));
+    agree("query-major: many documents", &cases);
+}
+
 #[test]
 fn batches_without_tokens() {
     let cases: Vec<Case> =

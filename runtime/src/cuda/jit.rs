@@ -171,6 +171,7 @@ impl Options {
     /// An answer about the text, or about the device.
     fn judge(&self, gpu: &Gpu, call: &'static str, answer: sys::CUresult) -> Result<(), Refusal> {
         use sys::CUresult as E;
+        // The linker says no more than `UNKNOWN` of static shared memory past the limit; its log says the rest.
         let about_text = matches!(
             answer,
             E::CUDA_ERROR_INVALID_PTX
@@ -183,7 +184,7 @@ impl Options {
                 | E::CUDA_ERROR_NOT_FOUND
                 | E::CUDA_ERROR_SHARED_OBJECT_INIT_FAILED
                 | E::CUDA_ERROR_INVALID_VALUE
-        );
+        ) || answer == E::CUDA_ERROR_UNKNOWN && self.logs[1][0] != 0;
         match answer.result() {
             Ok(()) => Ok(()),
             Err(error) if about_text => Err(Refusal::Text { reason: driver::reason(error), log: self.log() }),

@@ -17,8 +17,9 @@ use super::input::{Input, Qkv};
 /// The most multiply-adds that go into the comparison of every row. Beyond that, rows are sampled.
 const MOST_COMPARED: u128 = 4_000_000_000;
 
-/// The fewest rows of a sample.
+/// The fewest and the most rows of a sample.
 const FEWEST_ROWS: usize = 64;
+const MOST_ROWS: usize = 4096;
 
 /// What is to be done.
 pub(crate) struct Job<'a> {
@@ -95,7 +96,10 @@ impl Job<'_> {
         let (bindings, o, lse) = self.bind(&attention, &plan)?;
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
-            true => self.device.bench(&plan, &bindings, &BenchOptions::default())?.median_ms,
+            true => match bench_options(report.millis) {
+                Some(options) => self.device.bench(&plan, &bindings, &options)?.median_ms,
+                None => report.millis,
+            },
             false => report.millis,
         };
         let compared = match self.compare {
@@ -164,7 +168,7 @@ impl Job<'_> {
         let o = Host::new(o.to_f32_vec()?, [dims.total, dims.hq, dims.dv]);
         let lse = Host::new(lse.to_f32_vec()?, [dims.total, dims.hq]);
         let of = dims.total * dims.hq;
-        let sample = sample(self.input);
+        let sample = self.sample();
         let expected: Expected = attention.expected(&problem, self.picks, sample.as_deref());
         let (o, lse) = match &sample {
             None => (o.data, lse.data),
@@ -173,21 +177,34 @@ impl Job<'_> {
         let verdicts = expected.check(&o, &lse, self.input.precision);
         Ok(Compared { verdicts, rows: sample.map_or(of, |rows| rows.len()), of })
     }
+
+    /// The rows to compare, where there are too many to compare all: the first and the last one, and others evenly spread
+    /// over tokens and heads.
+    fn sample(&self) -> Option<Vec<Row>> {
+        let dims = self.input.dims;
+        // Keys that a row of a sequence can see.
+        let keys = |length: usize| match self.picks {
+            Some(picks) => length.min(picks.shape[2] * self.options.get("block") as usize) as u128,
+            None => length as u128,
+        };
+        let width = (dims.dk + dims.dv) as u128;
+        let lengths = self.input.cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize);
+        let all: u128 = lengths.map(|length| length as u128 * keys(length)).sum();
+        if all * dims.hq as u128 * width <= MOST_COMPARED {
+            return None;
+        }
+        let of = dims.total * dims.hq;
+        let rows = (MOST_COMPARED / (keys(self.input.max_seqlen) * width)) as usize;
+        let rows = rows.clamp(FEWEST_ROWS, MOST_ROWS).min(of);
+        let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
+        let row = |i: usize| Row { token: at(i) / dims.hq, head: at(i) % dims.hq };
+        Some((0..rows).map(row).collect())
+    }
 }
 
-/// The rows to compare, where there are too many to compare all: the first and the last token of the problem, and others
-/// evenly spread over tokens and heads.
-fn sample(input: &Input) -> Option<Vec<Row>> {
-    let dims = input.dims;
-    let width = (dims.dk + dims.dv) as u128;
-    let squares: u128 = input.cu_seqlens.windows(2).map(|w| ((w[1] - w[0]) as u128).pow(2)).sum();
-    if squares * dims.hq as u128 * width <= MOST_COMPARED {
-        return None;
-    }
-    let of = dims.total * dims.hq;
-    let rows = (MOST_COMPARED / (input.max_seqlen as u128 * width)) as usize;
-    let rows = rows.clamp(FEWEST_ROWS, 4096).min(of);
-    let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
-    let row = |i: usize| Row { token: at(i) / dims.hq, head: at(i) % dims.hq };
-    Some((0..rows).map(row).collect())
+/// How often to time what took this long: for about a second. `None` where once is enough.
+fn bench_options(millis: f64) -> Option<BenchOptions> {
+    let default = BenchOptions::default();
+    let fits = (1e3 / millis.max(1e-3)) as u32;
+    (fits >= 2).then(|| BenchOptions { warmup: default.warmup.min(fits), reps: default.reps.min(fits), ..default })
 }

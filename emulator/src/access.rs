@@ -347,9 +347,14 @@ pub(crate) fn ldmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
     let base = *m.warp.registers.word(i.slots[matrices]);
     for (q, slot) in i.slots[..matrices].iter().enumerate() {
         let mut matrix: Words = [0; 32];
+        let mut banks = 0u32;
         for row in 0..8 {
             let lane = 8 * q + row;
             let address = shared_address(&base, lane, i.imm[0]);
+            // Eight rows of 16 bytes are read at once where they lie in eight different groups of four banks.
+            let group = 1 << (address / 16 % 8);
+            m.moved.conflicts += u64::from(banks & group != 0);
+            banks |= group;
             let by = m.common.clocks.toucher(m.number, pc);
             match m.common.shared.read::<4>(address, WARP_WIDE, by) {
                 Ok(words) => matrix[4 * row..4 * row + 4].copy_from_slice(&words),

@@ -55,6 +55,8 @@ pub struct Stats {
     pub shared_bytes: u64,
     /// Bytes that instructions read from or wrote to global memory.
     pub global_bytes: u64,
+    /// Rows that `ldmatrix` had to read apart from the other seven of their matrix, because they share banks.
+    pub bank_conflicts: u64,
 }
 
 /// Instructions of a CTA between looks at the other CTAs.
@@ -123,6 +125,7 @@ fn total(kernel: &Kernel, tallies: &[Tally]) -> Stats {
         stats.ctas += tally.ctas;
         stats.shared_bytes += tally.moved.shared;
         stats.global_bytes += tally.moved.global;
+        stats.bank_conflicts += tally.moved.conflicts;
     }
     stats.by_op = Op::ALL.iter().copied().zip(by_op).filter(|(_, count)| *count != 0).collect();
     stats

@@ -10,11 +10,12 @@ use crate::mma::{self, canonical, piece_bf16, piece_f16};
 use crate::warp::{ALL, Status, Warp};
 use crate::{access, sync};
 
-/// Bytes moved by a worker.
+/// Bytes moved by a worker, and rows of shared memory that had to wait for each other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moved {
     pub(crate) shared: u64,
     pub(crate) global: u64,
+    pub(crate) conflicts: u64,
 }
 
 /// Everything that an instruction may touch.

@@ -3,6 +3,7 @@
 #[path = "common/small.rs"]
 mod small;
 
+use lacuna_emulator::{Launch, Memory, Options, Program, run};
 use small::{Small, float, word, words};
 
 fn lanes(f: impl Fn(u32) -> u32) -> Vec<u32> {
@@ -292,6 +293,23 @@ fn ldmatrix() {
     }
     let one = format!("{MATRICES} ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r1}}, [%r11];");
     assert_eq!(words(&one)[5], (8 + 2) | ((8 + 3) << 16));
+}
+
+#[test]
+fn rows_in_the_same_banks_are_counted() {
+    let conflicts = |pitch: u32| {
+        let text = format!(
+            ".version 7.0\n.target sm_80\n.address_size 64\n.extern .shared .align 128 .b8 smem[];\n.visible .entry k()\n{{\n\
+             .reg .b32 %r<8>;\nmov.u32 %r0, %tid.x;\nmov.u32 %r1, smem;\nmad.lo.u32 %r2, %r0, {pitch}, %r1;\n\
+             st.shared.v4.b32 [%r2], {{%r0, %r0, %r0, %r0}};\nbar.sync 0;\n\
+             ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r3, %r4, %r5, %r6}}, [%r2];\nret;\n}}\n"
+        );
+        let program = Program::from_text(&text).unwrap_or_else(|error| panic!("{error}"));
+        let launch = Launch { entry: "k", grid: [1; 3], block: [32, 1, 1], shared: 32 * pitch, args: &[] };
+        run(&program, &launch, &Memory::new(), &Options::default()).unwrap_or_else(|f| panic!("{f}")).bank_conflicts
+    };
+    // Rows of 16 bytes side by side share nothing; at 128 bytes all eight of a matrix share one group of banks.
+    assert_eq!([16, 32, 64, 128, 144].map(conflicts), [0, 4 * 4, 4 * 6, 4 * 7, 0]);
 }
 
 /// A, B and C in their fragments, from plain matrices; what the kernel leaves back in a plain matrix.

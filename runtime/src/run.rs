@@ -37,6 +37,7 @@ impl Report {
             total.ctas += stats.ctas;
             total.shared_bytes += stats.shared_bytes;
             total.global_bytes += stats.global_bytes;
+            total.bank_conflicts += stats.bank_conflicts;
             for &(op, count) in &stats.by_op {
                 match total.by_op.iter_mut().find(|(known, _)| *known == op) {
                     Some((_, sum)) => *sum += count,

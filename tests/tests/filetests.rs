@@ -12,7 +12,9 @@ fn outcome(text: &str) -> Result<Func, String> {
     let first = text.lines().next().unwrap_or_default();
     let names = first.strip_prefix("; passes:").ok_or("the first line is not `; passes: NAME ..`")?;
     let func = read(text).map_err(|error| error.to_string())?;
-    names.split_whitespace().try_fold(func, |func, name| passes::run(name, func).map_err(|error| format!("{name}: {error}")))
+    names
+        .split_whitespace()
+        .try_fold(func, |func, name| passes::run(name, func).map_err(|error| format!("{name}: {error}")))
 }
 
 #[test]
@@ -21,9 +23,11 @@ fn passes_do_what_their_files_say() {
         let text = std::fs::read_to_string(path).expect("a readable file");
         let shown = match outcome(&text) {
             Ok(func) => {
-                passes::verify(&func).unwrap_or_else(|error| panic!("{}: what is left: {error}\n{func}", path.display()));
+                passes::verify(&func)
+                    .unwrap_or_else(|error| panic!("{}: what is left: {error}\n{func}", path.display()));
                 let shown = func.to_string();
-                let back = read(&shown).unwrap_or_else(|error| panic!("{}: what is left: {error}\n{shown}", path.display()));
+                let back =
+                    read(&shown).unwrap_or_else(|error| panic!("{}: what is left: {error}\n{shown}", path.display()));
                 assert_eq!(back.to_string(), shown, "{}", path.display());
                 shown
             }

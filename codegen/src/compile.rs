@@ -24,7 +24,11 @@ pub struct Compiled {
 /// The entry's parameters follow the func's: a tensor is a `u64` address, then a `u64` stride in elements for every
 /// dimension but the last; a scalar is one 4-byte parameter.
 pub fn compile(func: Func) -> Result<Compiled, Error> {
-    let func = passes::ORDER.iter().try_fold(func, |func, (_, pass)| pass(func))?;
+    let func = passes::ORDER.iter().try_fold(func, |func, (name, pass)| {
+        let func = pass(func)?;
+        debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
+        Ok(func)
+    })?;
     let lower::Lowered { module, shared, threads } = lower::lower(&func)?;
     let text = module.to_string();
     Ok(Compiled { module, text, shared, threads })

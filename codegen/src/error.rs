@@ -12,7 +12,9 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// A kernel that needs more shared memory than a CTA may use on its target.
-    #[error("{kernel} at {pick} needs {needs} bytes of shared memory, and a CTA of {target} may use {limit}; fewer stages or smaller blocks fit")]
+    #[error(
+        "{kernel} at {pick} needs {needs} bytes of shared memory, and a CTA of {target} may use {limit}; fewer stages or smaller blocks fit"
+    )]
     SharedMemory {
         /// The kernel.
         kernel: String,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lacuna_codegen::ir::{Elem, Func};
-use lacuna_codegen::plan::{Arg, Expr, Launch, Pick, Plan, Requirement, Scalar, ScalarSpec, Space, TensorSpec, Tunable};
+use lacuna_codegen::plan::{
+    Arg, Expr, Launch, Pick, Plan, Requirement, Scalar, ScalarSpec, Space, TensorSpec, Tunable,
+};
 use lacuna_codegen::{Error, compile};
 use lacuna_ptx::Target;
 

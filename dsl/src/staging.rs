@@ -188,7 +188,8 @@ fn grouping(tensors: &[TensorSpec], group: u32) -> Vec<Requirement> {
         return Vec::new();
     }
     let right = Expr::symbol("heads_kv") * u64::from(group).into();
-    let what = format!("`heads_q` must be {group} times `heads_kv`: the plan is compiled for {group} query heads a KV head");
+    let what =
+        format!("`heads_q` must be {group} times `heads_kv`: the plan is compiled for {group} query heads a KV head");
     vec![Requirement { what, left: Expr::symbol("heads_q"), right }]
 }
 

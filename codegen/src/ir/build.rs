@@ -9,8 +9,8 @@ use std::panic::Location;
 use lacuna_ptx::Target;
 
 use super::{
-    Axis, AxisId, Binary, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Tensor, Type, Unary, Value,
-    ValueId, Var, VarId,
+    Axis, AxisId, Binary, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Tensor, Type, Unary,
+    Value, ValueId, Var, VarId,
 };
 
 /// A mistake of the author's, at its place.
@@ -55,18 +55,7 @@ impl Builder {
     /// An empty func.
     #[track_caller]
     pub fn new(name: impl Into<String>, target: Target, warps: u32) -> Self {
-        let func = Func {
-            name: name.into(),
-            target,
-            warps,
-            axes: Vec::new(),
-            params: Vec::new(),
-            vars: Vec::new(),
-            values: Vec::new(),
-            buffers: Vec::new(),
-            partition: None,
-            body: Vec::new(),
-        };
+        let func = Func::new(name, target, warps);
         let open = vec![Open { body: Vec::new(), op: None, loc: Location::caller() }];
         Self { func, open, mistakes: Vec::new(), at: None }
     }
@@ -425,7 +414,10 @@ impl Builder {
         let ty = self.func.vars[var.index()].ty.clone();
         if ty != Type::tile(Elem::F32, axes.clone()) {
             let (want, found) = (self.show(&Type::tile(Elem::F32, axes)), self.show(&ty));
-            self.fail("the product does not fit the accumulator", format!("the product is {want}, the accumulator {found}"));
+            self.fail(
+                "the product does not fit the accumulator",
+                format!("the product is {want}, the accumulator {found}"),
+            );
         }
         self.effect(Op::Accumulate(var, lhs, rhs));
     }

@@ -39,18 +39,8 @@ const MAX_VALUES: u32 = 1 << 20;
 
 /// The func that a text is.
 pub fn read(text: &str) -> Result<Func, ReadError> {
-    let func = Func {
-        name: String::new(),
-        target: Target::SM_80,
-        warps: 0,
-        axes: Vec::new(),
-        params: Vec::new(),
-        vars: Vec::new(),
-        values: Vec::new(),
-        buffers: Vec::new(),
-        partition: None,
-        body: Vec::new(),
-    };
+    // The header says the rest.
+    let func = Func::new("", Target::SM_80, 0);
     let mut reader = Reader { tokens: lex(text)?, at: 0, func, typed: Vec::new() };
     reader.func()?;
     Ok(reader.func)

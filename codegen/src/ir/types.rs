@@ -57,6 +57,24 @@ pub struct Func {
     pub body: Vec<Stmt>,
 }
 
+impl Func {
+    /// A func that does nothing yet.
+    pub fn new(name: impl Into<String>, target: Target, warps: u32) -> Self {
+        Func {
+            name: name.into(),
+            target,
+            warps,
+            axes: Vec::new(),
+            params: Vec::new(),
+            vars: Vec::new(),
+            values: Vec::new(),
+            buffers: Vec::new(),
+            partition: None,
+            body: Vec::new(),
+        }
+    }
+}
+
 /// A named axis with its extent in this func: a block size, a head width, a padded group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {

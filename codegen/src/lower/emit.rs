@@ -46,7 +46,13 @@ enum Key {
 
 impl Emit {
     pub(super) fn new() -> Self {
-        Self { levels: vec![Level::default()], counts: [0; Class::COUNT], depths: Default::default(), labels: HashMap::new(), tight: false }
+        Self {
+            levels: vec![Level::default()],
+            counts: [0; Class::COUNT],
+            depths: Default::default(),
+            labels: HashMap::new(),
+            tight: false,
+        }
     }
 
     /// The finished body and register counts.
@@ -97,18 +103,18 @@ impl Emit {
         }
     }
 
-    /// A comment.
-    pub(super) fn comment(&mut self, text: impl Into<String>) {
-        self.push(Stmt::Comment(text.into()));
-    }
-
     /// An instruction in its place.
     pub(super) fn inst(&mut self, form: &'static str, operands: impl IntoIterator<Item = Operand>) {
         self.push(Stmt::Inst(Inst::new(form, operands)));
     }
 
     /// An instruction under a guard.
-    pub(super) fn guarded(&mut self, guard: (Reg, bool), form: &'static str, operands: impl IntoIterator<Item = Operand>) {
+    pub(super) fn guarded(
+        &mut self,
+        guard: (Reg, bool),
+        form: &'static str,
+        operands: impl IntoIterator<Item = Operand>,
+    ) {
         self.push(Stmt::Inst(Inst::new(form, operands).guarded(guard.0, guard.1)));
     }
 
@@ -121,7 +127,12 @@ impl Emit {
 
     /// A pure instruction, placed outside every loop that does not change its operands, and shared with whoever asks for
     /// the same. It leaves a branch only together with a loop.
-    pub(super) fn invariant(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
+    pub(super) fn invariant(
+        &mut self,
+        class: Class,
+        form: &'static str,
+        sources: impl IntoIterator<Item = Operand>,
+    ) -> Reg {
         let sources: Vec<Operand> = sources.into_iter().collect();
         let mut depth = 0;
         for source in &sources {
@@ -150,12 +161,22 @@ impl Emit {
     }
 
     /// A pure instruction that is cheap to repeat: an invariant, or local where registers are short.
-    pub(super) fn cheap(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
+    pub(super) fn cheap(
+        &mut self,
+        class: Class,
+        form: &'static str,
+        sources: impl IntoIterator<Item = Operand>,
+    ) -> Reg {
         if self.tight { self.local(class, form, sources) } else { self.invariant(class, form, sources) }
     }
 
     /// A pure instruction in its place, shared with whoever asks for the same at this level.
-    pub(super) fn local(&mut self, class: Class, form: &'static str, sources: impl IntoIterator<Item = Operand>) -> Reg {
+    pub(super) fn local(
+        &mut self,
+        class: Class,
+        form: &'static str,
+        sources: impl IntoIterator<Item = Operand>,
+    ) -> Reg {
         let sources: Vec<Operand> = sources.into_iter().collect();
         let steady = sources.iter().all(|source| self.known_at(source) <= self.levels.len());
         if !steady {

@@ -19,7 +19,8 @@ impl Lower<'_> {
     /// A scalar parameter.
     pub(super) fn scalar_param(&mut self, id: ParamId) -> Reg {
         let Param::Scalar { name, elem } = &self.func.params[id.index()] else { unreachable!("verified: a scalar") };
-        let (class, form) = if *elem == Elem::F32 { (Class::F32, "ld.param.f32") } else { (Class::B32, "ld.param.b32") };
+        let (class, form) =
+            if *elem == Elem::F32 { (Class::F32, "ld.param.f32") } else { (Class::B32, "ld.param.b32") };
         let name = name.clone();
         self.load_param(class, form, &name)
     }
@@ -141,7 +142,8 @@ impl Lower<'_> {
             if !whole {
                 let left = self.e.invariant(Class::B32, "sub.s32", [count.clone(), row.into()]);
                 let there = self.e.invariant(Class::Pred, "setp.gt.s32", [left.into(), i64::from(first).into()]);
-                let bytes = self.e.invariant(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), there.into()]);
+                let bytes =
+                    self.e.invariant(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), there.into()]);
                 operands.push(bytes.into());
             }
             if first + rows_a_pass > tile.rows {

@@ -91,10 +91,7 @@ impl Lower<'_> {
                 let high = self.e.mul(high.into(), 8);
                 let row = self.e.add(low.into(), high);
                 let chunk = self.e.invariant(Class::B32, "shr.u32", [lane.into(), 3i64.into()]);
-                (
-                    self.e.in_reg(Class::B32, row),
-                    self.e.invariant(Class::B32, "and.b32", [chunk.into(), 1i64.into()]),
-                )
+                (self.e.in_reg(Class::B32, row), self.e.invariant(Class::B32, "and.b32", [chunk.into(), 1i64.into()]))
             }
         };
         let slot = self.slot_base(buffer, slot, tile);

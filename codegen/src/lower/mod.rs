@@ -13,7 +13,9 @@ mod value;
 
 use std::collections::{HashMap, HashSet};
 
-use lacuna_ptx::{Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version};
+use lacuna_ptx::{
+    Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version,
+};
 
 use self::emit::Emit;
 use self::place::Placement;
@@ -27,13 +29,13 @@ const SHARED: &str = "smem";
 
 /// What lowering makes.
 #[derive(Clone, Debug)]
-pub struct Lowered {
+pub(crate) struct Lowered {
     /// The module with its one entry.
-    pub module: Module,
+    pub(crate) module: Module,
     /// Dynamic shared memory of a CTA in bytes.
-    pub shared: u32,
+    pub(crate) shared: u32,
     /// Threads of a CTA.
-    pub threads: u32,
+    pub(crate) threads: u32,
 }
 
 /// A var's registers.
@@ -121,7 +123,7 @@ fn params(func: &Func) -> Vec<PtxParam> {
 }
 
 /// Lowers a func.
-pub fn lower(func: &Func) -> Result<Lowered, Error> {
+pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let internal = |message: &str| Error::Internal { pass: "lower", message: message.to_owned() };
     let part = func.partition.ok_or_else(|| internal("the func has no partition"))?;
     let layout = Layout::new(func);

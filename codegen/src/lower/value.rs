@@ -221,7 +221,8 @@ impl Lower<'_> {
                     .map(|&v| self.shape_of(v))
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
-                let skip = into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
+                let skip =
+                    into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
                 let mut regs = Vec::with_capacity(self.bands() * blocks * 4);
                 for band in 0..self.bands() {
                     for block in 0..blocks {

@@ -13,7 +13,7 @@ use crate::ir::{Buffer, BufferId, Const, Elem, Func, Loc, Op, Stmt, Type, ValueI
 const BUDGET: u32 = 255 - 56;
 
 /// The pass.
-pub fn run(mut func: Func) -> Result<Func, Error> {
+pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let mut body = std::mem::take(&mut func.body);
     check_uses(&func, &body)?;
     let keep = operands_fit(&func, &body);
@@ -71,7 +71,10 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
         _ => {}
     });
     // Scores once as f32 and half again as the 16-bit operand of the second product; a score var stands for the same.
-    let kept = func.vars.iter().any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == part.col_axis && part.col_axis.is_some());
+    let kept = func
+        .vars
+        .iter()
+        .any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == part.col_axis && part.col_axis.is_some());
     (vars + if kept { scores / 2 } else { scores + scores / 2 }, lhs)
 }
 

@@ -18,7 +18,7 @@ use crate::ir::{AxisId, Func, Op, Partition, ValueId, VarId};
 pub(crate) const BAND: u32 = 16;
 
 /// The pass.
-pub fn run(mut func: Func) -> Result<Func, Error> {
+pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let (row_axis, col_axis) = roles(&func)?;
     let extent = |axis: AxisId| func.axes[axis.index()].extent;
     let name = |axis: AxisId| func.axes[axis.index()].name.as_str();
@@ -31,7 +31,8 @@ pub fn run(mut func: Func) -> Result<Func, Error> {
         )));
     }
     let bands = extent(row_axis) / BAND;
-    let Some(rows) = (1..=func.warps).rev().find(|&rows| func.warps.is_multiple_of(rows) && bands.is_multiple_of(rows)) else {
+    let Some(rows) = (1..=func.warps).rev().find(|&rows| func.warps.is_multiple_of(rows) && bands.is_multiple_of(rows))
+    else {
         return Err(Error::Unsupported("a CTA has no warps; 1, 2, 4 or 8 are right".to_owned()));
     };
     let cols = func.warps / rows;
@@ -79,7 +80,10 @@ fn roles(func: &Func) -> Result<(AxisId, Option<AxisId>), Error> {
     });
     match (row_axis, mixed) {
         (Some(axis), false) => Ok((axis, col_axis)),
-        (None, _) => Err(Error::Unsupported(format!("`{}` has no product of tiles, so no tensor-core work to share out", func.name))),
+        (None, _) => Err(Error::Unsupported(format!(
+            "`{}` has no product of tiles, so no tensor-core work to share out",
+            func.name
+        ))),
         (_, true) => Err(Error::Unsupported(format!(
             "the products of `{}` have different row or key axes; one CTA works on one of each",
             func.name
@@ -111,7 +115,9 @@ fn private_state(func: &Func) -> Result<(), Error> {
                 Op::Merge { max, sum, acc, .. } => [max, sum, acc].into_iter().for_each(|var| {
                     vars.remove(var);
                 }),
-                Op::Store(_, value) if values.contains(value) => stored = stmt.loc.or(stored).or(func.values[value.index()].loc),
+                Op::Store(_, value) if values.contains(value) => {
+                    stored = stmt.loc.or(stored).or(func.values[value.index()].loc)
+                }
                 _ if from_private => values.extend(stmt.result),
                 _ => {}
             }

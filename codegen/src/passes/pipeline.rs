@@ -26,7 +26,7 @@ use crate::Error;
 use crate::ir::{Binary, Compare, Const, Elem, Func, Loc, Op, Stmt, Type, ValueId, Var, VarId};
 
 /// The pass.
-pub fn run(mut func: Func) -> Result<Func, Error> {
+pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let body = std::mem::take(&mut func.body);
     func.body = top(&mut func, body)?;
     Ok(func)
@@ -54,7 +54,9 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
             Op::For { pipelined: Some(stages), .. } => {
                 let stages = *stages;
                 if stages < 2 {
-                    return Err(Error::Unsupported(format!("a pipelined loop with {stages} stages; 2 or more are right")));
+                    return Err(Error::Unsupported(format!(
+                        "a pipelined loop with {stages} stages; 2 or more are right"
+                    )));
                 }
                 if !committed {
                     out.effect(Op::Commit);
@@ -65,7 +67,8 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
                 pipelined_loop(&mut out, stmt, stages, landing)?;
             }
             op => {
-                let uses_pending = operands(op).iter().any(|v| pending.contains(v) || held.iter().any(|h| h.result == Some(*v)));
+                let uses_pending =
+                    operands(op).iter().any(|v| pending.contains(v) || held.iter().any(|h| h.result == Some(*v)));
                 if uses_pending || matches!(op, Op::For { .. } | Op::If { .. }) && !pending.is_empty() {
                     if !committed {
                         out.effect(Op::Commit);
@@ -183,7 +186,13 @@ fn issue_of(body: &[Stmt]) -> Result<Issue, Error> {
                 of_elements.extend(index.iter().copied());
                 elements.push(stmt.clone());
             }
-            Op::Const(_) | Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) | Op::Param(_) | Op::ProgramId(_) => {
+            Op::Const(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Compare(..)
+            | Op::Select(..)
+            | Op::Param(_)
+            | Op::ProgramId(_) => {
                 let into = if direct { &mut needed } else { &mut of_elements };
                 into.extend(operands(&stmt.op));
                 if through {
@@ -235,8 +244,9 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
     // A queue a table element: entry k serves round i + k; the last is one round deeper than the copies need.
     let tables: Vec<ValueId> =
         issue.elements.iter().filter(|s| matches!(s.op, Op::Element { .. })).filter_map(|s| s.result).collect();
-    let queues: Vec<Vec<VarId>> =
-        (0..tables.len()).map(|t| (0..=stages).map(|k| out.var(format!("ahead{}_{t}_{k}", out.func.vars.len()))).collect()).collect();
+    let queues: Vec<Vec<VarId>> = (0..tables.len())
+        .map(|t| (0..=stages).map(|k| out.var(format!("ahead{}_{t}_{k}", out.func.vars.len()))).collect())
+        .collect();
     let fetch = |out: &mut Out<'_>, round: ValueId, entry: usize| {
         let mut map = HashMap::from([(index, round)]);
         replay(out, &issue.elements, &mut map);

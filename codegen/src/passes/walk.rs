@@ -19,8 +19,21 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         see(&mut slice.count);
     };
     match op {
-        Op::Const(_) | Op::Param(_) | Op::ProgramId(_) | Op::Iota(_) | Op::Read(_) | Op::Commit | Op::Wait(_) | Op::Barrier => {}
-        Op::Unary(_, a) | Op::Convert(a) | Op::Broadcast(a) | Op::Reduce(_, a) | Op::Write(_, a) | Op::Exit(a) | Op::Operand(a) => {
+        Op::Const(_)
+        | Op::Param(_)
+        | Op::ProgramId(_)
+        | Op::Iota(_)
+        | Op::Read(_)
+        | Op::Commit
+        | Op::Wait(_)
+        | Op::Barrier => {}
+        Op::Unary(_, a)
+        | Op::Convert(a)
+        | Op::Broadcast(a)
+        | Op::Reduce(_, a)
+        | Op::Write(_, a)
+        | Op::Exit(a)
+        | Op::Operand(a) => {
             see(a);
         }
         Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::Dot(a, b) | Op::Accumulate(_, a, b) => {

@@ -34,7 +34,7 @@ macro_rules! axes {
 axes! {
     /// A tile of query tokens, one head.
     pub Rows;
-    /// The query heads that share one KV head, one token; padded to a multiple of 16.
+    /// The query heads that share one KV head, one token; padded to 16, 32 or 64.
     pub Group;
     /// A block of keys.
     pub Kv;

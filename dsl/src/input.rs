@@ -297,8 +297,7 @@ impl<D: Axis> Queries<D> {
             let mut state = run.borrow_mut();
             let (group, extent) = (state.shape.group, state.extent::<R>());
             if extent < group {
-                let label =
-                    format!("the rows are {extent}; take `Group`, which is the group padded to a multiple of 16");
+                let label = format!("the rows are {extent}; take `Group`, which is the group padded to 16, 32 or 64");
                 state.builder.fail(format!("a group has {group} query heads"), label);
             }
             group as i32

@@ -110,7 +110,7 @@ impl Staging {
         let extents = HashMap::from([
             (TypeId::of::<Dk>(), shape.dk),
             (TypeId::of::<Dv>(), shape.dv),
-            (TypeId::of::<Group>(), shape.group.next_multiple_of(16)),
+            (TypeId::of::<Group>(), shape.group.next_power_of_two().max(16)),
             (TypeId::of::<Kv>(), shape.block),
         ]);
         let shape = shape.clone();

@@ -82,8 +82,8 @@ impl Lower<'_> {
         let lane = self.lane();
         let (row, chunk) = match lanes {
             Lanes::RowsFirst => (
-                self.e.invariant(Class::B32, "and.b32", [lane.into(), 15i64.into()]),
-                self.e.invariant(Class::B32, "shr.u32", [lane.into(), 4i64.into()]),
+                self.e.cheap(Class::B32, "and.b32", [lane.into(), 15i64.into()]),
+                self.e.cheap(Class::B32, "shr.u32", [lane.into(), 4i64.into()]),
             ),
             Lanes::ColsFirst => {
                 let low = self.e.invariant(Class::B32, "and.b32", [lane.into(), 7i64.into()]);

@@ -376,7 +376,7 @@ impl Lower<'_> {
             None => match share {
                 Share::No => self.e.op(class(elem), form, operands),
                 Share::Level => self.e.local(class(elem), form, operands),
-                Share::All => self.e.invariant(class(elem), form, operands),
+                Share::All => self.e.cheap(class(elem), form, operands),
             },
         };
         dst.into()

@@ -8,7 +8,7 @@ const TARGETS: [Target; 5] = [Target::SM_80, Target::SM_86, Target::SM_89, Targe
 /// Whether the warps of a group-centric pick have work: those left over by the rows of the padded group, in bands of 16,
 /// share the keys of a block in steps of 16.
 pub(crate) fn fits(shape: &Shape, pick: &Pick) -> bool {
-    let (warps, bands) = (pick["warps"], shape.group.div_ceil(16));
+    let (warps, bands) = (pick["warps"], shape.group.div_ceil(16).next_power_of_two());
     let over_rows =
         (1..=warps).rev().find(|rows| warps.is_multiple_of(*rows) && bands.is_multiple_of(*rows)).unwrap_or(1);
     shape.block.is_multiple_of(16 * warps / over_rows)

@@ -11,7 +11,7 @@ use crate::kernels::{TARGETS, assembled, attention, default_pick, group, kernels
 fn no_default_pick_spills() {
     let mut all = Vec::new();
     for (kernel, width) in kernels().flat_map(|kernel| widths().map(|width| (kernel, width))) {
-        let groups = if kernel.name == "nsa-selected" { vec![4, 16, 32, 64] } else { vec![group(kernel)] };
+        let groups = if kernel.name == "nsa-selected" { vec![1, 4, 16, 32, 48, 64] } else { vec![1, 4, 7, 16] };
         all.extend(groups.into_iter().flat_map(|group| TARGETS.map(|target| (kernel, width, group, target))));
     }
     let spilling = |&(kernel, width, group, target): &(&'static registry::Kernel, u32, u32, Target)| {

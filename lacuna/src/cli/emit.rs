@@ -4,39 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lacuna::codegen::plan::{Access, Arg, Dim, Expr, Launch, Pick, Plan, Scalar};
-use lacuna::dsl::{Shape, Tunable as _};
+use lacuna::dsl::Tunable as _;
 use lacuna::kernels::registry::Attention;
-use lacuna::ptx::Target;
-use lacuna::runtime::Elem;
 use serde_json::{Value, json};
 
-use super::args::{self, Chosen, Knob};
+use super::args;
 use super::failure::Result;
 use super::output;
+use super::shaped::Shaped;
 
 /// What `lacuna emit` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Emit {
     #[command(flatten)]
-    chosen: Chosen,
-    /// Compile for this GPU
-    #[arg(long, default_value = "sm_80")]
-    target: Target,
-    /// Knobs, as stages=3,rows=64; the others as they come first in --space
-    #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
-    pick: Vec<Knob>,
-    /// Width of queries and keys: 32, 64 or 128
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    dim: u32,
-    /// Width of values [default: as wide as keys]
-    #[arg(long, value_name = "N")]
-    dv: Option<u32>,
-    /// Query heads of a KV head: 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    group: u32,
-    /// bf16 or f16
-    #[arg(long, value_parser = args::dtype, default_value = "bf16")]
-    dtype: Elem,
+    shaped: Shaped,
     /// List the picks, and what each needs, instead of the PTX
     #[arg(long, conflicts_with = "pick")]
     space: bool,
@@ -54,9 +35,7 @@ impl Emit {
     /// # Errors
     /// A shape or pick that cannot be compiled; a file that cannot be written.
     pub(crate) fn emit(&self) -> Result {
-        let options = self.chosen.options()?;
-        let shape = Shape::new(self.dtype, self.dim, self.dv.unwrap_or(self.dim), self.group);
-        let attention = self.chosen.kernel.build(shape, &options)?;
+        let attention = self.shaped.attention()?;
         let text = if self.space { self.space(&attention) } else { self.kernel(&attention)? };
         match &self.output {
             Some(path) => output::write(path, text.as_bytes()),
@@ -65,15 +44,14 @@ impl Emit {
     }
 
     fn kernel(&self, attention: &Attention) -> Result<String> {
-        let pick = attention.pick(self.target, &args::pick(&self.pick)?)?;
-        let plan = attention.plan(self.target, &pick)?;
+        let (pick, plan) = self.shaped.plan(attention)?;
         if self.json {
-            let given = attention.given(self.target)?;
+            let given = attention.given(self.shaped.target)?;
             let given: serde_json::Map<String, Value> =
                 given.iter().map(|(name, value)| (name.clone(), number(value))).collect();
             let mut all = described(&plan);
-            all["kernel"] = self.chosen.kernel.name.into();
-            all["schedule"] = self.chosen.kernel.schedule.into();
+            all["kernel"] = self.shaped.chosen.kernel.name.into();
+            all["schedule"] = self.shaped.chosen.kernel.schedule.into();
             all["pick"] = json!(pick);
             all["given"] = given.into();
             return Ok(format!("{all:#}\n"));
@@ -86,7 +64,7 @@ impl Emit {
             .space()
             .picks()
             .into_iter()
-            .map(|pick| (pick.clone(), attention.plan(self.target, &pick)))
+            .map(|pick| (pick.clone(), attention.plan(self.shaped.target, &pick)))
             .collect();
         if self.json {
             let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
@@ -98,7 +76,7 @@ impl Emit {
             let rows: Vec<Value> = plans.iter().map(row).collect();
             return format!(
                 "{:#}\n",
-                json!({ "kernel": self.chosen.kernel.name, "target": self.target.to_string(), "picks": rows })
+                json!({ "kernel": self.shaped.chosen.kernel.name, "target": self.shaped.target.to_string(), "picks": rows })
             );
         }
         let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);

@@ -11,12 +11,14 @@ mod emit;
 mod failure;
 mod input;
 mod output;
+mod pages;
 mod picture;
 mod run;
+mod shaped;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::Failure;
 
@@ -56,6 +58,10 @@ enum Command {
     /// List the devices that kernels can run on
     #[command(after_help = EXIT)]
     Devices(devices::Devices),
+    /// Print what completes this command in a shell
+    Completions(pages::Completions),
+    /// Print a page of the manual, or write all of them
+    Man(pages::Manual),
 }
 
 /// Parses, runs, reports.
@@ -79,6 +85,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(run)) => (run.run(), run.json),
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),
+        Some(Command::Completions(completions)) => (completions.write(Cli::command()), false),
+        Some(Command::Man(manual)) => (manual.write(Cli::command()), false),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,61 @@
+//! A kernel at a shape, for a GPU, in one pick: what every command that compiles without running takes.
+
+use clap::Args;
+use lacuna::codegen::plan::{Pick, Plan};
+use lacuna::dsl::{Shape, Tunable as _};
+use lacuna::kernels::registry::Attention;
+use lacuna::ptx::Target;
+use lacuna::runtime::Elem;
+
+use super::args::{self, Chosen, Knob};
+use super::failure::Result;
+
+/// A kernel, and what it is compiled for.
+#[derive(Debug, Args)]
+pub(crate) struct Shaped {
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// Compile for this GPU
+    #[arg(long, default_value = "sm_80")]
+    pub(crate) target: Target,
+    /// Knobs, as stages=3,rows=64; the others as they come first in `lacuna emit KERNEL --space`
+    #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
+    pub(crate) pick: Vec<Knob>,
+    /// Width of queries and keys: 32, 64 or 128
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) dim: u32,
+    /// Width of values [default: as wide as keys]
+    #[arg(long, value_name = "N")]
+    pub(crate) dv: Option<u32>,
+    /// Query heads of a KV head: 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) group: u32,
+    /// bf16 or f16
+    #[arg(long, value_parser = args::dtype, default_value = "bf16")]
+    pub(crate) dtype: Elem,
+}
+
+impl Shaped {
+    /// The shape. Blocks are the kernel's option, and are set where it is built.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::new(self.dtype, self.dim, self.dv.unwrap_or(self.dim), self.group)
+    }
+
+    /// The kernel at its shape.
+    ///
+    /// # Errors
+    /// A shape that no kernel is made for; an option that this one does not have.
+    pub(crate) fn attention(&self) -> Result<Attention> {
+        Ok(self.chosen.kernel.build(self.shape(), &self.chosen.options()?)?)
+    }
+
+    /// The pick that is meant, and its plan.
+    ///
+    /// # Errors
+    /// A pick that there is not, or that does not compile.
+    pub(crate) fn plan(&self, attention: &Attention) -> Result<(Pick, Plan)> {
+        let pick = attention.pick(self.target, &args::pick(&self.pick)?)?;
+        let plan = attention.plan(self.target, &pick)?;
+        Ok((pick, plan))
+    }
+}

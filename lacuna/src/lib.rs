@@ -33,12 +33,20 @@
 //! # Ok::<(), lacuna::dsl::Error>(())
 //! ```
 
+//!
+//! [`Trial`] runs a schedule on drawn numbers and compares it with f64. `examples/own-pattern` in the repository is a whole
+//! crate with a pattern and a schedule of its own, and a beginning for another one.
+
+mod trial;
+
+pub use half::{bf16, f16};
 pub use lacuna_codegen as codegen;
 pub use lacuna_dsl as dsl;
 pub use lacuna_dsl::{axes, pattern_of_lacuna as pattern, schedule_of_lacuna as schedule};
 pub use lacuna_kernels as kernels;
 pub use lacuna_ptx as ptx;
 pub use lacuna_runtime as runtime;
+pub use trial::Trial;
 
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {

@@ -1,0 +1,49 @@
+//! A pattern and a schedule of one's own, run beside attention in f64 and held to their PTX.
+//!
+//! To begin with yours, copy this folder, let `lacuna` in `Cargo.toml` come from where you have it, and replace three things:
+//! the pattern, the schedule, and in the tests `by_hand`, the same mask written once more on plain integers.
+//!
+//! ```sh
+//! cargo run                            # on a GPU if there is one, else on the emulator
+//! INSTA_UPDATE=always cargo test       # writes the PTX to src/snapshots, where a later change shows
+//! ```
+
+use lacuna::prelude::*;
+use lacuna::{Trial, bf16, runtime::Device};
+
+/// The token's own stretch of `stride` tokens up to itself, and the last `summary` tokens of every stretch before it: the
+/// fixed pattern of Sparse Transformers, arXiv 1904.10509.
+#[pattern]
+fn fixed(q: Pos, kv: Pos, stride: u32, summary: u32) -> Keep {
+    kv.le(q) & ((q / stride).eq_(kv / stride) | (kv % stride).ge(stride - summary))
+}
+
+/// One CTA has one token and all query heads of one KV head: what is read of K and V serves the whole group.
+#[schedule(tune(Kv in [64, 32], stages in [2, 3], warps in [4, 2, 1]))]
+fn by_token(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, docs: Segments, #[fixed] mask: &Mask) -> OutLse<Dv> {
+    let (t, h) = cx.grid2(q.tokens(), k.heads());
+    let rows = q.group::<Group>(docs.locate(t), h);
+    let softmax = OnlineSoftmax::new(cx, &rows);
+    for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
+        let s = cx.dot(rows.q, k.block(b, h));
+        softmax.step(mask.keep(s, &rows, b), v.block(b, h));
+    }
+    softmax.finish()
+}
+
+/// The same mask by hand, for the comparison.
+fn by_hand(stride: i64, summary: i64) -> impl Fn(i64, i64) -> bool + Sync {
+    move |q, kv| kv <= q && (kv >= q - q % stride || kv % stride >= stride - summary)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let attention = ByToken::new(fixed(32, 4)).at(Shape::new(Elem::Bf16, 64, 64, 8));
+    let trial = Trial::<bf16>::draw(&attention.shape, 2, &[150, 41]);
+    let device = Device::best();
+    let result = trial.run(&device, &attention, &ByTokenPick { stages: 3, ..Default::default() }.to_pick())?;
+    println!("{}: {}", device.name(), trial.check(&result, by_hand(32, 4)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! A schedule of one's own on drawn numbers: run on any device, and held to attention in f64.
+//!
+//! ```
+//! use lacuna::kernels::{dense::QueryMajor, patterns::window};
+//! use lacuna::prelude::*;
+//! use lacuna::{Trial, bf16, runtime::Device};
+//!
+//! let attention = QueryMajor::new(window(20)).at(Shape::new(Elem::Bf16, 64, 64, 2));
+//! let trial = Trial::<bf16>::draw(&attention.shape, 1, &[70, 33]); // one KV head, two documents
+//! let result = trial.run(&Device::emulator(), &attention, &Default::default())?;
+//! let verdicts = trial.check(&result, |q, kv| kv <= q && q - kv < 20); // the same mask, by hand
+//! assert!(verdicts.ok(), "{verdicts}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It takes any schedule whose inputs are queries, keys, values and documents. For others, name the tensors to
+//! [`Bindings`] as the readme does.
+
+use std::error::Error;
+
+use lacuna_codegen::plan::{Pick, Tunable as _};
+use lacuna_dsl::{Bound, Schedule, Shape, Target};
+use lacuna_kernels::host::{Dims, Float, Host};
+use lacuna_kernels::inputs::{self, Qkv};
+use lacuna_kernels::reference::{self, Attended, Problem};
+use lacuna_kernels::tolerance::{self, Verdicts};
+use lacuna_runtime::{Bindings, Device, Element, Tensor};
+
+/// Drawn queries, keys and values of some documents, of [`bf16`](crate::bf16) or [`f16`](crate::f16): the same numbers on
+/// every machine. Logits are scaled by `1 / sqrt(Dk)`, and then near standard normal.
+#[derive(Clone, Debug)]
+pub struct Trial<T> {
+    qkv: Qkv<T>,
+    cu_seqlens: Vec<i32>,
+    scale: f32,
+}
+
+impl<T: Float + Element> Trial<T> {
+    /// Documents of these lengths, one behind the other, with `kv_heads * shape.group` query heads.
+    ///
+    /// # Panics
+    /// If the shape's elements are not `T`.
+    pub fn draw(shape: &Shape, kv_heads: usize, lengths: &[usize]) -> Self {
+        assert!(shape.elem == T::DTYPE, "the shape has {}, the trial {}", shape.elem.name(), T::DTYPE.name());
+        let (dk, dv, hq) = (shape.dk as usize, shape.dv as usize, kv_heads * shape.group as usize);
+        Trial {
+            qkv: inputs::qkv(0, Dims { total: lengths.iter().sum(), hq, hk: kv_heads, dk, dv }),
+            cu_seqlens: inputs::cu_seqlens(lengths),
+            scale: 1.0 / (dk as f32).sqrt(),
+        }
+    }
+
+    /// Compiles the schedule at a pick, for the highest target of the device that is not of one architecture alone (sm_80 on
+    /// the emulator), and runs it. A knob that the pick does not name has its default.
+    ///
+    /// # Errors
+    /// What staging, compiling or the device refuses; what the emulator finds; an element of the result that the schedule
+    /// does not write.
+    pub fn run<S: Schedule>(
+        &self,
+        device: &Device,
+        attention: &Bound<S>,
+        pick: &Pick,
+    ) -> Result<Attended<f32>, Box<dyn Error>> {
+        let portable = device.targets().into_iter().rfind(|target| !target.specific && device.is_cuda());
+        let target = portable.unwrap_or(Target::SM_80);
+        let plan = attention.plan(target, pick)?;
+
+        let ([total, hq, _], [.., dv]) = (self.qkv.q.shape, self.qkv.v.shape);
+        let upload = |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|x| x as u64), &x.data);
+        let (q, k, v) = (upload(&self.qkv.q)?, upload(&self.qkv.k)?, upload(&self.qkv.v)?);
+        let o = Tensor::poisoned(device, T::DTYPE, &[total as u64, hq as u64, dv as u64])?;
+        let lse = Tensor::poisoned(device, lacuna_runtime::Elem::F32, &[total as u64, hq as u64])?;
+        let cu_seqlens = Tensor::from_slice(device, &[self.cu_seqlens.len() as u64], &self.cu_seqlens)?;
+
+        let bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v).tensor("o", &o);
+        let mut bindings = bindings.tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens).float("scale", self.scale);
+        for (name, value) in attention.given(target)? {
+            bindings = bindings.scalar(name, value);
+        }
+        if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
+            let longest = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]).max();
+            bindings = bindings.int("max_seqlen", longest.unwrap_or(0));
+        }
+        device.run(&plan, &bindings)?;
+        for (name, tensor) in [("o", &o), ("lse", &lse)] {
+            if let Some(element) = tensor.first_poison()? {
+                return Err(format!("`{}` did not write element {element} of {name}", plan.name).into());
+            }
+        }
+        let (o, lse) = (Host::new(o.to_f32_vec()?, [total, hq, dv]), Host::new(lse.to_f32_vec()?, [total, hq]));
+        Ok(Attended { o, lse })
+    }
+
+    /// How far a result is from attention in f64, where the query at a position of its document sees the keys for which
+    /// `sees` is true. [`tolerance`] says what is allowed.
+    pub fn check(&self, result: &Attended<f32>, sees: impl Fn(i64, i64) -> bool + Sync) -> Verdicts {
+        let Qkv { q, k, v } = &self.qkv;
+        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
+        let (exact, plain) = (reference::attention(&problem, &sees), tolerance::plain_attention(&problem, &sees));
+        tolerance::check_attention(&result.o.data, &result.lse.data, &exact, &plain, T::PRECISION)
+    }
+}

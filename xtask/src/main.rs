@@ -25,6 +25,13 @@ enum Chore {
     },
     /// What must pass before a change is taken: formatting, clippy without warnings, every test
     Ci,
+    /// Package every crate that is published and build it from its package, in order, as `cargo publish` would; nothing is
+    /// uploaded
+    Package {
+        /// For instance `--allow-dirty`, or `--no-verify`, which builds nothing
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run the tests and take what they make as the new snapshots; arguments as for `test`
     Bless {
         /// As for `test`
@@ -41,6 +48,11 @@ fn main() -> Result<()> {
             cargo(["fmt", "--all", "--check"], &[])?;
             cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
             test(&[], &[])
+        }
+        Chore::Package { args } => {
+            // Workspace publishing lets a package depend on one that is packaged in the same go, and not yet on crates.io.
+            let publish = ["publish", "--workspace", "--dry-run", "--locked"].map(OsStr::new);
+            cargo(publish.into_iter().chain(args.iter().map(OsStr::new)), &[])
         }
         Chore::Bless { args } => test(&args, &[("INSTA_UPDATE", "always")]),
     }

@@ -7,6 +7,7 @@ mod args;
 mod attend;
 mod demo;
 mod devices;
+mod draw;
 mod emit;
 mod failure;
 mod input;
@@ -55,6 +56,9 @@ enum Command {
     /// Print a kernel's PTX, or everything that another program needs to launch it
     #[command(after_help = EXIT)]
     Emit(emit::Emit),
+    /// Draw the blocks that a kernel visits
+    #[command(after_help = EXIT)]
+    Draw(draw::Picture),
     /// List the devices that kernels can run on
     #[command(after_help = EXIT)]
     Devices(devices::Devices),
@@ -84,6 +88,7 @@ pub(crate) fn main() -> ExitCode {
         None => (demo::demo(&cli.demo), cli.demo.json),
         Some(Command::Run(run)) => (run.run(), run.json),
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
+        Some(Command::Draw(picture)) => (picture.draw(), picture.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),
         Some(Command::Completions(completions)) => (completions.write(Cli::command()), false),
         Some(Command::Man(manual)) => (manual.write(Cli::command()), false),

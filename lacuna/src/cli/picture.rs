@@ -2,6 +2,7 @@
 //!
 //! There is no text in them: what the colours mean is said where the pictures are named.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -9,7 +10,9 @@ use lacuna::codegen::pattern::Class;
 use lacuna::dsl::Mask;
 use lacuna::kernels::host::Host;
 use plotters::coord::Shift;
-use plotters::prelude::{BitMapBackend, Color as _, DrawingArea, IntoDrawingArea as _, RGBColor, Rectangle};
+use plotters::prelude::{
+    BitMapBackend, Color as _, DrawingArea, DrawingBackend, IntoDrawingArea as _, RGBColor, Rectangle, SVGBackend,
+};
 
 use super::failure::{Failure, Result};
 use super::output::{beside, keep};
@@ -30,7 +33,58 @@ const WHITE: RGBColor = RGBColor(255, 255, 255);
 /// Pixels along each side, near enough.
 const SIDE: i32 = 960;
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+/// What a picture is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Pixels.
+    Png,
+    /// Rectangles.
+    Svg,
+}
+
+impl Format {
+    /// The format that a file's name asks for.
+    ///
+    /// # Errors
+    /// For another ending, or none.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("png") => Ok(Format::Png),
+            Some("svg") => Ok(Format::Svg),
+            _ => Err(Failure::usage(format!("{}: a picture is a .png or an .svg", path.display()))),
+        }
+    }
+
+    /// The most tokens of a picture: more are too fine to see, and make files of rectangles large.
+    pub(crate) fn most_tokens(self) -> usize {
+        match self {
+            Format::Png => 32768,
+            Format::Svg => 4096,
+        }
+    }
+}
+
+/// `.png`.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Png => ".png",
+            Format::Svg => ".svg",
+        })
+    }
+}
+
+/// Where rectangles go: pixels, or a file that lists them.
+trait Sheet {
+    /// Fills between two corners.
+    fn fill_between(&self, corners: [(i32, i32); 2], colour: RGBColor) -> Result;
+}
+
+impl<B: DrawingBackend> Sheet for DrawingArea<B, Shift> {
+    fn fill_between(&self, corners: [(i32, i32); 2], colour: RGBColor) -> Result {
+        self.draw(&Rectangle::new(corners, colour.filled())).map_err(failed)
+    }
+}
 
 /// The blocks that tiles of `rows` queries visit under a mask, in blocks of `kv` keys.
 ///
@@ -91,7 +145,7 @@ pub(crate) fn picks(path: &Path, picks: &Host<i32>, cu_seqlens: &[i32], block: u
 
 /// A square of tokens by tokens.
 struct Canvas<'a> {
-    area: Area<'a>,
+    sheet: &'a dyn Sheet,
     total: i64,
     side: i32,
 }
@@ -104,26 +158,36 @@ impl Canvas<'_> {
         let end = |token: i64, first: i32| (at(token) - gap).max(first + 1);
         let (left, top) = (at(keys.start), at(queries.start));
         let corners = [(left, top), (end(keys.end, left), end(queries.end, top))];
-        self.area.draw(&Rectangle::new(corners, colour.filled())).map_err(failed)
+        self.sheet.fill_between(corners, colour)
     }
 }
 
 /// Makes a picture, document by document.
 fn draw(path: &Path, cu_seqlens: &[i32], each: impl Fn(&Canvas<'_>, i64, i64) -> Result) -> Result {
-    let file = beside(path, ".png")?;
+    let format = Format::of(path)?;
+    let file = beside(path, &format.to_string())?;
     let total = cu_seqlens.last().map_or(0, |&end| i64::from(end));
     // At least a pixel a token, where that is not too large.
     let side = if (SIDE.into()..2 * i64::from(SIDE)).contains(&total) { total as i32 } else { SIDE };
-    {
-        let area = BitMapBackend::new(file.path(), (side as u32, side as u32)).into_drawing_area();
-        area.fill(&WHITE).map_err(failed)?;
-        let canvas = Canvas { area, total, side };
-        for pair in cu_seqlens.windows(2).filter(|pair| pair[0] < pair[1]) {
-            each(&canvas, pair[0].into(), (pair[1] - pair[0]).into())?;
-        }
-        canvas.area.present().map_err(failed)?;
+    let size = (side as u32, side as u32);
+    let all = |sheet: &dyn Sheet| {
+        let canvas = Canvas { sheet, total, side };
+        let mut documents = cu_seqlens.windows(2).filter(|pair| pair[0] < pair[1]);
+        documents.try_for_each(|pair| each(&canvas, pair[0].into(), (pair[1] - pair[0]).into()))
+    };
+    match format {
+        Format::Png => onto(BitMapBackend::new(file.path(), size), all)?,
+        Format::Svg => onto(SVGBackend::new(file.path(), size), all)?,
     }
     keep(file, path)
+}
+
+/// A white sheet with what `all` draws, written.
+fn onto<B: DrawingBackend>(backend: B, all: impl Fn(&dyn Sheet) -> Result) -> Result {
+    let area = backend.into_drawing_area();
+    area.fill(&WHITE).map_err(failed)?;
+    all(&area)?;
+    area.present().map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

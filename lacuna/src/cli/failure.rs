@@ -40,6 +40,15 @@ impl Failure {
         self
     }
 
+    /// What it is, in one line.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Failure::Wrong(message) | Failure::Unwritten(message) => message,
+            Failure::Usage(message, _) | Failure::Trouble(message, _) => message,
+            Failure::ReaderGone => "nobody reads",
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Failure::Wrong(_) | Failure::Unwritten(_) => 1,

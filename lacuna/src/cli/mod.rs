@@ -15,6 +15,7 @@ mod output;
 mod pages;
 mod picture;
 mod run;
+mod selftest;
 mod shaped;
 
 use std::process::ExitCode;
@@ -59,6 +60,9 @@ enum Command {
     /// Draw the blocks that a kernel visits
     #[command(after_help = EXIT)]
     Draw(draw::Picture),
+    /// Test every kernel at every width on small inputs against f64
+    #[command(after_help = EXIT)]
+    Selftest(selftest::Selftest),
     /// List the devices that kernels can run on
     #[command(after_help = EXIT)]
     Devices(devices::Devices),
@@ -89,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(run)) => (run.run(), run.json),
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
         Some(Command::Draw(picture)) => (picture.draw(), picture.json),
+        Some(Command::Selftest(selftest)) => (selftest.test(), selftest.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),
         Some(Command::Completions(completions)) => (completions.write(Cli::command()), false),
         Some(Command::Man(manual)) => (manual.write(Cli::command()), false),

@@ -11,6 +11,7 @@ mod draw;
 mod emit;
 mod failure;
 mod input;
+mod inspect;
 mod output;
 mod pages;
 mod picture;
@@ -57,6 +58,9 @@ enum Command {
     /// Print a kernel's PTX, or everything that another program needs to launch it
     #[command(after_help = EXIT)]
     Emit(emit::Emit),
+    /// Say what a kernel takes of a GPU, and how fast it could be
+    #[command(after_help = EXIT)]
+    Inspect(Box<inspect::Inspect>),
     /// Draw the blocks that a kernel visits
     #[command(after_help = EXIT)]
     Draw(draw::Picture),
@@ -92,6 +96,7 @@ pub(crate) fn main() -> ExitCode {
         None => (demo::demo(&cli.demo), cli.demo.json),
         Some(Command::Run(run)) => (run.run(), run.json),
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
+        Some(Command::Inspect(inspect)) => (inspect.inspect(), inspect.json),
         Some(Command::Draw(picture)) => (picture.draw(), picture.json),
         Some(Command::Selftest(selftest)) => (selftest.test(), selftest.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),

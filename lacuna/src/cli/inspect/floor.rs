@@ -1,0 +1,166 @@
+//! What a launch must compute and move, and how fast an H200 could: the formulas of ARCHITECTURE.md, "Kernels and their
+//! floors".
+
+use lacuna::codegen::pattern::{Class, Pattern};
+use lacuna::codegen::plan::Pick;
+use lacuna::kernels::registry::Attention;
+
+/// An H200's measured ceilings: `mma.sync` from registers, the same where 16 rows a warp read each right operand from shared
+/// memory, L2 and HBM.
+const MMA: f64 = 635e12;
+const MMA_16_ROWS: f64 = 460e12;
+const L2: f64 = 8.9e12;
+const HBM: f64 = 4.5e12;
+
+/// The extents of a launch.
+#[derive(Clone, Debug)]
+pub(super) struct Extents {
+    /// Lengths of the documents.
+    pub(super) docs: Vec<u32>,
+    /// Query heads, and KV heads.
+    pub(super) heads: u64,
+    pub(super) kv_heads: u64,
+    /// Widths.
+    pub(super) dk: u64,
+    pub(super) dv: u64,
+}
+
+/// What it must do, and how long that takes at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Floor {
+    pub(super) flops: f64,
+    /// K and V, once for each tile of queries that reads them.
+    pub(super) l2_bytes: f64,
+    /// Each tensor once.
+    pub(super) hbm_bytes: f64,
+    /// FLOPs a second that the products could reach.
+    pub(super) ceiling: f64,
+}
+
+impl Floor {
+    /// Of an attention in a pick.
+    pub(super) fn of(attention: &Attention, pick: &Pick, x: &Extents) -> Self {
+        let tokens: u64 = x.docs.iter().map(|&len| u64::from(len)).sum();
+        let once = tokens * ((x.heads + x.kv_heads) * (x.dk + x.dv) * 2 + x.heads * 4);
+        // Pairs of a query and a key that count; keys that tiles read: for one head each.
+        let (pairs, read, readers, extra, rows) = match attention.mask() {
+            Some(mask) => {
+                let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+                let (rows, kv) = (pick["rows"], pick["kv"]);
+                let each = |&len: &u32| masked(mask.pattern(), &args, len.into(), rows, kv);
+                let (pairs, read) = x.docs.iter().map(each).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+                (pairs, read, x.heads, 0, rows / pick["warps"].max(1))
+            }
+            None => {
+                let (block, n) = (attention.options.get("block"), attention.options.get("blocks"));
+                let pairs = x.docs.iter().map(|&len| picked(len.into(), block.into(), n.into())).sum();
+                (pairs, pairs, x.kv_heads, tokens * x.kv_heads * u64::from(n) * 4, 16)
+            }
+        };
+        Floor {
+            flops: 2.0 * pairs as f64 * (x.heads * (x.dk + x.dv)) as f64,
+            l2_bytes: read as f64 * (readers * (x.dk + x.dv) * 2) as f64,
+            hbm_bytes: (once + extra) as f64,
+            ceiling: if rows <= 16 { MMA_16_ROWS } else { MMA },
+        }
+    }
+
+    /// Each bound with its milliseconds.
+    pub(super) fn bounds(&self) -> [(&'static str, f64); 3] {
+        let ms = |amount: f64, rate: f64| amount / rate * 1e3;
+        [("products", ms(self.flops, self.ceiling)), ("L2", ms(self.l2_bytes, L2)), ("HBM", ms(self.hbm_bytes, HBM))]
+    }
+
+    /// The bound that takes longest.
+    pub(super) fn bound(&self) -> (&'static str, f64) {
+        self.bounds().into_iter().fold(("products", 0.0), |most, bound| if bound.1 > most.1 { bound } else { most })
+    }
+}
+
+/// Pairs that a mask keeps in a document, and keys that its tiles of queries visit.
+fn masked(pattern: &Pattern, args: &[i64], len: i64, rows: u32, kv: u32) -> (u64, u64) {
+    let mut read = 0;
+    for first in (0..len).step_by(rows as usize) {
+        let last = (first + i64::from(rows)).min(len) - 1;
+        let runs = pattern.runs(first..=last, len, kv, args);
+        read += runs
+            .iter()
+            .map(|run| ((run.end * i64::from(kv)).min(len) - run.start * i64::from(kv)).max(0) as u64)
+            .sum::<u64>();
+    }
+    (kept(pattern, args, (0, len), (0, len)), read)
+}
+
+/// Pairs that a mask keeps: whole and empty rectangles at once, others in quarters.
+fn kept(pattern: &Pattern, args: &[i64], (q0, q1): (i64, i64), (k0, k1): (i64, i64)) -> u64 {
+    if q0 >= q1 || k0 >= k1 {
+        return 0;
+    }
+    if (q1 - q0, k1 - k0) == (1, 1) {
+        return pattern.keeps(q0, k0, args).into();
+    }
+    match pattern.class(q0..=q1 - 1, k0..=k1 - 1, args) {
+        Class::Empty => 0,
+        Class::Full => ((q1 - q0) * (k1 - k0)) as u64,
+        Class::Partial => {
+            let (q, k) = ((q0 + q1) / 2, (k0 + k1) / 2);
+            let halves = |a, b, c| [(a, b), (b, c)];
+            let of = |rows| halves(k0, k, k1).map(|keys| kept(pattern, args, rows, keys)).iter().sum::<u64>();
+            halves(q0, q, q1).map(of).iter().sum()
+        }
+    }
+}
+
+/// Pairs of a token and a key in its blocks, which count whole: the token at `p` has `p / block + 1` to pick from.
+fn picked(len: u64, block: u64, n: u64) -> u64 {
+    (0..len).map(|position| (position / block + 1).min(n) * block).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lacuna::dsl::{Elem, Shape};
+    use lacuna::kernels::registry;
+
+    fn floor(kernel: &str, pick: &[(&str, u32)], x: &Extents) -> Floor {
+        let kernel = registry::find(kernel).unwrap();
+        let group = (x.heads / x.kv_heads) as u32;
+        let shape = Shape::new(Elem::Bf16, x.dk as u32, x.dv as u32, group);
+        let attention = kernel.build(shape, &kernel.options([]).unwrap()).unwrap();
+        Floor::of(&attention, &pick.iter().map(|&(name, value)| (name.to_owned(), value)).collect(), x)
+    }
+
+    /// ARCHITECTURE.md, "Kernels and their floors".
+    #[test]
+    fn they_are_those_of_the_architecture() {
+        let near = |x: f64, want: f64| assert!((x / want - 1.0).abs() < 0.03, "{x} is not {want}");
+        let dense = Extents { docs: vec![8192; 4], heads: 16, kv_heads: 16, dk: 128, dv: 128 };
+        let causal = floor("causal", &[("rows", 128), ("kv", 64), ("warps", 4)], &dense);
+        near(causal.flops, 1.10e12);
+        near(causal.l2_bytes, 8.6e9 * 65.0 / 64.0);
+        near(causal.hbm_bytes, 0.54e9);
+        assert_eq!(causal.bound().0, "products");
+        near(causal.bound().1, 1.73);
+        let sparse = Extents { docs: vec![65536], heads: 64, kv_heads: 4, dk: 128, dv: 128 };
+        let selected = floor("nsa-selected", &[], &sparse);
+        near(selected.flops, 2.20e12);
+        near(selected.l2_bytes, 137e9);
+        near(selected.hbm_bytes, 2.3e9);
+        assert_eq!(selected.bound().0, "L2");
+        near(selected.bound().1, 15.4);
+    }
+
+    #[test]
+    fn pairs_are_counted_one_by_one_or_at_once() {
+        for kernel in registry::KERNELS {
+            let options = kernel.options(kernel.settings.iter().map(|s| (s.name, s.default.clamp(3, 16)))).unwrap();
+            let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 1), &options).unwrap();
+            let Some(mask) = attention.mask() else { continue };
+            let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+            let all = (0..77).flat_map(|q| (0..77).map(move |k| (q, k)));
+            let want = all.filter(|&(q, k)| mask.pattern().keeps(q, k, &args)).count() as u64;
+            assert_eq!(masked(mask.pattern(), &args, 77, 64, 32).0, want, "{}", kernel.name);
+        }
+        assert_eq!(picked(100, 64, 16), 64 * 64 + 36 * 128);
+    }
+}

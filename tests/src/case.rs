@@ -27,6 +27,14 @@ pub enum Seen {
     Window(u32),
     /// The last so many, and the first so many.
     WindowSink(u32, u32),
+    /// The first so many, itself and what came before.
+    PrefixLm(u32),
+    /// Itself and every so-manieth before it.
+    Dilated(u32),
+    /// Those of its chunk of so many.
+    BlockDiagonal(u32),
+    /// Those so far away on either side, and so many first ones, which see all.
+    Longformer(u32, u32),
 }
 
 impl Seen {
@@ -37,6 +45,10 @@ impl Seen {
             Seen::Causal => patterns::causal(),
             Seen::Window(window) => patterns::window(window),
             Seen::WindowSink(window, sink) => patterns::window_sink(window, sink),
+            Seen::PrefixLm(prefix) => patterns::prefix_lm(prefix),
+            Seen::Dilated(step) => patterns::dilated(step),
+            Seen::BlockDiagonal(chunk) => patterns::block_diagonal(chunk),
+            Seen::Longformer(reach, global) => patterns::longformer(reach, global),
         }
     }
 
@@ -47,6 +59,10 @@ impl Seen {
             Seen::Causal => Box::new(masks::causal),
             Seen::Window(window) => Box::new(masks::window(window.into())),
             Seen::WindowSink(window, sink) => Box::new(masks::window_sink(window.into(), sink.into())),
+            Seen::PrefixLm(prefix) => Box::new(masks::prefix_lm(prefix.into())),
+            Seen::Dilated(step) => Box::new(masks::dilated(step.into())),
+            Seen::BlockDiagonal(chunk) => Box::new(masks::block_diagonal(chunk.into())),
+            Seen::Longformer(reach, global) => Box::new(masks::longformer(reach.into(), global.into())),
         }
     }
 }
@@ -58,6 +74,10 @@ impl fmt::Display for Seen {
             Seen::Causal => f.write_str("causal"),
             Seen::Window(window) => write!(f, "window {window}"),
             Seen::WindowSink(window, sink) => write!(f, "window {window} sink {sink}"),
+            Seen::PrefixLm(prefix) => write!(f, "prefix {prefix}"),
+            Seen::Dilated(step) => write!(f, "dilated {step}"),
+            Seen::BlockDiagonal(chunk) => write!(f, "block diagonal {chunk}"),
+            Seen::Longformer(reach, global) => write!(f, "longformer {reach} global {global}"),
         }
     }
 }

@@ -29,6 +29,10 @@ fn seen() -> impl Strategy<Value = Seen> {
         Just(Seen::Causal),
         (1..100u32).prop_map(Seen::Window),
         (1..60u32, 0..60u32).prop_map(|(window, sink)| Seen::WindowSink(window, sink)),
+        (0..100u32).prop_map(Seen::PrefixLm),
+        (1..40u32).prop_map(Seen::Dilated),
+        (1..100u32).prop_map(Seen::BlockDiagonal),
+        (0..60u32, 0..60u32).prop_map(|(reach, global)| Seen::Longformer(reach, global)),
     ]
 }
 

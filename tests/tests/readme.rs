@@ -45,6 +45,49 @@ fn every_rust_block_is_run() {
     assert!(blocks > 0, "README.md shows no Rust");
 }
 
+/// The patterns of a source, each with the lines of its body: what stands between the line that ends in `{` and the `}`.
+fn patterns(source: &str) -> Vec<(&str, usize)> {
+    let mut found = Vec::new();
+    let mut lines = source.lines();
+    while lines.any(|line| line == "#[pattern]") {
+        let head = lines.find(|line| line.starts_with("pub fn ")).expect("an attribute stands before a function");
+        let name = head["pub fn ".len()..].split('(').next().expect("a name");
+        if !head.ends_with('{') {
+            lines.find(|line| line.ends_with('{')).expect("a body");
+        }
+        found.push((name, lines.by_ref().take_while(|&line| line != "}").count()));
+    }
+    found
+}
+
+/// The table says how long each pattern is: it is, and none is longer than FlexAttention's.
+#[test]
+fn every_pattern_is_as_short_as_the_table_says() {
+    let read = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()))
+    };
+    let (readme, source) = (read("README.md"), read("kernels/src/patterns/mod.rs"));
+    let table = readme.lines().skip_while(|line| !line.ends_with("| lines | FlexAttention |")).skip(2);
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, _, ours, theirs] = cells[..] else { panic!("`{line}` has four cells") };
+        let number = |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("`{line}` counts lines"));
+        (name.trim_matches('`').to_owned(), number(ours), number(theirs))
+    };
+    let table: Vec<_> = table.take_while(|line| line.starts_with('|')).map(row).collect();
+    let said: Vec<_> = table.iter().map(|(name, ours, _)| (name.as_str(), *ours)).collect();
+    assert_eq!(said, patterns(&source));
+    assert!(table.iter().all(|(_, ours, theirs)| ours <= theirs), "{table:?}");
+}
+
+#[test]
+fn lines_of_patterns_are_counted() {
+    let source = "#[pattern]\n/// Text.\npub fn a(q: Pos) -> Keep {\n    let b = q;\n    b.lt(1)\n}\n\nfn other() {\n}\n#[pattern]\n\
+                  pub fn c(\n    q: Pos,\n) -> Keep {\n    q\n}\n";
+    assert_eq!(patterns(source), [("a", 2), ("c", 1)]);
+}
+
 #[test]
 fn fences_are_found() {
     let text = "a\n```rust\nlet s = \"```\";\n```\n````text\n```\n````\n  ```sh\n  ```\n```\n```\n";

@@ -26,3 +26,29 @@ pub fn window(q: Pos, kv: Pos, window: u32) -> Keep {
 pub fn window_sink(q: Pos, kv: Pos, window: u32, sink: u32) -> Keep {
     kv.le(q) & ((q - kv).lt(window) | kv.lt(sink))
 }
+
+/// The first `prefix` tokens of the document, which see one another; behind them, the token itself and what is before it.
+#[pattern]
+pub fn prefix_lm(q: Pos, kv: Pos, prefix: u32) -> Keep {
+    kv.le(q) | kv.lt(prefix)
+}
+
+/// The token itself and every `step`-th one before it.
+#[pattern]
+pub fn dilated(q: Pos, kv: Pos, step: u32) -> Keep {
+    kv.le(q) & ((q - kv) % step).eq_(0)
+}
+
+/// The tokens of the same chunk: the document is cut every `chunk` tokens. Two bounds that the query alone decides, where
+/// `(q / chunk).eq_(kv / chunk)` would divide for every key.
+#[pattern]
+pub fn block_diagonal(q: Pos, kv: Pos, chunk: u32) -> Keep {
+    kv.ge(q / chunk * chunk) & kv.lt((q / chunk + 1) * chunk)
+}
+
+/// Tokens at most `reach` away on either side, and the first `global` ones, which every token sees and which see every token:
+/// Longformer, arXiv 2004.05150.
+#[pattern]
+pub fn longformer(q: Pos, kv: Pos, reach: u32, global: u32) -> Keep {
+    (q - kv).abs().le(reach) | kv.lt(global) | q.lt(global)
+}

@@ -22,6 +22,29 @@ pub fn window_sink(w: i64, s: i64) -> impl Fn(i64, i64) -> bool + Sync {
     move |q, kv| kv <= q && (q - kv < w || kv < s)
 }
 
+/// The first `p` tokens are seen by every token; what is behind them by itself and later ones.
+pub fn prefix_lm(p: i64) -> impl Fn(i64, i64) -> bool + Sync {
+    move |q, kv| if kv < p { true } else { kv <= q }
+}
+
+/// A token sees itself and those `step`, `2 step`, .. before it.
+pub fn dilated(step: i64) -> impl Fn(i64, i64) -> bool + Sync {
+    move |q, kv| (kv..=q).rev().step_by(step as usize).last() == Some(kv)
+}
+
+/// A token sees its own chunk of `chunk` tokens.
+pub fn block_diagonal(chunk: i64) -> impl Fn(i64, i64) -> bool + Sync {
+    move |q, kv| {
+        let first = q - q % chunk;
+        first <= kv && kv < first + chunk
+    }
+}
+
+/// A token sees those up to `reach` before and behind it; the first `global` tokens see and are seen by all.
+pub fn longformer(reach: i64, global: i64) -> impl Fn(i64, i64) -> bool + Sync {
+    move |q, kv| q.min(kv) < global || (q - reach..=q + reach).contains(&kv)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +63,16 @@ mod tests {
         assert_eq!(seen(window_sink(3, 2), 7), [0, 1, 5, 6, 7]);
         assert_eq!(seen(window_sink(3, 2), 0), [0]);
         assert_eq!(seen(window_sink(3, 0), 7), [5, 6, 7]);
+        assert_eq!(seen(prefix_lm(3), 1), [0, 1, 2]);
+        assert_eq!(seen(prefix_lm(3), 4), [0, 1, 2, 3, 4]);
+        assert_eq!(seen(prefix_lm(0), 2), [0, 1, 2]);
+        assert_eq!(seen(dilated(3), 7), [1, 4, 7]);
+        assert_eq!(seen(dilated(1), 2), [0, 1, 2]);
+        assert_eq!(seen(dilated(9), 7), [7]);
+        assert_eq!(seen(block_diagonal(4), 6), [4, 5, 6, 7]);
+        assert_eq!(seen(block_diagonal(1), 6), [6]);
+        assert_eq!(seen(longformer(2, 1), 6), [0, 4, 5, 6, 7, 8]);
+        assert_eq!(seen(longformer(2, 1), 0), (0..12).collect::<Vec<_>>());
+        assert_eq!(seen(longformer(0, 0), 5), [5]);
     }
 }

@@ -41,6 +41,8 @@ pub struct Attention {
     pub options: Options,
     pub(super) schedule: Box<dyn Plannable>,
     pub(super) sees: Sees,
+    /// Knobs whose default is not the schedule's.
+    pub(super) usual: &'static [(&'static str, u32)],
 }
 
 /// What a result is compared with: rows in f64, and the same rows of the plain computation.
@@ -79,8 +81,8 @@ impl Attention {
         self.schedule.given(target)
     }
 
-    /// The first pick of the space that agrees with `wanted` and compiles for the target: the default, where nothing is
-    /// wanted.
+    /// The first pick of the space that agrees with `wanted` and compiles for the target, with the kernel's own defaults
+    /// before the schedule's: the default, where nothing is wanted.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
@@ -101,8 +103,13 @@ impl Attention {
             }
         }
         let agrees = |pick: &Pick| wanted.iter().all(|(name, value)| pick.get(name) == Some(value));
+        let unusual = |pick: &Pick| {
+            self.usual.iter().any(|&(name, value)| !wanted.contains_key(name) && pick.get(name) != Some(&value))
+        };
+        let mut picks: Vec<Pick> = space.picks().into_iter().filter(agrees).collect();
+        picks.sort_by_key(unusual);
         let mut first = None;
-        for pick in space.picks().into_iter().filter(agrees) {
+        for pick in picks {
             match self.plan(target, &pick) {
                 Ok(_) => return Ok(pick),
                 Err(error) => first = first.or(Some(error)),

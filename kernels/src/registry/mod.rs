@@ -67,11 +67,20 @@ enum How {
 struct Seen {
     mask: Mask,
     reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync>,
+    usual_when_wide: Knobs,
 }
+
+/// Values of some knobs.
+type Knobs = &'static [(&'static str, u32)];
 
 impl Seen {
     fn new(mask: Mask, reference: impl Fn(i64, i64) -> bool + Send + Sync + 'static) -> Self {
-        Seen { mask, reference: Box::new(reference) }
+        Seen { mask, reference: Box::new(reference), usual_when_wide: &[] }
+    }
+
+    /// With other defaults for heads of 128, where the schedule's own leave the mask too few registers.
+    fn usual_when_wide(self, knobs: Knobs) -> Self {
+        Seen { usual_when_wide: knobs, ..self }
     }
 }
 
@@ -87,6 +96,41 @@ const WINDOW: Setting = Setting {
 const SINK: Setting = Setting {
     name: "sink",
     about: "first tokens of a document that every later query sees",
+    default: 4,
+    allowed: Allowed::Range(0, POSITIONS),
+};
+
+const PREFIX: Setting = Setting {
+    name: "prefix",
+    about: "first tokens of a document that every token sees",
+    default: 256,
+    allowed: Allowed::Range(0, POSITIONS),
+};
+
+const STEP: Setting = Setting {
+    name: "step",
+    about: "distance from one token that a query sees to the next",
+    default: 4,
+    allowed: Allowed::Range(1, POSITIONS),
+};
+
+const CHUNK: Setting = Setting {
+    name: "chunk",
+    about: "tokens of a chunk, which see one another",
+    default: 256,
+    allowed: Allowed::Range(1, POSITIONS),
+};
+
+const REACH: Setting = Setting {
+    name: "reach",
+    about: "how far a query sees, forwards and backwards",
+    default: 256,
+    allowed: Allowed::Range(0, POSITIONS),
+};
+
+const GLOBAL: Setting = Setting {
+    name: "global",
+    about: "first tokens of a document, which see every token and are seen by every token",
     default: 4,
     allowed: Allowed::Range(0, POSITIONS),
 };
@@ -146,6 +190,51 @@ pub const KERNELS: &[Kernel] = &[
         }),
     },
     Kernel {
+        name: "prefix-lm",
+        about: "each token sees the first `prefix` tokens, itself and what is before it",
+        schedule: "query-major",
+        settings: &[PREFIX],
+        needs: &[],
+        how: How::Masked(|options| {
+            let prefix = options.get("prefix");
+            Seen::new(patterns::prefix_lm(prefix), masks::prefix_lm(prefix.into()))
+        }),
+    },
+    Kernel {
+        name: "dilated",
+        about: "each token sees itself and every `step`-th token before it",
+        schedule: "query-major",
+        settings: &[STEP],
+        needs: &[],
+        how: How::Masked(|options| {
+            let step = options.get("step");
+            Seen::new(patterns::dilated(step), masks::dilated(step.into()))
+        }),
+    },
+    Kernel {
+        name: "block-diagonal",
+        about: "each token sees its chunk of `chunk` tokens",
+        schedule: "query-major",
+        settings: &[CHUNK],
+        needs: &[],
+        how: How::Masked(|options| {
+            let chunk = options.get("chunk");
+            Seen::new(patterns::block_diagonal(chunk), masks::block_diagonal(chunk.into()))
+                .usual_when_wide(&[("kv", 32)])
+        }),
+    },
+    Kernel {
+        name: "longformer",
+        about: "each token sees `reach` tokens on either side and the first `global` ones, which see all: arXiv 2004.05150",
+        schedule: "query-major",
+        settings: &[REACH, GLOBAL],
+        needs: &[],
+        how: How::Masked(|options| {
+            let (reach, global) = (options.get("reach"), options.get("global"));
+            Seen::new(patterns::longformer(reach, global), masks::longformer(reach.into(), global.into()))
+        }),
+    },
+    Kernel {
         name: "documents",
         about: "causal attention in each of several documents, packed one behind the other",
         schedule: "query-major",
@@ -202,9 +291,13 @@ impl Kernel {
     /// If the options are another kernel's.
     pub fn build(&'static self, shape: Shape, options: &Options) -> Result<Attention, lacuna_dsl::Error> {
         assert_eq!(options.kernel(), self.name, "these options are of another kernel");
+        let mut usual: Knobs = &[];
         let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
             How::Masked(make) => {
                 let seen = make(options);
+                if shape.dk.max(shape.dv) >= 128 {
+                    usual = seen.usual_when_wide;
+                }
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
                 (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
             }
@@ -215,7 +308,7 @@ impl Kernel {
             }
         };
         shape.check()?;
-        Ok(Attention { kernel: self, options: options.clone(), schedule, sees })
+        Ok(Attention { kernel: self, options: options.clone(), schedule, sees, usual })
     }
 
     /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'

@@ -64,15 +64,64 @@ fn every_kernel_and_every_block_compiles_for_every_target_of_the_family() {
 
 #[test]
 fn the_mask_of_the_kernel_is_the_mask_of_the_reference() {
-    for (name, given) in [("causal", vec![]), ("full", vec![]), ("window", vec![("window", 7)]), ("documents", vec![])]
-        .into_iter()
-        .chain([("sink-window", vec![("window", 5), ("sink", 3)])])
-    {
+    let rows: &[(&str, &[(&str, u32)])] = &[
+        ("causal", &[]),
+        ("full", &[]),
+        ("window", &[("window", 7)]),
+        ("sink-window", &[("window", 5), ("sink", 3)]),
+        ("prefix-lm", &[("prefix", 100)]),
+        ("prefix-lm", &[("prefix", 0)]),
+        ("dilated", &[("step", 7)]),
+        ("dilated", &[("step", 1)]),
+        ("block-diagonal", &[("chunk", 48)]),
+        ("block-diagonal", &[("chunk", 1)]),
+        ("longformer", &[("reach", 20), ("global", 3)]),
+        ("longformer", &[("reach", 0), ("global", 0)]),
+        ("documents", &[]),
+    ];
+    for &(name, given) in rows {
         let kernel = find(name).unwrap();
-        let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options(given).unwrap()).unwrap();
+        let attention =
+            kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options(given.iter().copied()).unwrap()).unwrap();
         let attention::Sees::Mask { mask, reference } = &attention.sees else { panic!("{name} has a mask") };
         for (q, kv) in (0..300).flat_map(|q| (0..300).map(move |kv| (q, kv))) {
             assert_eq!(mask.keeps(q, kv), reference(q, kv), "{name} at {q}, {kv}");
+        }
+    }
+}
+
+#[test]
+fn no_block_is_visited_that_the_mask_empties() {
+    let rows: &[(&str, &[(&str, u32)])] = &[
+        ("causal", &[]),
+        ("full", &[]),
+        ("window", &[("window", 37)]),
+        ("sink-window", &[("window", 37), ("sink", 3)]),
+        ("prefix-lm", &[("prefix", 100)]),
+        ("prefix-lm", &[("prefix", 0)]),
+        ("dilated", &[("step", 3)]),
+        ("block-diagonal", &[("chunk", 48)]),
+        ("block-diagonal", &[("chunk", 5)]),
+        ("longformer", &[("reach", 20), ("global", 3)]),
+    ];
+    for &(name, given) in rows {
+        let kernel = find(name).unwrap();
+        let options = kernel.options(given.iter().copied()).unwrap();
+        let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &options).unwrap();
+        let attention::Sees::Mask { mask, reference } = &attention.sees else { panic!("{name} has a mask") };
+        let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+        for (len, tile, block) in [(300, 64, 32), (256, 128, 64), (90, 16, 16)] {
+            for first in (0..len).step_by(tile) {
+                let q = first..=(first + tile as i64).min(len) - 1;
+                let runs = mask.pattern().runs(q.clone(), len, block, &args);
+                let visited: Vec<i64> = runs.into_iter().flatten().collect();
+                let seen = |&b: &i64| {
+                    let mut keys = b * i64::from(block)..((b + 1) * i64::from(block)).min(len);
+                    keys.any(|kv| q.clone().any(|q| reference(q, kv)))
+                };
+                let wanted: Vec<i64> = (0..(len + i64::from(block) - 1) / i64::from(block)).filter(seen).collect();
+                assert_eq!(visited, wanted, "{name} {given:?}: queries {q:?} of {len}, blocks of {block}");
+            }
         }
     }
 }
@@ -87,6 +136,13 @@ fn picks_that_are_asked_for_are_kept_or_refused() {
         |name: &str, value| attention.pick(Target::SM_80, &[(name.to_owned(), value)].into()).unwrap_err().to_string();
     assert_eq!(message("row", 64), "query-major has no knob `row`; it has rows, kv, stages, warps");
     assert_eq!(message("stages", 9), "the knob `stages` of query-major is 9; 2 or 3 is right");
+    let kernel = find("block-diagonal").unwrap();
+    let default = |width, wanted: &[(&str, u32)]| {
+        let attention = kernel.build(Shape::new(Elem::Bf16, width, width, 1), &kernel.options([]).unwrap()).unwrap();
+        let wanted = wanted.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        attention.pick(Target::SM_80, &wanted).unwrap()["kv"]
+    };
+    assert_eq!((default(64, &[]), default(128, &[]), default(128, &[("kv", 64)])), (64, 32, 64));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const LENGTHS: [&[usize]; 11] =
 
 const GROUPS: [u32; 6] = [1, 2, 3, 4, 7, 16];
 
-const SEEN: [Seen; 11] = [
+const SEEN: [Seen; 19] = [
     Seen::Full,
     Seen::Causal,
     Seen::Window(1),
@@ -23,6 +23,14 @@ const SEEN: [Seen; 11] = [
     Seen::WindowSink(5, 1000),
     Seen::WindowSink(33, 70),
     Seen::WindowSink(1000, 3),
+    Seen::PrefixLm(40),
+    Seen::PrefixLm(0),
+    Seen::Dilated(3),
+    Seen::Dilated(64),
+    Seen::BlockDiagonal(48),
+    Seen::BlockDiagonal(1),
+    Seen::Longformer(10, 2),
+    Seen::Longformer(33, 70),
 ];
 
 const NUMBERS: [Numbers; 6] = [
@@ -66,7 +74,12 @@ fn full_causal_and_window() {
 
 #[test]
 fn window_and_sink() {
-    agree("query-major: window and sink", &masks(&SEEN[6..]));
+    agree("query-major: window and sink", &masks(&SEEN[6..11]));
+}
+
+#[test]
+fn prefixes_steps_chunks_and_global_tokens() {
+    agree("query-major: prefix, dilated, block diagonal, Longformer", &masks(&SEEN[11..]));
 }
 
 #[test]
@@ -181,6 +194,16 @@ fn arguments_at_their_ends() {
             }
         }
     }
+    let ends = [
+        Seen::PrefixLm(most),
+        Seen::Dilated(most),
+        Seen::BlockDiagonal(most),
+        Seen::Longformer(0, 0),
+        Seen::Longformer(most, 0),
+        Seen::Longformer(0, most),
+        Seen::Longformer(most, most),
+    ];
+    cases.extend(ends.map(|seen| case(seen, 32, 1, &[150, 0, 70])));
     agree("query-major: arguments at their ends", &cases);
 }
 

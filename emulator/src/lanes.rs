@@ -1,7 +1,7 @@
 //! Arithmetic on all the lanes of a warp. Everything here is inlined into the interpreter's loop, which is compiled for
 //! the vector unit at hand.
 
-use half::{bf16, f16};
+use half::f16;
 
 use crate::decode::Inst;
 use crate::mma::canonical;
@@ -242,11 +242,18 @@ pub(crate) fn rsqrt(a: f32) -> f32 {
     if a == 0.0 { f32::INFINITY.copysign(a) } else { (1.0 / f64::from(a).sqrt()) as f32 }
 }
 
-/// `div.approx.ftz`.
+/// `div.approx.ftz`. It multiplies by the divisor's inverse, which past 2^126 is flushed: then the result is 0, and NaN
+/// for an infinite dividend (PTX ISA, "Floating Point Instructions: div").
 #[inline(always)]
 pub(crate) fn div_flush(a: f32, b: f32) -> f32 {
-    flush(flush(a) / flush(b))
+    let a = flush(a);
+    let product = a * 0.0f32.copysign(b);
+    let quotient = flush(a / flush(b));
+    if b.abs() > TWO_126 && b.is_finite() { product } else { quotient }
 }
+
+/// 2^126.
+const TWO_126: f32 = f32::from_bits(0x7e80_0000);
 
 /// f32 to bf16 bits, to nearest even.
 #[inline(always)]
@@ -261,13 +268,10 @@ pub(crate) fn f16_bits(a: u32) -> u32 {
     if value.is_nan() { 0x7fff } else { u32::from(f16::from_f32(value).to_bits()) }
 }
 
-/// bf16 bits to f32.
-pub(crate) fn from_bf16(a: u32) -> f32 {
-    bf16::from_bits(a as u16).to_f32()
-}
-
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]

@@ -4,8 +4,9 @@
 //! the order of the lanes, is a piece in row-major order; B's pieces are transposed.
 //!
 //! Products of 16-bit elements are exact, and every sum is an f32 fused multiply-add in ascending `k`, rounded to
-//! nearest, beginning with the accumulator. Hardware sums groups of products in wider fixed point and truncates; the two
-//! differ by a few units in the last place of the largest term.
+//! nearest, beginning with the accumulator. Hardware aligns the products at the largest and truncates. From the exact sum, in
+//! 2^-23 of its largest term or itself, an H200 is at most 2 away and this at most 4, on the drawn operands of
+//! `tests/tests/conformance.rs`.
 
 use crate::warp::Words;
 

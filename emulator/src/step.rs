@@ -193,11 +193,11 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             Mad => word3(r, i, lanes, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
             MadWideU => widen3(r, i, lanes, |a, b, c| (u64::from(a) * u64::from(b)).wrapping_add(c)),
             MadWideS => widen3(r, i, lanes, |a, b, c| (wide(a).wrapping_mul(wide(b)) as u64).wrapping_add(c)),
-            // PTX leaves a division by zero open; here it gives all ones, and the remainder is the dividend.
+            // PTX leaves a division by zero open; here, as on an H200, quotient and remainder are all ones.
             DivU => word2(r, i, lanes, |a, b| a.checked_div(b).unwrap_or(u32::MAX)),
             DivS => word2(r, i, lanes, |a, b| if b == 0 { u32::MAX } else { (a as i32).wrapping_div(b as i32) as u32 }),
-            RemU => word2(r, i, lanes, |a, b| a.checked_rem(b).unwrap_or(a)),
-            RemS => word2(r, i, lanes, |a, b| if b == 0 { a } else { (a as i32).wrapping_rem(b as i32) as u32 }),
+            RemU => word2(r, i, lanes, |a, b| a.checked_rem(b).unwrap_or(u32::MAX)),
+            RemS => word2(r, i, lanes, |a, b| if b == 0 { u32::MAX } else { (a as i32).wrapping_rem(b as i32) as u32 }),
             MinU => word2(r, i, lanes, u32::min),
             MinS => word2(r, i, lanes, |a, b| (a as i32).min(b as i32) as u32),
             MaxU => word2(r, i, lanes, u32::max),
@@ -304,7 +304,8 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             ToBf16 => word1(r, i, lanes, bf16_bits),
             ToF16 => word1(r, i, lanes, f16_bits),
             FromF16 => word1(r, i, lanes, |a| canonical(mma::f32_of_f16(a & 0xffff))),
-            FromBf16 => word1(r, i, lanes, |a| canonical(from_bf16(a))),
+            // A shift: a NaN stays the one that it is.
+            FromBf16 => word1(r, i, lanes, |a| a << 16),
 
             Bra => {
                 let target = i.imm[0] as u32;
@@ -407,8 +408,9 @@ const fn wide(a: u32) -> i64 {
     a as i32 as i64
 }
 
+/// Adds in global memory flush subnormals, of operands and results (PTX ISA, "atom").
 fn add_float_bits(a: u32, b: u32) -> u32 {
-    canonical(f32::from_bits(a) + f32::from_bits(b))
+    canonical(flush(flush(f32::from_bits(a)) + flush(f32::from_bits(b))))
 }
 
 fn param(params: &[u8], offset: i64) -> u32 {

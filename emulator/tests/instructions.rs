@@ -21,6 +21,8 @@ fn integers() {
     assert_eq!(word("mov.u32 %r2, -7; div.s32 %r1, %r2, 2;"), -3i32 as u32);
     assert_eq!(word("mov.u32 %r2, -7; rem.s32 %r1, %r2, 2;"), -1i32 as u32);
     assert_eq!(word("mov.u32 %r2, -7; div.u32 %r1, %r2, 2;"), 0x7fff_fffc);
+    assert_eq!(word("mov.u32 %r2, 7; mov.u32 %r3, 0; div.s32 %r1, %r2, %r3;"), u32::MAX);
+    assert_eq!(word("mov.u32 %r2, 7; mov.u32 %r3, 0; rem.u32 %r1, %r2, %r3;"), u32::MAX);
     assert_eq!(word("mov.u32 %r2, -7; max.s32 %r1, %r2, 2;"), 2);
     assert_eq!(word("mov.u32 %r2, -7; max.u32 %r1, %r2, 2;"), -7i32 as u32);
     assert_eq!(word("mov.u32 %r2, -7; abs.s32 %r2, %r2; neg.s32 %r1, %r2;"), -7i32 as u32);
@@ -107,6 +109,11 @@ fn floats() {
     assert_eq!(float("mov.f32 %f2, 0f7F800000; sub.f32 %f1, %f2, %f2;").to_bits(), 0x7fff_ffff);
     assert_eq!(float("mov.f32 %f2, 0f7FC00000; max.f32 %f1, %f2, 0fC0400000;"), -3.0);
     assert_eq!(float("mov.f32 %f2, 0fC0400000; abs.f32 %f1, %f2; neg.f32 %f1, %f1;"), -3.0);
+    // A divisor past 2^126 is taken for infinite.
+    let far = "mov.f32 %f2, 0f7F000000; mov.f32 %f3, 0fFF000000; mov.f32 %f4, 0f7F800000;";
+    assert_eq!(float(&format!("{far} div.approx.ftz.f32 %f1, %f2, %f3;")).to_bits(), 0x8000_0000);
+    assert!(float(&format!("{far} div.approx.ftz.f32 %f1, %f4, %f3;")).is_nan());
+    assert_eq!(float(&format!("{far} div.full.f32 %f1, %f2, %f3;")), -1.0);
     // Subnormals stay in arithmetic and go in `.ftz`.
     assert_eq!(float("mov.f32 %f2, 0f00000003; add.f32 %f1, %f2, %f2;").to_bits(), 6);
     assert_eq!(float("mov.f32 %f2, 0fC3000000; ex2.approx.ftz.f32 %f1, %f2;"), 0.0);

@@ -4,6 +4,7 @@
 //! tolerance; [`run`] gives it to a [`Device`](lacuna_runtime::Device).
 
 mod case;
+pub mod conformance;
 mod problem;
 
 pub use case::{Case, Layout, Numbers, Picks, Seen, Work, widths};

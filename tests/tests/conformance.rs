@@ -1,0 +1,69 @@
+//! The emulator against a GPU, instruction by instruction: what an H200 answered to drawn operands is committed
+//! (`emulator/tests/conformance`), and asked again of the emulator. `lacuna_tests::conformance` says how; the rules of
+//! comparison, and the measured bound of `mma`, are at the head of its `rule.rs`.
+#![allow(clippy::print_stderr, reason = "with --nocapture it shows how far approximations are from the truth")]
+
+use std::collections::BTreeSet;
+
+use lacuna_ptx::Form;
+use lacuna_runtime::Device;
+use lacuna_tests::conformance::{Case, LANES, Mismatch, Recording, cases, without_result};
+
+/// How to bring the file up to date.
+const AGAIN: &str = "record it again on a GPU: `cargo run --release -p lacuna-tests --bin conformance`";
+
+fn recording() -> Recording {
+    let path = Recording::path();
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Recording::from_bytes(&bytes).unwrap_or_else(|| panic!("{} is not a recording", path.display()))
+}
+
+#[test]
+fn every_form_that_leaves_a_result_has_a_case() {
+    let with_case: BTreeSet<Form> = cases().iter().map(|case| case.form).collect();
+    for form in Form::all() {
+        assert_ne!(with_case.contains(&form), without_result(form).is_some(), "{form}");
+    }
+}
+
+#[test]
+fn every_case_was_recorded_with_these_operands() {
+    let recording = recording();
+    let cases = cases();
+    for case in &cases {
+        let recorded =
+            recording.cases.get(&case.name).unwrap_or_else(|| panic!("`{}` has no recording: {AGAIN}", case.name));
+        assert_eq!(recorded.digest, case.digest(), "`{}` is not what was recorded: {AGAIN}", case.name);
+        assert_eq!(recorded.words.len(), case.rounds * LANES * case.output_words, "{}", case.name);
+    }
+    assert_eq!(recording.cases.len(), cases.len(), "there are recordings of no case: {AGAIN}");
+    assert_eq!(Recording::from_bytes(&recording.to_bytes()), Some(recording), "what is written is read");
+}
+
+fn report(case: &Case, wrong: &[Mismatch]) -> String {
+    let mut text = format!("{}: {} of {} results differ\n", case.name, wrong.len(), case.rounds * LANES);
+    for Mismatch { operands, word, recorded, found, errors: [theirs, ours] } in wrong.iter().take(8) {
+        text += &format!("  {operands:08x?} word {word}: recorded {recorded:08x}, found {found:08x}");
+        text += &format!(", errors {theirs:.3} and {ours:.3}\n");
+    }
+    text
+}
+
+#[test]
+fn the_emulator_answers_as_the_gpu_did() {
+    let recording = recording();
+    let mut wrong = String::new();
+    for case in cases() {
+        let found =
+            case.run(&Device::emulator()).unwrap_or_else(|error| panic!("{}: {error}\n{}", case.name, case.ptx));
+        let Some(recorded) = recording.cases.get(&case.name) else { continue };
+        let (mismatches, [theirs, ours]) = case.rule.compare(&case, &recorded.words, &found);
+        if theirs > 0.0 || ours > 0.0 {
+            eprintln!("{}: from the truth the GPU is {theirs:.3}, the emulator {ours:.3}", case.name);
+        }
+        if !mismatches.is_empty() {
+            wrong += &report(&case, &mismatches);
+        }
+    }
+    assert!(wrong.is_empty(), "recorded on {}\n{wrong}", recording.device);
+}

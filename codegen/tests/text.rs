@@ -189,7 +189,7 @@ fn ops() -> impl Strategy<Value = Op> {
         constants().prop_map(Op::Const),
         (0u32..3).prop_map(|p| Op::Param(ParamId(p))),
         any::<u8>().prop_map(Op::ProgramId),
-        (0usize..5, v()).prop_map(|(op, a)| Op::Unary(Unary::ALL[op], a)),
+        (0usize..Unary::ALL.len(), v()).prop_map(|(op, a)| Op::Unary(Unary::ALL[op], a)),
         (0usize..9, v(), v()).prop_map(|(op, a, b)| Op::Binary(Binary::ALL[op], a, b)),
         (0usize..6, v(), v()).prop_map(|(op, a, b)| Op::Compare(Compare::ALL[op], a, b)),
         (v(), v(), v()).prop_map(|(a, b, c)| Op::Select(a, b, c)),

@@ -198,6 +198,7 @@ fn spread_sums_are_only_scaled_added_kept_and_merged() {
     let words =
         "a sum that is spread over lanes can only be scaled, added to another, kept and merged: this is partial f32<Q>";
     refuses("%10 = recip %8 : f32<Q>", words);
+    refuses("%10 = tanh %8 : f32<Q>", words);
     refuses("%10 = add %8, %7 : f32<Q>", words);
     refuses("%10 = mul %8, %8 : partial f32<Q>", words);
     refuses("%10 = max %8, %8 : f32<Q>", words);

@@ -21,7 +21,7 @@
 //! * Every operation remembers the line it was written on.
 //!
 //! Module by module: [`axis`] and [`value`] are the vocabulary, [`cx`](Cx) and [`flow`] what a schedule does with it,
-//! [`input`] and [`grid`] what it works on, [`mask`] and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
+//! [`input`] and [`grid`] what it works on, [`mask`], [`score`](mod@score) and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
 //! what the outside sees.
 
 pub mod axis;
@@ -30,6 +30,7 @@ pub mod grid;
 pub mod input;
 pub mod mask;
 pub mod schedule;
+pub mod score;
 pub mod softmax;
 pub mod value;
 
@@ -44,12 +45,13 @@ pub use lacuna_codegen::Error;
 pub use lacuna_codegen::ir::Elem;
 pub use lacuna_codegen::pattern::{Keep, Pattern, Pos};
 pub use lacuna_codegen::plan::{Expr, Pick, Plan, Space, Tunable};
-pub use lacuna_macros::{pattern, schedule};
+pub use lacuna_macros::{pattern, schedule, score};
 #[doc(hidden)]
-pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna};
+pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna, score_of_lacuna};
 pub use lacuna_ptx::Target;
 pub use mask::Mask;
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
+pub use score::{HeadScore, Logit, PerHead, Score};
 pub use softmax::OnlineSoftmax;
 pub use staging::Staging;
 pub use value::{PartialSum, Scalar, Tile, Vector};
@@ -57,9 +59,9 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use crate::{
-        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Mask,
-        OnlineSoftmax, OutLse, Output, PartialSum, Pos, Queries, QueryRows, Rows, Scalar, Schedule, Segments, Shape,
-        Target, Tile, Tunable, Values, Var, Vector, axes,
+        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Logit,
+        Mask, OnlineSoftmax, OutLse, Output, PartialSum, PerHead, Pos, Queries, QueryRows, Rows, Scalar, Schedule,
+        Score, Segments, Shape, Target, Tile, Tunable, Values, Var, Vector, axes,
     };
-    pub use lacuna_macros::{pattern, schedule};
+    pub use lacuna_macros::{pattern, schedule, score};
 }

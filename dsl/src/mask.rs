@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lacuna_codegen::Error;
 use lacuna_codegen::ir::ValueId;
 use lacuna_codegen::pattern::{Keep, Pattern, Pos};
+use lacuna_codegen::plan::Scalar as Given;
 
 use crate::axis::{Axis, Bool, F32, I32};
 use crate::cx;
@@ -149,7 +150,7 @@ impl Mask {
         let owner = Arc::as_ptr(&self.0) as usize;
         let mut values = Vec::with_capacity(self.0.args.len());
         for (name, value) in self.args() {
-            values.push(state.given(name, owner, i32::try_from(value).unwrap_or(i32::MAX)));
+            values.push(state.given(name, owner, Given::I32(i32::try_from(value).unwrap_or(i32::MAX))));
         }
         values
     }

@@ -36,11 +36,26 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
             let scale = state.scalar("scale", Elem::F32);
             state.give(scale)
         };
+        Self::scaled(cx, rows, Some(scale))
+    }
+
+    /// The softmax of `rows`, before any key, of logits that are scaled already: what a [score](crate::HeadScore::logits)
+    /// makes.
+    #[track_caller]
+    pub fn of_logits(cx: &Cx, rows: &QueryRows<R, impl Axis>) -> Self {
+        Self::scaled(cx, rows, None)
+    }
+
+    #[track_caller]
+    fn scaled(cx: &Cx, rows: &QueryRows<R, impl Axis>, scale: Option<Scalar<F32>>) -> Self {
         OnlineSoftmax {
             max: cx.var("max", f32::NEG_INFINITY),
             sum: cx.var("sum", 0.0),
             acc: cx.var("acc", 0.0),
-            scale: scale * LOG2_E,
+            scale: match scale {
+                Some(scale) => scale * LOG2_E,
+                None => cx.scalar::<F32>(LOG2_E),
+            },
             place: rows.place,
         }
     }

@@ -351,19 +351,23 @@ impl State {
 
     /// Reads a number that the schedule itself gives, under a name that no other one has.
     #[track_caller]
-    pub(crate) fn given(&mut self, name: &str, owner: usize, value: i32) -> ValueId {
+    pub(crate) fn given(&mut self, name: &str, owner: usize, value: Scalar) -> ValueId {
         let key = format!("{name} of {owner}");
+        let elem = match value {
+            Scalar::I32(_) => Elem::I32,
+            Scalar::F32(_) => Elem::F32,
+        };
         if !self.params.contains_key(&key) {
             let taken = |name: &str| self.scalars.iter().any(|s| s.name == name);
             let free = std::iter::once(name.to_owned()).chain((2..).map(|n| format!("{name}_{n}"))).find(|n| !taken(n));
             let free = free.expect("numbers do not end");
-            let value_id = self.scalar(&free, Elem::I32);
+            let value_id = self.scalar(&free, elem);
             let param = self.params[&free];
             self.params.insert(key, param);
-            self.given.insert(free, Scalar::I32(value));
+            self.given.insert(free, value);
             return value_id;
         }
-        self.param(&key, Elem::I32, Arg::Scalar(String::new()))
+        self.param(&key, elem, Arg::Scalar(String::new()))
     }
 
     /// A parameter that is known is read again: the first reading may be in a region that is closed by now.

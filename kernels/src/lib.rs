@@ -11,5 +11,6 @@ pub mod nsa;
 pub mod patterns;
 pub mod reference;
 pub mod registry;
+pub mod scores;
 pub mod tolerance;
 pub mod validate;

@@ -14,7 +14,9 @@ mod plain;
 
 use crate::host::{Precision, Row};
 use crate::reference::Attended;
-pub use plain::{plain_attention, plain_attention_rows, plain_selected, plain_selected_rows};
+pub use plain::{
+    plain_attention, plain_attention_rows, plain_scored, plain_scored_rows, plain_selected, plain_selected_rows,
+};
 use std::fmt;
 
 /// What a comparison with the reference came to.

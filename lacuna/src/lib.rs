@@ -42,7 +42,7 @@ mod trial;
 pub use half::{bf16, f16};
 pub use lacuna_codegen as codegen;
 pub use lacuna_dsl as dsl;
-pub use lacuna_dsl::{axes, pattern_of_lacuna as pattern, schedule_of_lacuna as schedule};
+pub use lacuna_dsl::{axes, pattern_of_lacuna as pattern, schedule_of_lacuna as schedule, score_of_lacuna as score};
 pub use lacuna_kernels as kernels;
 pub use lacuna_ptx as ptx;
 pub use lacuna_runtime as runtime;
@@ -51,5 +51,5 @@ pub use trial::Trial;
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use lacuna_dsl::prelude::*;
-    pub use lacuna_dsl::{pattern_of_lacuna as pattern, schedule_of_lacuna as schedule};
+    pub use lacuna_dsl::{pattern_of_lacuna as pattern, schedule_of_lacuna as schedule, score_of_lacuna as score};
 }

@@ -209,7 +209,7 @@ impl Builder {
         let ty = self.ty(x).clone();
         let fits = match op {
             Unary::Neg => matches!(ty.elem, Elem::I32 | Elem::F32),
-            Unary::Exp2 | Unary::Log2 | Unary::Recip => ty.elem == Elem::F32,
+            Unary::Exp2 | Unary::Log2 | Unary::Recip | Unary::Tanh => ty.elem == Elem::F32,
             Unary::Not => ty.elem == Elem::Bool,
         };
         if !fits {

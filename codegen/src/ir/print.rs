@@ -27,7 +27,7 @@ use super::{
 
 impl Unary {
     /// Every one of them.
-    pub const ALL: [Unary; 5] = [Unary::Neg, Unary::Exp2, Unary::Log2, Unary::Recip, Unary::Not];
+    pub const ALL: [Unary; 6] = [Unary::Neg, Unary::Exp2, Unary::Log2, Unary::Recip, Unary::Tanh, Unary::Not];
 
     /// Its name in the text form.
     pub const fn name(self) -> &'static str {
@@ -36,6 +36,7 @@ impl Unary {
             Unary::Exp2 => "exp2",
             Unary::Log2 => "log2",
             Unary::Recip => "recip",
+            Unary::Tanh => "tanh",
             Unary::Not => "not",
         }
     }

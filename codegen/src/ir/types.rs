@@ -290,6 +290,8 @@ pub enum Unary {
     Log2,
     /// `1/x`, f32, approximate.
     Recip,
+    /// Hyperbolic tangent, f32, approximate.
+    Tanh,
     /// Logical not, bool.
     Not,
 }

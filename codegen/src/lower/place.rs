@@ -12,31 +12,43 @@ use crate::passes::{operands, visit};
 /// The answer.
 #[derive(Default)]
 pub(super) struct Placement {
+    /// Values that are not computed where they are made but, element by element, where they are used.
+    pub(super) lazy: HashSet<ValueId>,
     /// Values to be made in a var's registers.
     pub(super) made_in: HashMap<ValueId, VarId>,
     /// Reads that need registers of their own.
     pub(super) copied: HashSet<ValueId>,
 }
 
-/// Whether a value is not computed where it is made but, element by element, where it is used.
-pub(super) fn is_lazy(func: &Func, stmt: &Stmt) -> bool {
+/// The values of `stmts` that are computed where they are used: truth, indices, and floats over rows and columns that are
+/// made of rows and columns alone, such as a bias by distance. A tile of those would hold registers beside the scores.
+fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
     use crate::ir::Elem;
-    let Some(result) = stmt.result else { return false };
-    let ty = &func.values[result.index()].ty;
-    match stmt.op {
-        Op::Broadcast(_) | Op::Iota(_) => true,
-        Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) => {
-            ty.rank() > 0
-                && matches!(ty.elem, Elem::Bool | Elem::I32)
-                && operands(&stmt.op).iter().all(|v| func.values[v.index()].ty.elem != Elem::F32)
+    visit(stmts, &mut |stmt| {
+        let Some(result) = stmt.result else { return };
+        let ty = &func.values[result.index()].ty;
+        let yes = match stmt.op {
+            Op::Broadcast(_) | Op::Iota(_) => true,
+            Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..)
+                if ty.rank() > 0 && matches!(ty.elem, Elem::Bool | Elem::I32) =>
+            {
+                operands(&stmt.op).iter().all(|v| func.values[v.index()].ty.elem != Elem::F32)
+            }
+            Op::Unary(..) | Op::Binary(..) | Op::Select(..) | Op::Fma(..) | Op::Convert(_) => {
+                ty.rank() == 2 && ty.elem == Elem::F32 && operands(&stmt.op).iter().all(|v| lazy.contains(v))
+            }
+            _ => false,
+        };
+        if yes {
+            lazy.insert(result);
         }
-        _ => false,
-    }
+    });
 }
 
 /// Places the values of a func.
 pub(super) fn place(func: &Func) -> Placement {
     let mut placement = Placement::default();
+    find_lazy(func, &func.body, &mut placement.lazy);
     body(func, &func.body, &mut placement);
     placement
 }
@@ -64,6 +76,7 @@ fn mentioned(stmt: &Stmt) -> HashSet<VarId> {
 }
 
 fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
+    let is_lazy = |placement: &Placement, stmt: &Stmt| stmt.result.is_some_and(|r| placement.lazy.contains(&r));
     // Where each value is really used: a lazy value's operands are used where it is.
     let mut uses: HashMap<ValueId, Vec<usize>> = HashMap::new();
     let mut count: HashMap<ValueId, usize> = HashMap::new();
@@ -74,12 +87,12 @@ fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
         visit(std::slice::from_ref(stmt), &mut |s| {
             for value in operands(&s.op) {
                 *count.entry(value).or_default() += 1;
-                if !is_lazy(func, s) {
+                if !is_lazy(placement, s) {
                     uses.entry(value).or_default().push(at);
                 }
             }
         });
-        if is_lazy(func, stmt) {
+        if is_lazy(placement, stmt) {
             lazy.extend(stmt.result.map(|r| (r, operands(&stmt.op))));
         }
     }
@@ -102,7 +115,7 @@ fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
         let elementwise = matches!(
             stmts[made].op,
             Op::Unary(..) | Op::Binary(..) | Op::Select(..) | Op::Fma(..) | Op::Dot(..) | Op::Reduce(..)
-        ) && !is_lazy(func, &stmts[made]);
+        ) && !is_lazy(placement, &stmts[made]);
         let same = func.values[value.index()].ty.rank() > 0;
         let alone = count[&value] == 1 && !mentions[made + 1..at].iter().any(|m| m.contains(&var));
         // A read of the var before, used after the value is made, would see the new content.

@@ -8,8 +8,8 @@
 //! | tile over rows and columns | the accumulator fragment of `mma.m16n8k16`: four for each band and 8 columns |
 //! | 16-bit tile over rows and columns | the same cells packed in pairs: two for each band and 8 columns |
 //!
-//! Truth and index tiles are never kept: their elements are computed where they are used, in a branch that few blocks take
-//! as a rule.
+//! Truth and index tiles are never kept, nor what is made of rows and columns alone: their elements are computed where they
+//! are used, those of a mask in a branch that few blocks take as a rule.
 
 use lacuna_ptx::{Class, Operand, Reg};
 
@@ -171,7 +171,7 @@ impl Lower<'_> {
         let operands = crate::passes::operands(&stmt.op);
         let ty = self.ty(result).clone();
         let source = self.source_elem(&stmt.op);
-        if super::place::is_lazy(self.func, stmt) {
+        if self.placement.lazy.contains(&result) {
             return self.set(result, Low::Lazy(stmt.op.clone()));
         }
         let into = self.home(result);
@@ -310,6 +310,7 @@ impl Lower<'_> {
                 (Unary::Exp2, _) => "ex2.approx.ftz.f32",
                 (Unary::Log2, _) => "lg2.approx.ftz.f32",
                 (Unary::Recip, _) => "rcp.approx.ftz.f32",
+                (Unary::Tanh, _) => "tanh.approx.f32",
                 (Unary::Not, _) => "not.pred",
             },
             Op::Binary(op, ..) => match (op, elem) {

@@ -417,7 +417,9 @@ impl<'f> Verifier<'f> {
                 match op {
                     Unary::Neg => self.elems("a negation", &[*x], &[Elem::I32, Elem::F32])?,
                     Unary::Not => self.elems("a negation", &[*x], &[Elem::Bool])?,
-                    Unary::Exp2 | Unary::Log2 | Unary::Recip => self.elems(op.name(), &[*x], &[Elem::F32])?,
+                    Unary::Exp2 | Unary::Log2 | Unary::Recip | Unary::Tanh => {
+                        self.elems(op.name(), &[*x], &[Elem::F32])?
+                    }
                 }
                 self.of(*x).clone()
             }

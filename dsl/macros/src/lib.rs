@@ -1,6 +1,6 @@
-//! The attribute macros `#[schedule]` and `#[pattern]`.
+//! The attribute macros `#[schedule]`, `#[pattern]` and `#[score]`.
 //!
-//! Both stand on ordinary functions and emit them again, so that rustc, rust-analyzer and rustdoc see what the author wrote;
+//! They stand on ordinary functions and emit them again, so that rustc, rust-analyzer and rustdoc see what the author wrote;
 //! where a macro refuses something, it emits its error **and** the function. Types are rustc's business alone: no macro here
 //! looks at one, beyond finding the parameter that is the context.
 
@@ -11,6 +11,7 @@ use quote::quote;
 mod attribute;
 mod pattern;
 mod schedule;
+mod score;
 mod staged;
 
 /// Turns a function into a schedule: what one CTA of an attention does, staged once per pick.
@@ -67,6 +68,33 @@ pub fn pattern(args: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn pattern_of_lacuna(args: TokenStream, item: TokenStream) -> TokenStream {
     pattern::expand(&quote!(::lacuna::dsl), args.into(), item.into()).into()
+}
+
+/// Turns an expression on a logit into a score: what happens to it before the softmax.
+///
+/// ```ignore
+/// /// ALiBi: a bias against the distance, by a slope for each head.
+/// #[score]
+/// pub fn alibi(logit: Logit, q: Pos, kv: Pos, slopes: PerHead) -> Logit {
+///     logit - slopes * (q - kv)
+/// }
+/// ```
+///
+/// The first three parameters are the scaled logit and the positions of the query and of the key, counted in their document.
+/// The others are `u32`, `i32` or `f32` arguments, given when the kernel is launched, and `PerHead` tables: tensors
+/// `[heads_q]`, f32, that are bound by the parameter's name. The macro makes `fn alibi() -> Score`, with the arguments that
+/// are not tables as its parameters. In the body all of them are f32 numbers, of the type `Logit`: they can be computed
+/// with, not branched on.
+#[proc_macro_attribute]
+pub fn score(args: TokenStream, item: TokenStream) -> TokenStream {
+    score::expand(&quote!(::lacuna_dsl), args.into(), item.into()).into()
+}
+
+/// [`macro@score`], for crates that see the DSL through `lacuna`.
+#[doc(hidden)]
+#[proc_macro_attribute]
+pub fn score_of_lacuna(args: TokenStream, item: TokenStream) -> TokenStream {
+    score::expand(&quote!(::lacuna::dsl), args.into(), item.into()).into()
 }
 
 /// Errors found so far; all of them are shown.

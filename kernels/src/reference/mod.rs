@@ -1,12 +1,13 @@
 //! What every kernel must compute, in f64 on the CPU, written from the papers.
 //!
 //! Nothing here shares code with the compiler or with the DSL, so that a wrong definition cannot vouch for itself: masks
-//! are functions on integers ([`masks`]), selections are lists ([`nsa`]).
+//! are functions on integers ([`masks`]), scores on numbers ([`scores`]), selections are lists ([`nsa`]).
 //!
 //! What holds everywhere:
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
 //!  * Positions restart with each sequence of `cu_seqlens`.
 //!  * Only the keys that a row may see enter its sums. A row that sees none has `o = 0`, `lse = -inf`.
+//!  * A score changes a scaled logit before anything else does ([`scores`]).
 //!  * NaN and infinities propagate as in `o = Σ exp(s - max s) v / Σ exp(s - max s)`, `lse = max s + ln Σ exp(s - max s)`. A
 //!    logit of -inf is the limit, probability 0, also where all logits of the row are -inf: such a row is as one that sees
 //!    no key.
@@ -15,10 +16,11 @@
 
 pub mod masks;
 pub mod nsa;
+pub mod scores;
 pub(crate) mod walk;
 
 use crate::host::{Host, Real, Row};
-use walk::{Panel, Source};
+use walk::{Panel, Query, Source};
 
 /// The operands of an attention, all sequences packed one behind the other.
 #[derive(Clone, Copy, Debug)]
@@ -70,10 +72,52 @@ pub fn attention_rows<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row])
     walk::some(&Source::of(p), &walk::masked(mask), &attend, rows)
 }
 
+/// Says what becomes of a scaled logit, given the positions of query and key in their sequence and the query head.
+pub type Score<'a> = &'a (dyn Fn(f64, i64, i64, usize) -> f64 + Sync);
+
+/// Attention under a mask and a score: `o = softmax(score(scale · q kᵀ)) v` over the keys that `mask(q, kv)` keeps.
+pub fn attention_scored<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, score: Score<'_>) -> Attended<f64> {
+    walk::whole(&Source::of(p), &walk::masked(mask), &*scored(score))
+}
+
+/// [`attention_scored`], for these rows alone.
+pub fn attention_scored_rows<T: Real>(
+    p: &Problem<'_, T>,
+    mask: Mask<'_>,
+    score: Score<'_>,
+    rows: &[Row],
+) -> Attended<f64> {
+    walk::some(&Source::of(p), &walk::masked(mask), &*scored(score), rows)
+}
+
+/// [`attend`] under a score.
+fn scored<'a>(score: Score<'a>) -> Box<walk::Attend<'a, f64>> {
+    Box::new(move |at, q, kv, seen, scale, p, o| {
+        logits(q, kv, seen, scale, p);
+        for (&j, s) in seen.iter().zip(p.iter_mut()) {
+            *s = score(*s, at.position, i64::from(j), at.head);
+        }
+        weigh(kv, seen, p, o)
+    })
+}
+
 /// One row in f64: the keys and values at `seen`, each as often as it is listed. Writes `o`, returns the LSE.
-pub(crate) fn attend(q: &[f64], kv: &Panel<f64>, seen: &[u32], scale: f32, p: &mut Vec<f64>, o: &mut [f64]) -> f64 {
-    let total = softmax_terms(q, kv, seen, scale, p);
-    let Some((max, sum)) = total else {
+pub(crate) fn attend(
+    _: &Query,
+    q: &[f64],
+    kv: &Panel<f64>,
+    seen: &[u32],
+    scale: f32,
+    p: &mut Vec<f64>,
+    o: &mut [f64],
+) -> f64 {
+    logits(q, kv, seen, scale, p);
+    weigh(kv, seen, p, o)
+}
+
+/// The values at `seen`, weighed by the softmax of their logits `p`. Writes `o`, returns the LSE.
+fn weigh(kv: &Panel<f64>, seen: &[u32], p: &mut [f64], o: &mut [f64]) -> f64 {
+    let Some((max, sum)) = exponentials(p) else {
         return f64::NEG_INFINITY;
     };
     for (&j, &p) in seen.iter().zip(p.iter()) {
@@ -95,8 +139,18 @@ pub(crate) fn softmax_terms(
     scale: f32,
     p: &mut Vec<f64>,
 ) -> Option<(f64, f64)> {
-    p.clear();
-    p.extend(seen.iter().map(|&j| dot(q, kv.key(j)) * f64::from(scale)));
+    logits(q, kv, seen, scale, p);
+    exponentials(p)
+}
+
+/// `s = scale · q k`.
+fn logits(q: &[f64], kv: &Panel<f64>, seen: &[u32], scale: f32, s: &mut Vec<f64>) {
+    s.clear();
+    s.extend(seen.iter().map(|&j| dot(q, kv.key(j)) * f64::from(scale)));
+}
+
+/// `exp(s[i] - max s)` in place of each; returns the maximum and their sum, or nothing if every one is -inf.
+fn exponentials(p: &mut [f64]) -> Option<(f64, f64)> {
     let max = p.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));
     if p.iter().all(|&s| s == f64::NEG_INFINITY) {
         return None;

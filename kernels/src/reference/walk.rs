@@ -64,8 +64,16 @@ pub(crate) struct At {
 /// Lists the keys that a row sees, by position in the sequence; the list is empty when it is called.
 pub(crate) type Seen<'a> = dyn Fn(&At, &mut Vec<u32>) + Sync + 'a;
 
-/// The arithmetic of a row: query, keys and values, the visible ones, scale, scratch, the output (zeros); gives the LSE.
-pub(crate) type Attend<'a, N> = dyn Fn(&[N], &Panel<N>, &[u32], f32, &mut Vec<N>, &mut [N]) -> N + Sync + 'a;
+/// Which row is computed.
+pub(crate) struct Query {
+    /// Its position in its sequence.
+    pub(crate) position: i64,
+    /// Its query head.
+    pub(crate) head: usize,
+}
+
+/// The arithmetic of a row: which one it is, query, keys and values, the visible ones, scale, scratch, the output (zeros); gives the LSE.
+pub(crate) type Attend<'a, N> = dyn Fn(&Query, &[N], &Panel<N>, &[u32], f32, &mut Vec<N>, &mut [N]) -> N + Sync + 'a;
 
 /// Keys seen under a mask.
 pub(crate) fn masked<'a>(mask: Mask<'a>) -> impl Fn(&At, &mut Vec<u32>) + Sync + 'a {
@@ -134,11 +142,12 @@ pub(crate) fn some<Q: Real, K: Real, N: Number>(
             let one = |(list, q, p): &mut (Vec<u32>, Vec<N>, Vec<N>), i: usize| {
                 let Row { token, head } = rows[i];
                 list.clear();
-                seen(&At { position: token - src.cu_q[sequence], token, kv_head, keys }, list);
+                let position = token - src.cu_q[sequence];
+                seen(&At { position, token, kv_head, keys }, list);
                 q.clear();
                 q.extend(src.q.row(token, head).iter().map(|&x| N::of(x.to_f64())));
                 let mut o = vec![N::default(); dv];
-                let lse = attend(q, &panel, list, src.scale, p, &mut o);
+                let lse = attend(&Query { position: position as i64, head }, q, &panel, list, src.scale, p, &mut o);
                 (i, lse, o)
             };
             members.into_par_iter().with_min_len(32).map_init(Default::default, one).collect::<Vec<_>>()

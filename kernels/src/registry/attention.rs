@@ -5,12 +5,13 @@ use std::fmt;
 
 use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
-use lacuna_dsl::{Error, Mask, Pick, Plan, Space, Target, Tunable};
+use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, Tunable};
 
 use super::options::one_of;
-use super::{Kernel, Options};
+use super::{Kernel, Options, ScoreByHand};
 use crate::host::{Float, Host, Precision, Row};
-use crate::reference::{self, Attended, Problem, nsa};
+use crate::reference::{self, Attended, Problem, masks, nsa};
+use crate::scores;
 use crate::tolerance::{self, Verdicts};
 
 /// A schedule at one shape, whichever it is.
@@ -29,6 +30,8 @@ impl<S: Schedule> Plannable for Bound<S> {
 pub(super) enum Sees {
     /// What a mask keeps: the kernel's, and the reference's own.
     Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
+    /// What a causal mask keeps, under a score: the kernel's, and the reference's own for so many query heads.
+    Scored { mask: Mask, score: Score, reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync> },
     /// What lies in the picked blocks and not in the future.
     Picks { block: usize },
 }
@@ -68,12 +71,26 @@ impl Attention {
     /// The mask, where there is one: a kernel of picked blocks has none.
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
-            Sees::Mask { mask, .. } => Some(mask),
+            Sees::Mask { mask, .. } | Sees::Scored { mask, .. } => Some(mask),
             Sees::Picks { .. } => None,
         }
     }
 
-    /// The numbers to give at each launch besides `scale` and `max_seqlen`: the arguments of the mask.
+    /// The score, where there is one.
+    pub fn score(&self) -> Option<&Score> {
+        match &self.sees {
+            Sees::Scored { score, .. } => Some(score),
+            Sees::Mask { .. } | Sees::Picks { .. } => None,
+        }
+    }
+
+    /// The tensors `[heads]`, f32, to bind besides those that every attention has: what the reference takes for them.
+    pub fn tables(&self, heads: usize) -> BTreeMap<String, Vec<f32>> {
+        let names = self.score().into_iter().flat_map(Score::tables);
+        names.map(|name| (name.to_owned(), scores::slopes(heads))).collect()
+    }
+
+    /// The numbers to give at each launch besides `scale` and `max_seqlen`: the arguments of the mask and of the score.
     ///
     /// # Errors
     /// What staging refuses.
@@ -133,6 +150,19 @@ impl Attention {
                     plain: tolerance::plain_attention_rows(p, mask, rows),
                 },
             },
+            Sees::Scored { reference: by_hand, .. } => {
+                let score = by_hand(p.q.shape[1]);
+                match rows {
+                    None => Expected {
+                        reference: reference::attention_scored(p, &masks::causal, &score),
+                        plain: tolerance::plain_scored(p, &masks::causal, &score),
+                    },
+                    Some(rows) => Expected {
+                        reference: reference::attention_scored_rows(p, &masks::causal, &score, rows),
+                        plain: tolerance::plain_scored_rows(p, &masks::causal, &score, rows),
+                    },
+                }
+            }
             &Sees::Picks { block } => {
                 let picks = picks.expect("a kernel of picked blocks is compared with the same picks");
                 match rows {

@@ -17,16 +17,17 @@
 mod attention;
 mod options;
 
-use lacuna_dsl::{Mask, Schedule, Shape};
+use lacuna_dsl::{Mask, Schedule, Score, Shape};
 
 pub use attention::{Attention, Expected, Plannable};
 pub use options::{Allowed, BadOption, Options, Setting};
 
-use crate::dense::QueryMajor;
+use crate::dense::{QueryMajor, QueryMajorScored};
 use crate::nsa::GroupCentric;
 use crate::patterns;
-use crate::reference::masks;
 use crate::reference::nsa::NsaConfig;
+use crate::reference::{self, masks};
+use crate::scores;
 
 /// A tensor that not every kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,8 +60,19 @@ pub struct Kernel {
 enum How {
     /// Query-major under a mask.
     Masked(fn(&Options) -> Seen),
+    /// Query-major under a score, causal.
+    Scored(fn(&Options) -> Scored),
     /// Group-centric over picked blocks.
     Picked,
+}
+
+/// What a scored attention is held to, given its query heads.
+type ScoreByHand = Box<dyn Fn(f64, i64, i64, usize) -> f64 + Send + Sync>;
+
+/// One score, twice: as the kernel has it, and by hand for the reference, given how many query heads there are.
+struct Scored {
+    score: Score,
+    reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync>,
 }
 
 /// One mask, twice: as the kernel has it, and by hand for the reference.
@@ -134,6 +146,9 @@ const GLOBAL: Setting = Setting {
     default: 4,
     allowed: Allowed::Range(0, POSITIONS),
 };
+
+const CAP: Setting =
+    Setting { name: "cap", about: "what no logit goes beyond", default: 50, allowed: Allowed::Range(1, 1 << 20) };
 
 const BLOCK: Setting = Setting {
     name: "block",
@@ -243,6 +258,31 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|_| Seen::new(patterns::causal(), masks::causal)),
     },
     Kernel {
+        name: "alibi",
+        about: "causal, with a bias against the distance by a slope for each head: ALiBi, arXiv 2108.12409",
+        schedule: "query-major-scored",
+        settings: &[],
+        needs: &[],
+        how: How::Scored(|_| Scored {
+            score: scores::alibi(),
+            reference: Box::new(|heads| Box::new(reference::scores::alibi(reference::scores::alibi_slopes(heads)))),
+        }),
+    },
+    Kernel {
+        name: "softcap",
+        about: "causal, with logits bent to stay within `cap`: Gemma 2, arXiv 2408.00118",
+        schedule: "query-major-scored",
+        settings: &[CAP],
+        needs: &[],
+        how: How::Scored(|options| {
+            let cap = options.get("cap");
+            Scored {
+                score: scores::softcap(cap as f32),
+                reference: Box::new(move |_| Box::new(reference::scores::softcap(cap.into()))),
+            }
+        }),
+    },
+    Kernel {
         name: "nsa-selected",
         about: "each token sees the blocks selected for it: Native Sparse Attention, arXiv 2502.11089",
         schedule: "group-centric",
@@ -300,6 +340,12 @@ impl Kernel {
                 }
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
                 (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
+            }
+            How::Scored(make) => {
+                let Scored { score, reference } = make(options);
+                let mask = patterns::causal();
+                let sees = attention::Sees::Scored { mask: mask.clone(), score: score.clone(), reference };
+                (Box::new(QueryMajorScored::new(score, mask).at(shape.clone())), sees)
             }
             How::Picked => {
                 let block = options.get("block");

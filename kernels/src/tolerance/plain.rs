@@ -5,8 +5,8 @@
 //! lose. Outputs are left in f32: the check rounds them to the type that the kernel stores.
 
 use crate::host::{Float, Host, Row};
-use crate::reference::walk::{self, Panel, Source};
-use crate::reference::{Attended, Mask, Problem, nsa};
+use crate::reference::walk::{self, Panel, Query, Source};
+use crate::reference::{Attended, Mask, Problem, Score, nsa};
 
 /// The plain computation of [`attention`](crate::reference::attention).
 pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended<f32> {
@@ -16,6 +16,22 @@ pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended
 /// [`plain_attention`], for these rows alone.
 pub fn plain_attention_rows<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row]) -> Attended<f32> {
     walk::some(&Source::of(p), &walk::masked(mask), &attend::<T>, rows)
+}
+
+/// The plain computation of [`attention_scored`](crate::reference::attention_scored): the logit is rounded once, after the
+/// score.
+pub fn plain_scored<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>, score: Score<'_>) -> Attended<f32> {
+    walk::whole(&Source::of(p), &walk::masked(mask), &*scored::<T>(score))
+}
+
+/// [`plain_scored`], for these rows alone.
+pub fn plain_scored_rows<T: Float>(
+    p: &Problem<'_, T>,
+    mask: Mask<'_>,
+    score: Score<'_>,
+    rows: &[Row],
+) -> Attended<f32> {
+    walk::some(&Source::of(p), &walk::masked(mask), &*scored::<T>(score), rows)
 }
 
 /// The plain computation of [`selected_attention`](crate::reference::nsa::selected_attention).
@@ -33,10 +49,35 @@ pub fn plain_selected_rows<T: Float>(
     walk::some(&Source::of(p), &nsa::picked(picks, l_sel), &attend::<T>, rows)
 }
 
-fn attend<T: Float>(q: &[f32], kv: &Panel<f32>, seen: &[u32], scale: f32, p: &mut Vec<f32>, o: &mut [f32]) -> f32 {
-    let round = |x: f32| T::PRECISION.round(x);
+fn attend<T: Float>(
+    _: &Query,
+    q: &[f32],
+    kv: &Panel<f32>,
+    seen: &[u32],
+    scale: f32,
+    p: &mut Vec<f32>,
+    o: &mut [f32],
+) -> f32 {
     p.clear();
-    p.extend(seen.iter().map(|&j| round(dot(q, kv.key(j)) * scale)));
+    p.extend(seen.iter().map(|&j| T::PRECISION.round(dot(q, kv.key(j)) * scale)));
+    weigh::<T>(kv, seen, p, o)
+}
+
+/// [`attend`] under a score.
+fn scored<'a, T: Float>(score: Score<'a>) -> Box<walk::Attend<'a, f32>> {
+    Box::new(move |at, q, kv, seen, scale, p, o| {
+        p.clear();
+        p.extend(seen.iter().map(|&j| {
+            let logit = dot(q, kv.key(j)) * scale;
+            T::PRECISION.round(score(logit.into(), at.position, i64::from(j), at.head) as f32)
+        }));
+        weigh::<T>(kv, seen, p, o)
+    })
+}
+
+/// The values at `seen`, weighed by the softmax of their logits `p`.
+fn weigh<T: Float>(kv: &Panel<f32>, seen: &[u32], p: &mut [f32], o: &mut [f32]) -> f32 {
+    let round = |x: f32| T::PRECISION.round(x);
     if p.iter().all(|&s| s == f32::NEG_INFINITY) {
         return f32::NEG_INFINITY;
     }

@@ -139,6 +139,9 @@ impl Job<'_> {
             let tensor = Tensor::from_slice(self.device, &extents(&picks.shape), &picks.data)?;
             bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen.div_ceil(block) as i64);
         }
+        for (name, numbers) in attention.tables(dims.hq) {
+            bindings = bindings.tensor(&name, &Tensor::from_slice(self.device, &[dims.hq as u64], &numbers)?);
+        }
         let mut given = attention.given(self.target)?;
         given.insert("scale".to_owned(), lacuna::runtime::Scalar::F32(self.scale));
         given.insert("max_seqlen".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen as i32));

@@ -10,3 +10,4 @@ mod large;
 mod picks;
 mod query_major;
 mod real;
+mod scored;

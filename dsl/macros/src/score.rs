@@ -1,0 +1,113 @@
+//! `#[score]`: an expression on a logit becomes a function from its arguments to a score.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{FnArg, Ident, ItemFn, Pat, PatType, ReturnType, Type};
+
+use crate::Errors;
+
+pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
+    let func: ItemFn = match syn::parse2(item.clone()) {
+        Ok(func) => func,
+        Err(_) => {
+            let error = syn::Error::new(
+                proc_macro2::Span::call_site(),
+                "a score is a function: `fn softcap(logit: Logit, q: Pos, kv: Pos, cap: f32) -> Logit`",
+            );
+            let error = error.to_compile_error();
+            return quote!(#error #item);
+        }
+    };
+    let mut errors = Errors::default();
+    if !args.is_empty() {
+        errors.at(&args, "a score takes no arguments here; its own are parameters of the function");
+    }
+    if !func.sig.generics.params.is_empty() {
+        errors.at(&func.sig.generics, "a score is one expression: it cannot be generic");
+    }
+    if func.sig.asyncness.is_some() || func.sig.constness.is_some() {
+        errors.at(func.sig.fn_token, "a score is a plain `fn`");
+    }
+    if matches!(func.sig.output, ReturnType::Default) {
+        errors.at(&func.sig.ident, "a score says what becomes of a logit: it returns `Logit`");
+    }
+    let params = params(&func, &mut errors);
+    let [logit, q, kv, rest @ ..] = params.as_slice() else {
+        errors.at(&func.sig.ident, "a score takes a logit and two positions: `(logit: Logit, q: Pos, kv: Pos, ..)`");
+        let errors = errors.tokens();
+        return quote!(#errors #[allow(dead_code)] #func);
+    };
+    for ((name, typed), right) in [(logit, "Logit"), (q, "Pos"), (kv, "Pos")] {
+        if !is(&typed.ty, &[right]) {
+            errors.at(
+                &typed.ty,
+                format!("`{name}` is a `{right}`: a score begins with `(logit: Logit, q: Pos, kv: Pos)`"),
+            );
+        }
+    }
+    for (name, typed) in rest {
+        if !is(&typed.ty, &["u32", "i32", "f32", "PerHead"]) {
+            let message = format!("`{name}` is an argument of a score, and those are `u32`, `i32`, `f32` or `PerHead`");
+            errors.at(&typed.ty, message);
+        }
+    }
+    if !errors.0.is_empty() {
+        let errors = errors.tokens();
+        return quote!(#errors #[allow(dead_code, unused_variables)] #func);
+    }
+
+    let ItemFn { attrs, vis, sig, block, .. } = &func;
+    let name = &sig.ident;
+    let text = name.to_string();
+    let output = match &sig.output {
+        ReturnType::Type(_, ty) => quote_spanned!(ty.span()=> #ty),
+        ReturnType::Default => quote!(()),
+    };
+    let (tables, scalars): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, typed)| is(&typed.ty, &["PerHead"]));
+    let tables: Vec<String> = tables.into_iter().map(|(name, _)| name.to_string()).collect();
+    let inputs = scalars.iter().map(|(_, typed)| typed);
+    let names: Vec<&Ident> = scalars.iter().map(|(name, _)| *name).collect();
+    let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+    let (mut arg, mut table) = (0usize.., 0usize..);
+    let passed = rest.iter().map(|(_, typed)| match is(&typed.ty, &["PerHead"]) {
+        true => table.next().map(|n| quote!(tables[#n])),
+        false => arg.next().map(|n| quote!(args[#n])),
+    });
+    let symbols = params.iter().map(|(name, _)| name);
+    quote! {
+        #(#attrs)*
+        #vis fn #name(#(#inputs),*) -> #dsl::Score {
+            #[allow(clippy::too_many_arguments)]
+            fn score(#(#symbols: #dsl::Logit),*) -> #output #block
+            #dsl::Score::record(
+                #text,
+                &[#((#texts, #dsl::score::Arg::from(#names))),*],
+                &[#(#tables),*],
+                |logit, q, kv, args, tables| {
+                    let _ = (args, tables);
+                    score(logit, q, kv, #(#passed),*)
+                },
+            )
+        }
+    }
+}
+
+/// Whether a type is one of these, by its name.
+fn is(ty: &Type, names: &[&str]) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|s| names.iter().any(|name| s.ident == name)))
+}
+
+fn params<'a>(func: &'a ItemFn, errors: &mut Errors) -> Vec<(&'a Ident, &'a PatType)> {
+    let mut params = Vec::new();
+    for input in &func.sig.inputs {
+        match input {
+            FnArg::Typed(typed) => match &*typed.pat {
+                Pat::Ident(pat) => params.push((&pat.ident, typed)),
+                other => errors.at(other, "a parameter of a score is a plain name"),
+            },
+            FnArg::Receiver(receiver) => errors.at(receiver, "a score is a free function, without `self`"),
+        }
+    }
+    params
+}

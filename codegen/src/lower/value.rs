@@ -477,8 +477,7 @@ fn fold(op: &Op, operands: &[Operand]) -> Option<Low> {
         _ => None,
     };
     match (op, operands) {
-        (Op::Binary(op, a, _), [Operand::Int(x), Operand::Int(y)]) => {
-            let _ = a;
+        (Op::Binary(op, ..), [Operand::Int(x), Operand::Int(y)]) => {
             let (x, y) = (*x, *y);
             match op {
                 Binary::Add => int((x as i32).wrapping_add(y as i32).into()),

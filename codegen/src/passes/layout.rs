@@ -14,19 +14,20 @@ const BUDGET: u32 = 255 - 56;
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
+    check_uses(&func)?;
+    let (state, lhs) = registers(&func);
+    let keep = state + lhs <= BUDGET;
     let mut body = std::mem::take(&mut func.body);
-    check_uses(&func, &body)?;
-    let keep = operands_fit(&func, &body);
     place(&mut func, &mut body, 0, keep);
     func.body = body;
     Ok(func)
 }
 
 /// A loaded tile is an operand of products and nothing else.
-fn check_uses(func: &Func, body: &[Stmt]) -> Result<(), Error> {
+fn check_uses(func: &Func) -> Result<(), Error> {
     let mut loaded = Vec::new();
     let mut wrong = None;
-    visit(body, &mut |stmt| match &stmt.op {
+    visit(&func.body, &mut |stmt| match &stmt.op {
         Op::Load(_) => loaded.extend(stmt.result),
         Op::Dot(..) | Op::Accumulate(..) => {}
         op => {
@@ -78,30 +79,19 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     (vars + if kept { scores / 2 } else { scores + scores / 2 }, lhs)
 }
 
-fn operands_fit(func: &Func, body: &[Stmt]) -> bool {
-    // `registers` reads the func's own body, which the caller has taken out.
-    let with_body = Func { body: body.to_vec(), ..func.clone() };
-    let (state, lhs) = registers(&with_body);
-    state + lhs <= BUDGET
-}
-
 fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool) {
     let lhs = left_operands(body);
     let mut out = Vec::with_capacity(body.len() + 8);
     for mut stmt in std::mem::take(body) {
         match &mut stmt.op {
-            Op::For { body, .. } => {
-                place(func, body, depth + 1, keep);
-                out.push(stmt);
-            }
-            Op::If { body, .. } => {
+            Op::For { body, .. } | Op::If { body, .. } => {
                 place(func, body, depth + 1, keep);
                 out.push(stmt);
             }
             Op::Load(slice) => {
                 let result = stmt.result.expect("a load makes a value");
                 let ty = func.values[result.index()].ty.clone();
-                let name = tensor_name(func, slice.tensor.index());
+                let name = func.params[slice.tensor.index()].name().to_owned();
                 let buffer = buffer(func, name, ty.clone());
                 let slot = fresh(func, Type::scalar(Elem::I32), stmt.loc);
                 out.push(Stmt { result: Some(slot), op: Op::Const(Const::I32(0)), loc: stmt.loc });
@@ -132,13 +122,6 @@ fn left_operands(body: &[Stmt]) -> Vec<ValueId> {
         }
     });
     lhs
-}
-
-fn tensor_name(func: &Func, param: usize) -> String {
-    match &func.params[param] {
-        crate::ir::Param::Tensor(t) => t.name.clone(),
-        crate::ir::Param::Scalar { name, .. } => name.clone(),
-    }
 }
 
 fn buffer(func: &mut Func, name: String, ty: Type) -> BufferId {

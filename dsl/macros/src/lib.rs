@@ -10,6 +10,7 @@ use quote::quote;
 
 mod attribute;
 mod pattern;
+mod recorded;
 mod schedule;
 mod score;
 mod staged;

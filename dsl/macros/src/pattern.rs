@@ -3,53 +3,23 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{FnArg, Ident, ItemFn, Pat, PatType, ReturnType};
+use syn::{Ident, ItemFn, ReturnType};
 
-use crate::Errors;
+use crate::recorded::{self, Words};
+
+const WORDS: Words = Words {
+    what: "pattern",
+    one: "predicate",
+    example: "fn causal(q: Pos, kv: Pos) -> Keep",
+    result: "which keys to keep: it returns `Keep`",
+};
 
 pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
-    let func: ItemFn = match syn::parse2(item.clone()) {
-        Ok(func) => func,
-        Err(_) => {
-            let error = syn::Error::new(
-                proc_macro2::Span::call_site(),
-                "a pattern is a function: `fn causal(q: Pos, kv: Pos) -> Keep`",
-            );
-            let error = error.to_compile_error();
-            return quote!(#error #item);
-        }
+    let (func, mut errors) = match recorded::function(&WORDS, &args, item) {
+        Ok(function) => function,
+        Err(refused) => return refused,
     };
-    let mut errors = Errors::default();
-    if !args.is_empty() {
-        errors.at(&args, "a pattern takes no arguments here; its own are parameters of the function");
-    }
-    if !func.sig.generics.params.is_empty() {
-        errors.at(&func.sig.generics, "a pattern is one predicate: it cannot be generic");
-    }
-    if func.sig.asyncness.is_some() || func.sig.constness.is_some() {
-        errors.at(func.sig.fn_token, "a pattern is a plain `fn`");
-    }
-    if matches!(func.sig.output, ReturnType::Default) {
-        errors.at(&func.sig.ident, "a pattern says which keys to keep: it returns `Keep`");
-    }
-    let params: Vec<(&Ident, &PatType)> = func
-        .sig
-        .inputs
-        .iter()
-        .filter_map(|input| match input {
-            FnArg::Typed(typed) => match &*typed.pat {
-                Pat::Ident(pat) => Some((&pat.ident, typed)),
-                other => {
-                    errors.at(other, "a parameter of a pattern is a plain name");
-                    None
-                }
-            },
-            FnArg::Receiver(receiver) => {
-                errors.at(receiver, "a pattern is a free function, without `self`");
-                None
-            }
-        })
-        .collect();
+    let params = recorded::params(&WORDS, &func, &mut errors);
     let [q, kv, rest @ ..] = params.as_slice() else {
         errors.at(&func.sig.ident, "a pattern compares two positions: `(q: Pos, kv: Pos, ..)`");
         let errors = errors.tokens();

@@ -3,36 +3,23 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{FnArg, Ident, ItemFn, Pat, PatType, ReturnType, Type};
+use syn::{Ident, ItemFn, ReturnType, Type};
 
-use crate::Errors;
+use crate::recorded::{self, Words};
+
+const WORDS: Words = Words {
+    what: "score",
+    one: "expression",
+    example: "fn softcap(logit: Logit, q: Pos, kv: Pos, cap: f32) -> Logit",
+    result: "what becomes of a logit: it returns `Logit`",
+};
 
 pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
-    let func: ItemFn = match syn::parse2(item.clone()) {
-        Ok(func) => func,
-        Err(_) => {
-            let error = syn::Error::new(
-                proc_macro2::Span::call_site(),
-                "a score is a function: `fn softcap(logit: Logit, q: Pos, kv: Pos, cap: f32) -> Logit`",
-            );
-            let error = error.to_compile_error();
-            return quote!(#error #item);
-        }
+    let (func, mut errors) = match recorded::function(&WORDS, &args, item) {
+        Ok(function) => function,
+        Err(refused) => return refused,
     };
-    let mut errors = Errors::default();
-    if !args.is_empty() {
-        errors.at(&args, "a score takes no arguments here; its own are parameters of the function");
-    }
-    if !func.sig.generics.params.is_empty() {
-        errors.at(&func.sig.generics, "a score is one expression: it cannot be generic");
-    }
-    if func.sig.asyncness.is_some() || func.sig.constness.is_some() {
-        errors.at(func.sig.fn_token, "a score is a plain `fn`");
-    }
-    if matches!(func.sig.output, ReturnType::Default) {
-        errors.at(&func.sig.ident, "a score says what becomes of a logit: it returns `Logit`");
-    }
-    let params = params(&func, &mut errors);
+    let params = recorded::params(&WORDS, &func, &mut errors);
     let [logit, q, kv, rest @ ..] = params.as_slice() else {
         errors.at(&func.sig.ident, "a score takes a logit and two positions: `(logit: Logit, q: Pos, kv: Pos, ..)`");
         let errors = errors.tokens();
@@ -96,18 +83,4 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
 /// Whether a type is one of these, by its name.
 fn is(ty: &Type, names: &[&str]) -> bool {
     matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|s| names.iter().any(|name| s.ident == name)))
-}
-
-fn params<'a>(func: &'a ItemFn, errors: &mut Errors) -> Vec<(&'a Ident, &'a PatType)> {
-    let mut params = Vec::new();
-    for input in &func.sig.inputs {
-        match input {
-            FnArg::Typed(typed) => match &*typed.pat {
-                Pat::Ident(pat) => params.push((&pat.ident, typed)),
-                other => errors.at(other, "a parameter of a score is a plain name"),
-            },
-            FnArg::Receiver(receiver) => errors.at(receiver, "a score is a free function, without `self`"),
-        }
-    }
-    params
 }

@@ -199,7 +199,12 @@ fn ops() -> impl Strategy<Value = Op> {
         v().prop_map(Op::Broadcast),
         (any::<bool>(), v()).prop_map(|(max, a)| Op::Reduce(if max { Reduce::Max } else { Reduce::Sum }, a)),
         (tensor(), list()).prop_map(|(tensor, index)| Op::Element { tensor, index }),
-        (tensor(), v(), v()).prop_map(|(table, segments, at)| Op::Segment { table, segments, at }),
+        (tensor(), prop::collection::vec(v(), 0..2), v(), v()).prop_map(|(table, row, segments, at)| Op::Segment {
+            table,
+            row,
+            segments,
+            at
+        }),
     ];
     let storage = prop_oneof![
         slice().prop_map(Op::Load),

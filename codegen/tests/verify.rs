@@ -14,6 +14,7 @@ fn text(declarations: &str, body: &str) -> String {
   axis D = 32
   param q : bf16[token, head, D]
   param table : i32[n]
+  param lists : i32[head, n]
   param lse : f32[token, head]
   param n : i32
   var %m : f32<Q> = -inf
@@ -82,6 +83,9 @@ fn what_makes_sense_passes() {
     accepts(
         "%10 = element table[%0] %11 = segment table of %0 at %10 %12 = convert %11 : f32 %13 = fma %12, %3, %3 : f32",
     );
+    accepts("%10 = iota Kv %11 = element table[%10] : i32<Kv> %12 = element lists[%0, %11] : i32<Kv>");
+    accepts("%10 = iota Q %11 = broadcast %10 : i32<Q, Kv> %12 = element lse[%11, %0] : f32<Q, Kv>");
+    accepts("%10 = segment lists[%0] of %0 at %0");
 }
 
 #[test]
@@ -171,9 +175,16 @@ fn tensors_are_indexed_in_every_dimension() {
     refuses("store lse[%0] rows token count %0 = %7", "`lse` has 2 dimensions, of which f32<Q> spans 0: 1 indices");
     refuses("store q[%0, %1] rows token count %0 = %6", "`q` holds bf16: the tile is f32<Q, Kv>");
     refuses("%10 = element table[%0, %1]", "`table` has 1 dimensions: 2 indices are given");
+    refuses(
+        "%10 = iota Kv %11 = iota Q %12 = element lists[%10, %11] : i32<Kv>",
+        "an index is i32<Kv>: this is i32<Q>",
+    );
+    refuses("%10 = iota Kv %11 = element table[%10]", "this makes i32<Kv>: and is said to make i32");
     refuses("%10 = element q[%0, %0, %0]", "single elements are read from i32 and f32 tensors: `q` holds bf16");
     refuses("%10 = element n[%0] : i32", "a tensor should stand here: `n` is a number");
-    refuses("%10 = segment lse of %0 at %0", "a table of segments holds i32 in one dimension: `lse` holds f32 in 2");
+    refuses("%10 = segment lse[%0] of %0 at %0", "a table of segments is a row of an i32 tensor: `lse` holds f32 in 2");
+    refuses("%10 = segment lists of %0 at %0", "`lists` holds i32 in 2 dimensions, and 0 indices say which row");
+    refuses("%10 = segment lists[%3] of %0 at %0", "an index is i32: this is f32");
     refuses("%10 = segment table of %3 at %0", "a position is i32: this is f32");
 }
 

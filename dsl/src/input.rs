@@ -187,7 +187,7 @@ impl Segments {
             let id = if state.lives(self.table.home, "input") {
                 let count = state.computed("segments", Self::count_of_plan());
                 let at = state.take(token.0);
-                state.builder.segment(self.table.id, count, at)
+                state.builder.segment(self.table.id, &[], count, at)
             } else {
                 state.stand_in::<Scalar<I32>>()
             };

@@ -361,7 +361,8 @@ impl Builder {
         }
     }
 
-    /// One element of a tensor.
+    /// Elements of a tensor, one or one for each element of the indices: scalars are repeated along the axes of tiles, and
+    /// tiles of fewer axes along those that they lack.
     #[track_caller]
     pub fn element(&mut self, tensor: ParamId, index: &[ValueId]) -> ValueId {
         let t = self.tensor_of(tensor);
@@ -372,13 +373,23 @@ impl Builder {
         if !matches!(elem, Elem::I32 | Elem::F32) {
             self.fail("single elements are read from i32 and f32 tensors", format!("`{name}` holds {}", elem.name()));
         }
-        self.push(Op::Element { tensor, index: index.to_vec() }, Type::scalar(elem))
+        if let Some(&odd) = index.iter().find(|&&i| self.ty(i).elem != Elem::I32 || self.ty(i).partial) {
+            let found = self.show(&self.ty(odd).clone());
+            self.fail("an index is a whole number", format!("this is {found}"));
+        }
+        let widest = index.iter().copied().max_by_key(|&i| self.ty(i).rank());
+        let axes = widest.map_or_else(Vec::new, |i| self.ty(i).axes.clone());
+        let mut aligned = Vec::with_capacity(index.len());
+        for &i in index {
+            aligned.push(if self.ty(i).rank() == 0 { i } else { self.broadcast(i, &axes) });
+        }
+        self.push(Op::Element { tensor, index: aligned }, Type::tile(elem, axes))
     }
 
-    /// The segment of a table that holds a position.
+    /// The segment of a table that holds a position: of the tensor's row at `row`, an index for every dimension but the last.
     #[track_caller]
-    pub fn segment(&mut self, table: ParamId, segments: ValueId, at: ValueId) -> ValueId {
-        self.push(Op::Segment { table, segments, at }, Type::scalar(Elem::I32))
+    pub fn segment(&mut self, table: ParamId, row: &[ValueId], segments: ValueId, at: ValueId) -> ValueId {
+        self.push(Op::Segment { table, row: row.to_vec(), segments, at }, Type::scalar(Elem::I32))
     }
 
     /// Loads rows of a tensor as a tile over `axes` (rows, then the tensor's last dimension).

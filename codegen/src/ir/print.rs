@@ -128,6 +128,7 @@ pub(super) fn evident(func: &Func, op: &Op) -> Option<Type> {
         },
         Op::ProgramId(_) | Op::Segment { .. } => Some(Type::scalar(Elem::I32)),
         Op::Iota(axis) => Some(Type::tile(Elem::I32, vec![*axis])),
+        // A tile of elements says its axes.
         Op::Element { tensor, .. } => match func.params.get(tensor.index())? {
             Param::Tensor(tensor) => Some(Type::scalar(tensor.elem)),
             Param::Scalar { .. } => None,
@@ -339,9 +340,13 @@ impl<W: fmt::Write> Printer<'_, W> {
                 self.out.write_str("element ")?;
                 self.indexed(*tensor, index)
             }
-            Op::Segment { table, segments, at } => {
+            Op::Segment { table, row, segments, at } => {
                 self.out.write_str("segment ")?;
-                self.param(*table)?;
+                if row.is_empty() {
+                    self.param(*table)?
+                } else {
+                    self.indexed(*table, row)?
+                }
                 write!(self.out, " of {segments} at {at}")
             }
             Op::Load(slice) => {

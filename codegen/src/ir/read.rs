@@ -445,10 +445,11 @@ impl Reader {
             "element" => Op::Element { tensor: self.param()?, index: self.values()? },
             "segment" => {
                 let table = self.param()?;
+                let row = if self.is_sign("[") { self.values()? } else { Vec::new() };
                 self.word("of")?;
                 let segments = self.value()?;
                 self.word("at")?;
-                Op::Segment { table, segments, at: self.value()? }
+                Op::Segment { table, row, segments, at: self.value()? }
             }
             "load" => Op::Load(self.slice()?),
             "store" => {

@@ -373,18 +373,22 @@ pub enum Op {
     Broadcast(ValueId),
     /// Reduces the columns.
     Reduce(Reduce, ValueId),
-    /// One element of a tensor as a scalar, i32 or f32. The author keeps the index in bounds.
+    /// Elements of a tensor, i32 or f32: one, or one for each element of the indices. Where an index is a tile, so is the
+    /// result, over the same axes. The author keeps every index in bounds, also those of rows and columns that count for
+    /// nothing.
     Element {
         /// The tensor.
         tensor: ParamId,
-        /// An `I32` scalar for every dimension.
+        /// For every dimension an `I32` scalar, or an `I32` tile; all tiles have the same axes.
         index: Vec<ValueId>,
     },
     /// The segment that holds position `at`: the largest `s` in `0..segments` with `table[s] <= at`, where `table` is
     /// non-decreasing, starts with 0 and has `segments + 1` entries. i32.
     Segment {
-        /// A table of rank 1, i32: `cu_seqlens`.
+        /// An i32 tensor: `cu_seqlens`.
         table: ParamId,
+        /// Which row of it is the table: an `I32` scalar for every dimension but the last.
+        row: Vec<ValueId>,
         /// How many segments, i32.
         segments: ValueId,
         /// The position, i32.

@@ -253,16 +253,39 @@ impl Lower<'_> {
     pub(super) fn table_element(&mut self, id: ParamId, index: &[ValueId]) -> Reg {
         let base = self.pointer(id);
         let address = self.address(base, id, index);
-        let (class, form) = match self.tensor(id).elem {
-            Elem::F32 => (Class::F32, "ld.global.nc.f32"),
-            _ => (Class::B32, "ld.global.nc.b32"),
-        };
+        let (class, form) = self.read_only(id);
         self.e.op(class, form, [super::Emit::at(address, 0)])
     }
 
-    /// Bisects a table: the largest `s` in `0..segments` with `table[s] <= at`.
-    pub(super) fn segment(&mut self, table: ParamId, segments: Operand, at: Operand) -> Reg {
+    /// One element of a tensor, at one place of a tile of indices. What a level reads twice from one place it reads once.
+    pub(super) fn tile_element(&mut self, id: ParamId, index: &[Operand]) -> Reg {
+        let mut terms: Vec<(usize, Operand)> = index.iter().cloned().enumerate().collect();
+        terms.sort_by_key(|(_, index)| self.e.known_at(index));
+        let mut address = self.pointer(id);
+        for (dim, index) in terms {
+            address = match index {
+                Operand::Reg(_) if dim + 1 == self.tensor(id).dims.len() => {
+                    let bytes = i64::from(self.tensor(id).elem.bytes());
+                    self.e.local(Class::B64, "mad.wide.s32", [index, bytes.into(), address.into()])
+                }
+                index => self.step(address, id, dim, index),
+            };
+        }
+        let (class, form) = self.read_only(id);
+        self.e.local(class, form, [super::Emit::at(address, 0)])
+    }
+
+    fn read_only(&self, id: ParamId) -> (Class, &'static str) {
+        match self.tensor(id).elem {
+            Elem::F32 => (Class::F32, "ld.global.nc.f32"),
+            _ => (Class::B32, "ld.global.nc.b32"),
+        }
+    }
+
+    /// Bisects a row of a table: the largest `s` in `0..segments` with `table[s] <= at`.
+    pub(super) fn segment(&mut self, table: ParamId, row: &[ValueId], segments: Operand, at: Operand) -> Reg {
         let base = self.pointer(table);
+        let base = self.address(base, table, row);
         let (low, high) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));
         self.e.mov(low, 0i64.into());
         self.e.mov(high, segments);

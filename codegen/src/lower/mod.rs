@@ -355,12 +355,16 @@ impl Lower<'_> {
             Op::Broadcast(_) | Op::Iota(_) => self.set(made(stmt), Low::Lazy(stmt.op.clone())),
             Op::Reduce(op, x) => self.reduce(*op, *x, made(stmt)),
             Op::Element { tensor, index } => {
+                let result = made(stmt);
+                if self.placement.lazy.contains(&result) {
+                    return self.set(result, Low::Lazy(stmt.op.clone()));
+                }
                 let reg = self.table_element(*tensor, index);
-                self.set(made(stmt), Low::Scalar(reg));
+                self.set(result, Low::Scalar(reg));
             }
-            Op::Segment { table, segments, at } => {
+            Op::Segment { table, row, segments, at } => {
                 let (segments, at) = (self.scalar(*segments), self.scalar(*at));
-                let reg = self.segment(*table, segments, at);
+                let reg = self.segment(*table, row, segments, at);
                 self.set(made(stmt), Low::Scalar(reg));
             }
             Op::Store(slice, value) => {

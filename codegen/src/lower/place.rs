@@ -20,8 +20,9 @@ pub(super) struct Placement {
     pub(super) copied: HashSet<ValueId>,
 }
 
-/// The values of `stmts` that are computed where they are used: truth, indices, and floats over rows and columns that are
-/// made of rows and columns alone, such as a bias by distance. A tile of those would hold registers beside the scores.
+/// The values of `stmts` that are computed where they are used: truth, indices, elements of tables by row or column, and
+/// floats over rows and columns that are made of rows and columns alone, such as a bias by distance. A tile of those would
+/// hold registers beside the scores.
 fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
     use crate::ir::Elem;
     visit(stmts, &mut |stmt| {
@@ -29,6 +30,7 @@ fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
         let ty = &func.values[result.index()].ty;
         let yes = match stmt.op {
             Op::Broadcast(_) | Op::Iota(_) => true,
+            Op::Element { .. } => ty.rank() > 0,
             Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..)
                 if ty.rank() > 0 && matches!(ty.elem, Elem::Bool | Elem::I32) =>
             {

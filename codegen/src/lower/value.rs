@@ -124,6 +124,9 @@ impl Lower<'_> {
                 }
                 let operands: Vec<Operand> =
                     crate::passes::operands(&op).into_iter().map(|v| self.element(v, at)).collect();
+                if let Op::Element { tensor, .. } = op {
+                    return self.tile_element(tensor, &operands).into();
+                }
                 let elem = self.ty(value).elem;
                 let source = self.source_elem(&op);
                 let share = if self.ty(value).rank() == 1 { Share::Level } else { Share::No };

@@ -484,16 +484,23 @@ impl<'f> Verifier<'f> {
                     let message = format!("`{}` has {} dimensions", tensor.name, tensor.dims.len());
                     return mistake(message, format!("{} indices are given", index.len()));
                 }
-                self.ints("an index", index)?;
-                Type::scalar(tensor.elem)
-            }
-            Op::Segment { table, segments, at } => {
-                let table = self.tensor(*table)?;
-                if table.elem != Elem::I32 || table.dims.len() != 1 {
-                    let label =
-                        format!("`{}` holds {} in {} dimensions", table.name, table.elem.name(), table.dims.len());
-                    return mistake("a table of segments holds i32 in one dimension", label);
+                let tiles = index.iter().copied().find(|&i| self.of(i).rank() > 0);
+                let axes = tiles.map_or_else(Vec::new, |i| self.of(i).axes.clone());
+                for &i in index {
+                    let wanted = if self.of(i).rank() == 0 { INT } else { Type::tile(Elem::I32, axes.clone()) };
+                    self.is("an index", i, &wanted)?;
                 }
+                Type::tile(tensor.elem, axes)
+            }
+            Op::Segment { table, row, segments, at } => {
+                let table = self.tensor(*table)?;
+                if table.elem != Elem::I32 || table.dims.len() != row.len() + 1 {
+                    let holds =
+                        format!("`{}` holds {} in {} dimensions", table.name, table.elem.name(), table.dims.len());
+                    let label = format!("{holds}, and {} indices say which row", row.len());
+                    return mistake("a table of segments is a row of an i32 tensor", label);
+                }
+                self.ints("an index", row)?;
                 self.ints("a position", &[*segments, *at])?;
                 INT
             }

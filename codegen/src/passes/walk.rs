@@ -42,7 +42,8 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         }
         Op::Select(a, b, c) | Op::Fma(a, b, c) => [a, b, c].into_iter().for_each(see),
         Op::Element { index, .. } => index.iter_mut().for_each(see),
-        Op::Segment { segments, at, .. } => {
+        Op::Segment { row, segments, at, .. } => {
+            row.iter_mut().for_each(&mut *see);
             see(segments);
             see(at);
         }

@@ -22,9 +22,11 @@ pub mod passes;
 pub mod pattern;
 pub mod plan;
 
+mod chain;
 mod compile;
 mod error;
 mod lower;
 
+pub use chain::Temporary;
 pub use compile::{Compiled, compile};
 pub use error::Error;

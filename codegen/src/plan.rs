@@ -124,6 +124,8 @@ pub enum Arg {
     Scalar(String),
     /// A number made from extents and other numbers, i32.
     Computed(Expr),
+    /// A number made from extents and other numbers, u64: a stride of a tensor in the workspace.
+    Wide(Expr),
     /// An address in the workspace, u64.
     Workspace {
         /// Bytes from its start.

@@ -26,7 +26,7 @@ fn args(staged: &Staged) -> String {
     let show = |arg: &Arg| match arg {
         Arg::Pointer(name) | Arg::Scalar(name) => name.clone(),
         Arg::Stride { tensor, dim } => format!("{tensor}.{dim}"),
-        Arg::Computed(expr) => format!("({})", expression(expr)),
+        Arg::Computed(expr) | Arg::Wide(expr) => format!("({})", expression(expr)),
         Arg::Workspace { .. } => "workspace".to_owned(),
     };
     staged.args.iter().map(show).collect::<Vec<_>>().join(" ")

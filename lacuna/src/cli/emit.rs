@@ -129,6 +129,7 @@ fn launch(launch: &Launch) -> Value {
             Arg::Stride { tensor, dim } => json!({ "type": "u64", "stride": { "tensor": tensor, "dim": dim } }),
             Arg::Scalar(name) => json!({ "type": "b32", "scalar": name }),
             Arg::Computed(value) => json!({ "type": "i32", "value": expr(value) }),
+            Arg::Wide(value) => json!({ "type": "u64", "value": expr(value) }),
             Arg::Workspace { offset } => json!({ "type": "u64", "workspace_offset": expr(offset) }),
         })
         .collect();

@@ -349,6 +349,7 @@ impl Known<'_> {
                     i32::try_from(value).map_err(|_| BindError::Argument { entry: entry.to_owned(), index, value })?;
                 Slot::Value(KernelArg::U32(fits.cast_unsigned()))
             }
+            Arg::Wide(expr) => Slot::Value(KernelArg::U64(self.eval(expr, what)?)),
             Arg::Workspace { offset } => {
                 let offset = self.eval(offset, what)?;
                 if offset > workspace {

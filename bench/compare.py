@@ -2,16 +2,17 @@
 """lacuna beside its peers: one process, one GPU, the same tensors, runs alternated.
 
     cargo build --release
-    python3 bench/compare.py                  # dense causal and NSA selected
-    python3 bench/compare.py dense --json
+    python3 bench/compare.py                  # dense causal, masks, NSA selected
+    python3 bench/compare.py dense masks --json
 
-Needs an NVIDIA GPU and PyTorch. FlashAttention-2 and cuDNN come with PyTorch. nsa_ref, the Triton code in
-Relaxed-System-Lab/Flash-Sparse-Attention, is used where the environment variable NSA_REF names a folder that `nsa_ref` can
-be imported from. What is not there is said, not skipped in silence.
+Needs an NVIDIA GPU and PyTorch. FlashAttention-2, cuDNN and FlexAttention come with PyTorch. nsa_ref and FSA, the Triton
+code in Relaxed-System-Lab/Flash-Sparse-Attention, are used where the environment variable NSA_REF names a folder that
+`nsa_ref` and `fsa` can be imported from. What is not there is said, not skipped in silence.
 
 Times are medians of CUDA events; 256 MiB are written before every run, so that nothing is left in L2. Every output is first
-checked on a smaller problem against float64. FLOPs of dense causal count the lower triangle; those of NSA selected count
-every selected block whole.
+checked on a smaller problem against float64. FLOPs of dense causal and of masks count the pairs that are seen; those of NSA
+selected count every selected block whole. Masks of peers are made before they are timed, and what lacuna does to find its
+blocks is in its time.
 """
 import argparse, ctypes, json, math, os, statistics, subprocess, sys
 
@@ -28,21 +29,24 @@ class Kernel:
 
     cuda = None
 
-    def __init__(self, lacuna, name, group, pick):
+    def __init__(self, lacuna, name, *, group=1, width=WIDTH, pick="", options=()):
         capability = torch.cuda.get_device_capability()
         target = f"sm_{max(c for c in (80, 86, 89, 90, 120) if c <= capability[0] * 10 + capability[1])}"
-        command = [lacuna, "emit", name, "--json", "--target", target, "--dim", str(WIDTH), "--group", str(group)]
-        plan = json.loads(subprocess.run(command + (["--pick", pick] if pick else []), check=True, capture_output=True).stdout)
-        self.plan, self.launch = plan, plan["launches"][0]
+        command = [lacuna, "emit", name, "--json", "--target", target, "--dim", str(width), "--group", str(group)]
+        command += [*options, *(["--pick", pick] if pick else [])]
+        self.plan = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         if Kernel.cuda is None:
             Kernel.cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         torch.zeros(1, device="cuda")
-        module, self.function = ctypes.c_void_p(), ctypes.c_void_p()
-        self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), self.launch["ptx"].encode()))
-        self.check(self.cuda.cuModuleGetFunction(ctypes.byref(self.function), module, self.launch["entry"].encode()))
-        dynamic_shared = 8
-        self.check(self.cuda.cuFuncSetAttribute(self.function, dynamic_shared, self.launch["shared_bytes"]))
-        self.name = f"lacuna {name} ({', '.join(f'{k} {v}' for k, v in plan['pick'].items())})"
+        self.functions = []
+        for launch in self.plan["launches"]:
+            module, function = ctypes.c_void_p(), ctypes.c_void_p()
+            self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), launch["ptx"].encode()))
+            self.check(self.cuda.cuModuleGetFunction(ctypes.byref(function), module, launch["entry"].encode()))
+            dynamic_shared = 8
+            self.check(self.cuda.cuFuncSetAttribute(function, dynamic_shared, launch["shared_bytes"]))
+            self.functions.append(function)
+        self.name = f"lacuna {name} ({', '.join(f'{k} {v}' for k, v in self.plan['pick'].items())})"
 
     @staticmethod
     def check(code):
@@ -66,26 +70,34 @@ class Kernel:
             for dim, extent in zip(spec["dims"], tensors[spec["name"]].shape):
                 if symbols.setdefault(dim, extent) != extent or isinstance(dim, int) and dim != extent:
                     raise ValueError(f"{spec['name']}: {dim} is {extent}")
-        args = []
-        for arg in self.launch["args"]:
-            if "pointer" in arg:
-                args.append(ctypes.c_uint64(tensors[arg["pointer"]].data_ptr()))
-            elif "stride" in arg:
-                args.append(ctypes.c_uint64(tensors[arg["stride"]["tensor"]].stride(arg["stride"]["dim"])))
-            elif "scalar" in arg:
-                number = scalars[arg["scalar"]]
-                args.append(ctypes.c_float(number) if isinstance(number, float) else ctypes.c_int32(number))
-            else:
-                args.append(ctypes.c_int32(self.value(arg["value"], symbols, scalars)))
-        grid = [self.value(g, symbols, scalars) for g in self.launch["grid"]]
-        pointers = (ctypes.c_void_p * len(args))(*(ctypes.cast(ctypes.pointer(a), ctypes.c_void_p) for a in args))
+        workspace = torch.empty(self.value(self.plan["workspace_bytes"], symbols, scalars), dtype=torch.uint8, device="cuda")
+        launches = []
+        for launch, function in zip(self.plan["launches"], self.functions):
+            args = [self.argument(arg, tensors, symbols, scalars, workspace) for arg in launch["args"]]
+            grid = [self.value(g, symbols, scalars) for g in launch["grid"]]
+            pointers = (ctypes.c_void_p * len(args))(*(ctypes.cast(ctypes.pointer(a), ctypes.c_void_p) for a in args))
+            if all(grid):
+                launches.append((function, grid, launch["threads"], launch["shared_bytes"], pointers, args))
 
         def call():
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-            self.check(self.cuda.cuLaunchKernel(self.function, *grid, self.launch["threads"], 1, 1,
-                                                self.launch["shared_bytes"], stream, pointers, None))
-        call.kept = args, tensors
+            for function, grid, threads, shared, pointers, _ in launches:
+                self.check(self.cuda.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, pointers, None))
+        call.kept = launches, tensors, workspace
         return call
+
+    def argument(self, arg, tensors, symbols, scalars, workspace):
+        if "pointer" in arg:
+            return ctypes.c_uint64(tensors[arg["pointer"]].data_ptr())
+        if "stride" in arg:
+            return ctypes.c_uint64(tensors[arg["stride"]["tensor"]].stride(arg["stride"]["dim"]))
+        if "scalar" in arg:
+            number = scalars[arg["scalar"]]
+            return ctypes.c_float(number) if isinstance(number, float) else ctypes.c_int32(number)
+        if "workspace_offset" in arg:
+            return ctypes.c_uint64(workspace.data_ptr() + self.value(arg["workspace_offset"], symbols, scalars))
+        value = self.value(arg["value"], symbols, scalars)
+        return ctypes.c_uint64(value) if arg["type"] == "u64" else ctypes.c_int32(value)
 
 
 def normal(*shape):
@@ -127,53 +139,93 @@ def show(rows, title, times, ours, flops, floors):
         rows.append(dict(case=title, name=name, ms=ms, tflops=flops / ms / 1e9, lacuna_over_this=ratio))
 
 
+def packed(batch, heads, length, width=WIDTH):
+    """Documents of equal length, one behind the other, and where the result goes."""
+    q, k, v = (normal(batch * length, heads, width) for _ in range(3))
+    cu = torch.arange(0, batch + 1, device="cuda", dtype=torch.int32) * length
+    lse = torch.full((batch * length, heads), math.nan, device="cuda")
+    return dict(q=q, k=k, v=v, cu_seqlens=cu, o=torch.full_like(q, math.nan), lse=lse)
+
+
+def apart(x, batch):
+    """[tokens, heads, width] as [documents, heads, length, width]."""
+    return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
+
+
+def in_float64(t, batch, sees):
+    """Output and LSE of equal documents under a mask of positions."""
+    q, k, v = (apart(t[n], batch).double() for n in "qkv")
+    position = torch.arange(q.shape[2], device="cuda")
+    seen = sees(position[:, None], position[None])
+    scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~seen, -math.inf)
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
 def dense(options, rows):
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    kernel = Kernel(options.lacuna, "causal", 1, options.dense_pick)
+    for width in (64, 128, 256):
+        kernel = Kernel(options.lacuna, "causal", width=width, pick=options.dense_pick)
+        scale = width ** -0.5
+        t = packed(2, 4, 1000, width)
+        kernel.bind(t, max_seqlen=1000, scale=scale)()
+        reference, lse = in_float64(t, 2, lambda q, kv: kv <= q)
+        peer = F.scaled_dot_product_attention(*(apart(t[n], 2) for n in "qkv"), is_causal=True)
+        print(f"\ndense causal against float64, D {width}: lacuna {error(apart(t['o'], 2), reference):.1e}, "
+              f"PyTorch {error(peer, reference):.1e}; LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
+        for batch, heads, length in [(4, 16, 8192), (1, 16, 32768)]:
+            t = packed(batch, heads, length, width)
+            apart_t = [apart(t[n], batch).contiguous() for n in "qkv"]
 
-    def tensors(batch, heads, length):
-        q, k, v = (normal(batch * length, heads, WIDTH) for _ in range(3))
-        cu = torch.arange(0, batch + 1, device="cuda", dtype=torch.int32) * length
-        o = torch.full_like(q, math.nan)
-        return dict(q=q, k=k, v=v, cu_seqlens=cu, o=o, lse=torch.full((batch * length, heads), math.nan, device="cuda"))
-
-    def ours(t, length):
-        return kernel.bind(t, max_seqlen=length, scale=WIDTH ** -0.5)
-
-    def apart(x, batch):
-        return x.view(batch, -1, x.shape[1], WIDTH).transpose(1, 2)
-
-    t = tensors(2, 4, 1000)
-    ours(t, 1000)()
-    q, k, v = (apart(t[n], 2).double() for n in "qkv")
-    scores = (q @ k.transpose(-1, -2) * WIDTH ** -0.5).masked_fill(~torch.ones(1000, 1000, device="cuda").tril().bool(), -math.inf)
-    reference = scores.softmax(-1) @ v
-    peer = F.scaled_dot_product_attention(*(apart(t[n], 2) for n in "qkv"), is_causal=True)
-    print(f"dense causal against float64: lacuna {error(apart(t['o'], 2), reference):.1e}, "
-          f"PyTorch {error(peer, reference):.1e}; LSE {(apart_lse(t['lse'], 2) - scores.logsumexp(-1)).abs().max():.1e}")
-    for batch, heads, length in [(4, 16, 8192), (1, 16, 32768)]:
-        t = tensors(batch, heads, length)
-        apart_t = [apart(t[n], batch).contiguous() for n in "qkv"]
-
-        def sdpa(backend):
-            def call():
-                with sdpa_kernel(backend):
-                    F.scaled_dot_product_attention(*apart_t, is_causal=True)
-            return call
-        calls = {kernel.name: ours(t, length), "FlashAttention-2 (PyTorch)": sdpa(SDPBackend.FLASH_ATTENTION),
-                 "cuDNN (PyTorch)": sdpa(SDPBackend.CUDNN_ATTENTION)}
-        flops = 4.0 * batch * heads * length ** 2 * WIDTH / 2
-        tile = kernel.plan["pick"]["rows"]
-        once = 4 * batch * heads * length * WIDTH * 2
-        again = batch * heads * (length / tile) * length / 2 * WIDTH * 2 * 2
-        show(rows, f"dense causal forward, bf16, D {WIDTH}, batch {batch}, heads {heads}/{heads}, {length} tokens",
-             alternate(calls, options.rounds), kernel.name, flops,
-             {"mma.sync": flops / MMA, "L2": again / L2, "HBM": once / HBM})
+            def sdpa(backend):
+                def call():
+                    with sdpa_kernel(backend):
+                        F.scaled_dot_product_attention(*apart_t, is_causal=True)
+                return call
+            calls = {kernel.name: kernel.bind(t, max_seqlen=length, scale=scale),
+                     "FlashAttention-2 (PyTorch)": sdpa(SDPBackend.FLASH_ATTENTION),
+                     "cuDNN (PyTorch)": sdpa(SDPBackend.CUDNN_ATTENTION)}
+            flops = 4.0 * batch * heads * length ** 2 * width / 2
+            tile = kernel.plan["pick"]["rows"]
+            once = 4 * batch * heads * length * width * 2
+            again = batch * heads * (length / tile) * length / 2 * width * 2 * 2
+            show(rows, f"dense causal forward, bf16, D {width}, batch {batch}, heads {heads}/{heads}, {length} tokens",
+                 alternate(calls, options.rounds), kernel.name, flops,
+                 {"mma.sync": flops / MMA, "L2": again / L2, "HBM": once / HBM})
 
 
-def apart_lse(lse, batch):
-    return lse.view(batch, -1, lse.shape[1]).transpose(1, 2).double()
+def masks(options, rows):
+    """Masks beside FlexAttention with its block mask: a window, and packed documents."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    torch._dynamo.config.recompile_limit = 64
+    flex, block_mask = torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask, dynamic=False)
+    heads, tokens, scale = 16, 65536, WIDTH ** -0.5
+    window, length = 1024, 4096
+
+    def in_window(b, h, q, kv):
+        return (kv <= q) & (q - kv < window)
+
+    def in_document(b, h, q, kv):
+        return (kv <= q) & (q // length == kv // length)
+    pairs = {"window": window * tokens - window * (window - 1) / 2, "documents": tokens * (length + 1) / 2}
+    for name, documents, predicate, given in [("window", 1, in_window, ["--window", str(window)]),
+                                              ("documents", tokens // length, in_document, [])]:
+        kernel = Kernel(options.lacuna, name, options=given, pick=options.mask_pick)
+        t = packed(2, 4, 3000)
+        kernel.bind(t, max_seqlen=3000, scale=scale)()
+        reference, lse = in_float64(t, 2, lambda q, kv: predicate(0, 0, q, kv))
+        print(f"\n{name} against float64: lacuna {error(apart(t['o'], 2), reference):.1e}; "
+              f"LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
+        t = packed(documents, heads, tokens // documents)
+        whole = [apart(t[n], 1).contiguous() for n in "qkv"]
+        mask = block_mask(predicate, None, None, tokens, tokens, device="cuda")
+        calls = {kernel.name: kernel.bind(t, max_seqlen=tokens // documents, scale=scale),
+                 "FlexAttention (PyTorch)": lambda: flex(*whole, block_mask=mask)}
+        calls["FlexAttention (PyTorch)"]()
+        flops = 4.0 * heads * WIDTH * pairs[name]
+        once = 4 * heads * tokens * WIDTH * 2
+        show(rows, f"{name} forward, bf16, D {WIDTH}, heads {heads}/{heads}, {tokens} tokens",
+             alternate(calls, options.rounds), kernel.name, flops, {"mma.sync": flops / MMA, "HBM": once / HBM})
 
 
 def selection(tokens, heads, seed=1):
@@ -194,16 +246,26 @@ def selection(tokens, heads, seed=1):
 
 
 def selected(options, rows):
-    heads, heads_kv = 64, 4
-    group = heads // heads_kv
-    kernel = Kernel(options.lacuna, "nsa-selected", group, options.selected_pick)
     try:
         if os.environ.get("NSA_REF"):
             sys.path.insert(0, os.environ["NSA_REF"])
         from nsa_ref.ops.topk_sparse_attention import _topk_sparse_attention_fwd as nsa_ref
     except ImportError as missing:
         nsa_ref = None
-        print(f"\nnsa_ref is not there ({missing}): lacuna is timed alone")
+        print(f"\nnsa_ref is not there ({missing}): lacuna is timed without it")
+    try:
+        from fsa.ops.FSA_topk_sparse_attention import _topk_sparse_attention_fwd_opt as fsa
+    except ImportError as missing:
+        fsa = None
+        print(f"\nFSA is not there ({missing}): lacuna is timed without it")
+    for heads, heads_kv in options.heads:
+        selected_heads(options, rows, heads, heads_kv, nsa_ref, fsa)
+
+
+def selected_heads(options, rows, heads, heads_kv, nsa_ref, fsa):
+    group = heads // heads_kv
+    scale = WIDTH ** -0.5
+    kernel = Kernel(options.lacuna, "nsa-selected", group=group, pick=options.selected_pick)
 
     def tensors(tokens):
         q, k, v = normal(tokens, heads, WIDTH), normal(tokens, heads_kv, WIDTH), normal(tokens, heads_kv, WIDTH)
@@ -212,7 +274,7 @@ def selected(options, rows):
         return dict(q=q, k=k, v=v, picks=selection(tokens, heads_kv), cu_seqlens=cu, o=torch.full_like(q, math.nan), lse=lse)
 
     t = tensors(2048)
-    kernel.bind(t, scale=WIDTH ** -0.5)()
+    kernel.bind(t, scale=scale, max_seqlen=2048)()
     position = torch.arange(2048, device="cuda")
     reference = torch.empty(2048, heads, WIDTH, device="cuda", dtype=torch.float64)
     for head in range(heads_kv):
@@ -221,42 +283,54 @@ def selected(options, rows):
         seen.scatter_(1, torch.where(index < 0, 2048 // BLOCK, index), True)
         seen = seen[:, :-1].repeat_interleave(BLOCK, 1) & (position[None] <= position[:, None])
         for h in range(head * group, (head + 1) * group):
-            scores = (t["q"][:, h].double() @ t["k"][:, head].double().T * WIDTH ** -0.5).masked_fill(~seen, -math.inf)
+            scores = (t["q"][:, h].double() @ t["k"][:, head].double().T * scale).masked_fill(~seen, -math.inf)
             reference[:, h] = scores.softmax(-1) @ t["v"][:, head].double()
-    print(f"\nNSA selected against float64: lacuna {error(t['o'], reference):.1e}")
+    print(f"\nNSA selected against float64, heads {heads}/{heads_kv}: lacuna {error(t['o'], reference):.1e}")
     for tokens in (8192, 65536):
         t = tensors(tokens)
-        calls = {kernel.name: kernel.bind(t, scale=WIDTH ** -0.5)}
-        if nsa_ref:
-            by_head = t["picks"].transpose(0, 1).contiguous()
-            cu = t["cu_seqlens"]
-            calls["nsa_ref (Triton)"] = lambda: nsa_ref(t["q"], t["k"], t["v"], by_head, BLOCK, cu, cu, tokens, tokens, WIDTH ** -0.5)
+        calls = {kernel.name: kernel.bind(t, scale=scale, max_seqlen=tokens)}
+        by_head, cu = t["picks"].transpose(0, 1).contiguous(), t["cu_seqlens"]
+        peers = {"nsa_ref (Triton)": nsa_ref and (lambda: nsa_ref(t["q"], t["k"], t["v"], by_head, BLOCK, cu, cu, tokens, tokens, scale)),
+                 "FSA (Triton)": fsa and (lambda: fsa(t["q"], t["k"], t["v"], by_head, BLOCK, cu, cu, tokens, tokens, scale, causal=True))}
+        for name, call in peers.items():
+            try:
+                if call:
+                    call()
+                    calls[name] = call
+            except Exception as refused:
+                print(f"\n{name} does not take heads {heads}/{heads_kv} ({type(refused).__name__}: {str(refused)[:80]})")
         blocks = (t["picks"] >= 0).sum().item()
         flops = 4.0 * WIDTH * group * BLOCK * blocks
         fetched = blocks * BLOCK * WIDTH * 2 * 2
         once = 2 * tokens * (heads + heads_kv) * WIDTH * 2
         show(rows, f"NSA selected forward, bf16, D {WIDTH}, heads {heads}/{heads_kv}, block {BLOCK}, n {PICKS}, {tokens} tokens, random selection",
              alternate(calls, options.rounds), kernel.name, flops,
-             {"mma.sync": flops / MMA, "L2": fetched / L2, "HBM": once / HBM})
+             {"mma.sync": flops / MMA, "L2 (token by token)": fetched / L2, "HBM": once / HBM})
+        del t, calls, peers
+        torch.cuda.empty_cache()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="dense|selected", help="which comparisons; all where none is named")
+    parser.add_argument("what", nargs="*", metavar="dense|masks|selected", help="which comparisons; all where none is named")
     parser.add_argument("--lacuna", default=os.path.join(ROOT, "target/release/lacuna"), help="the lacuna command")
     parser.add_argument("--dense-pick", default="", help="as for `lacuna emit causal --pick`")
+    parser.add_argument("--mask-pick", default="", help="as for `lacuna emit window --pick`")
     parser.add_argument("--selected-pick", default="", help="as for `lacuna emit nsa-selected --pick`")
+    parser.add_argument("--heads", default="64/4,32/8,16/16,48/16,56/8", help="query and KV heads of NSA selected",
+                        type=lambda text: [tuple(map(int, pair.split("/"))) for pair in text.split(",")])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="the figures as JSON, last")
     options = parser.parse_args()
-    if unknown := set(options.what) - {"dense", "selected"}:
-        parser.error(f"no comparison is called {', '.join(sorted(unknown))}; there are dense and selected")
+    comparisons = {"dense": dense, "masks": masks, "selected": selected}
+    if unknown := set(options.what) - set(comparisons):
+        parser.error(f"no comparison is called {', '.join(sorted(unknown))}; there are {', '.join(comparisons)}")
     if not torch.cuda.is_available():
         sys.exit("error: PyTorch sees no GPU")
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     rows = []
-    for name, run in (("dense", dense), ("selected", selected)):
+    for name, run in comparisons.items():
         if not options.what or name in options.what:
             run(options, rows)
     if options.json:

@@ -134,7 +134,7 @@ fn what_a_pattern_emits_reads_back() {
     let (q, kv) = (b.iota(rows), b.iota(cols));
     let args = [b.scalar_param("window", Elem::I32), b.scalar_param("sink", Elem::I32)];
     let len = b.scalar_param("len", Elem::I32);
-    pattern.emit_keep(&mut b, q, kv, &args);
+    pattern.emit_keep(&mut b, q, kv, &args, &[]);
     pattern.emit_full(&mut b, (len, len), (len, len), &args);
     pattern.emit_runs(&mut b, (len, len), len, 64, &args);
     let text = b.finish().expect("no mistakes").to_string();

@@ -241,9 +241,12 @@ impl Machine for Emit<'_> {
         let (first, minus) = parts.next().expect("at least one part");
         let mut sum = first;
         if minus {
+            // The lowest number has no opposite.
+            let least = self.int(-HIGH);
+            let first = self.max(first, least);
             let value = self.value(first);
             let value = self.once(Key::Negative(value), |b| b.unary(Unary::Neg, value));
-            sum = Num { what: What::Value(value), shape: first.shape, lo: -first.hi, hi: (-first.lo).min(HIGH) };
+            sum = Num { what: What::Value(value), shape: first.shape, lo: -first.hi, hi: -first.lo };
         }
         for (n, minus) in parts {
             sum = self.add(sum, n, minus);
@@ -354,10 +357,13 @@ impl Machine for Emit<'_> {
         match cond.what {
             What::Known(true) => a,
             What::Known(false) => b,
-            What::Value(cond) => {
+            What::Value(truth) => {
                 let (x, y) = (self.value(a), self.value(b));
-                let value = self.once(Key::Select(cond, x, y), |b| b.select(cond, x, y));
-                Num { what: What::Value(value), shape: Shape::Scalar, lo: a.lo.min(b.lo), hi: a.hi.max(b.hi) }
+                let shape = cond.shape.with(a.shape).with(b.shape);
+                let truth = self.spread(truth, cond.shape, shape);
+                let (x, y) = (self.spread(x, a.shape, shape), self.spread(y, b.shape, shape));
+                let value = self.once(Key::Select(truth, x, y), |b| b.select(truth, x, y));
+                Num { what: What::Value(value), shape, lo: a.lo.min(b.lo), hi: a.hi.max(b.hi) }
             }
         }
     }

@@ -1,12 +1,13 @@
 //! What surely holds in a box of positions: interval arithmetic as a computation.
 
+use std::collections::HashMap;
 use std::panic::Location;
 
 use super::Pattern;
 use super::emit::{Emit, Num, Shape};
 use super::machine::{Machine, Values};
-use super::tree::{KV, Linear, POSITION, Q, Term, TermId, Tree, Truth, linear_range};
-use crate::ir::{Builder, ValueId};
+use super::tree::{KV, Linear, POSITION, Q, Read, Term, TermId, Tree, Truth, linear_range};
+use crate::ir::{Builder, Compare, ValueId};
 
 /// The ends of terms over a box of positions.
 pub(super) struct Ends<'t, M: Machine> {
@@ -16,13 +17,18 @@ pub(super) struct Ends<'t, M: Machine> {
     q: (M::Num, M::Num),
     /// `None` where terms with the key's position have no ends.
     kv: Option<(M::Num, M::Num)>,
+    /// The least and largest of what tables hold; those that are not here are not known.
+    pub(super) elements: HashMap<Read, (M::Num, M::Num)>,
+    /// Whether remainders are looked at closely: two divisions each.
+    pub(super) closely: bool,
     fixed: Values<'t, M>,
 }
 
 impl<'t, M: Machine> Ends<'t, M> {
     pub(super) fn new(tree: &'t Tree, q: (M::Num, M::Num), kv: Option<(M::Num, M::Num)>, args: &[M::Num]) -> Self {
         let ranges = tree.term_ranges([POSITION; 2]);
-        Ends { tree, ranges, q, kv, fixed: Values::new(tree, None, args) }
+        let fixed = Values::new(tree, None, args);
+        Ends { tree, ranges, q, kv, elements: HashMap::new(), closely: false, fixed }
     }
 
     /// Between what a form lies, as known when the pattern is compiled.
@@ -41,6 +47,7 @@ impl<'t, M: Machine> Ends<'t, M> {
             Term::Q => Some(end(self.q)),
             Term::Kv => self.kv.map(end),
             Term::Arg(_) => Some(self.fixed.term(m, term)),
+            &Term::At { table, key } => self.elements.get(&Read { table, key }).copied().map(end),
             Term::Mul(a, b) => {
                 let (least, most) = self.range(b);
                 let upper = match () {
@@ -57,11 +64,23 @@ impl<'t, M: Machine> Ends<'t, M> {
             }
             Term::Rem(a, b) => {
                 let (lo, hi) = self.range(a);
-                if (upper && hi <= 0) || (!upper && lo >= 0) {
-                    return Some(m.int(0));
-                }
                 let divisor = self.fixed.divisor(m, b);
-                Some(if upper { m.sum(&[(divisor, 1)], -1) } else { m.sum(&[(divisor, -1)], 1) })
+                let beyond = match () {
+                    () if (upper && hi <= 0) || (!upper && lo >= 0) => m.int(0),
+                    () if upper => m.sum(&[(divisor, 1)], -1),
+                    () => m.sum(&[(divisor, -1)], 1),
+                };
+                if !self.closely {
+                    return Some(beyond);
+                }
+                // While the quotient stays the same, the remainder rises with the dividend.
+                let (Some(least), Some(most)) = (self.form(m, a, false), self.form(m, a, true)) else {
+                    return Some(beyond);
+                };
+                let (first, last) = (m.div(least, divisor), m.div(most, divisor));
+                let same = m.compare(Compare::Eq, first, last);
+                let remainder = m.rem(if upper { most } else { least }, divisor);
+                Some(m.choose(same, remainder, beyond))
             }
             Term::Min(a, b) | Term::Max(a, b) => {
                 let min = matches!(tree.terms[term as usize], Term::Min(..));
@@ -99,25 +118,23 @@ impl<'t, M: Machine> Ends<'t, M> {
         }
     }
 
-    /// Whether a truth surely holds everywhere in the box.
-    fn surely(&mut self, m: &mut M) -> Vec<M::Bool> {
+    /// Of each truth, whether it holds everywhere in the box (`everywhere`: true is sure), or somewhere (false is sure).
+    pub(super) fn holds(&mut self, m: &mut M, everywhere: bool) -> Vec<M::Bool> {
         let tree = self.tree;
         let mut known: Vec<M::Bool> = Vec::with_capacity(tree.truths.len());
         for truth in &tree.truths {
             let holds = match truth {
                 Truth::Const(value) => m.truth(*value),
-                Truth::Le(form) => self.at_most_zero(m, form, true),
+                Truth::Le(form) => self.at_most_zero(m, form, everywhere),
                 Truth::Eq(form) => {
                     let sides = (form.scaled(-1, 0))
-                        .map(|below| (self.at_most_zero(m, form, true), self.at_most_zero(m, &below, true)));
-                    sides.map_or(m.truth(false), |(a, b)| m.join(true, a, b))
+                        .map(|below| [form, &below].map(|side| self.at_most_zero(m, side, everywhere)));
+                    sides.map_or(m.truth(!everywhere), |[a, b]| m.join(true, a, b))
                 }
                 Truth::Ne(form) => {
-                    let sides = form
-                        .scaled(1, 1)
-                        .zip(form.scaled(-1, 1))
-                        .map(|(below, above)| (self.at_most_zero(m, &below, true), self.at_most_zero(m, &above, true)));
-                    sides.map_or(m.truth(false), |(a, b)| m.join(false, a, b))
+                    let sides = (form.scaled(1, 1).zip(form.scaled(-1, 1)))
+                        .map(|(below, above)| [below, above].map(|side| self.at_most_zero(m, &side, everywhere)));
+                    sides.map_or(m.truth(!everywhere), |[a, b]| m.join(false, a, b))
                 }
                 Truth::And(members) | Truth::Or(members) => {
                     let both = matches!(truth, Truth::And(_));
@@ -132,7 +149,8 @@ impl<'t, M: Machine> Ends<'t, M> {
 
 impl Pattern {
     /// Whether every pair of a box surely counts, as a bool scalar. `q` and `kv` are the first and last positions, i32
-    /// scalars; `args` the arguments, i32 scalars.
+    /// scalars; `args` the arguments, i32 scalars. Of what tables hold nothing is known here: [`emit_class`](Self::emit_class)
+    /// knows it.
     #[track_caller]
     pub fn emit_full(
         &self,
@@ -146,7 +164,7 @@ impl Pattern {
             let mut m = Emit::scalars(b);
             let (q, kv) = (positions(&mut m, q), positions(&mut m, kv));
             let args = self.given_args(&mut m, args);
-            let known = Ends::new(&self.tree, q, Some(kv), &args).surely(&mut m);
+            let known = Ends::new(&self.tree, q, Some(kv), &args).holds(&mut m, true);
             m.truth_value(known[self.root as usize])
         })
     }

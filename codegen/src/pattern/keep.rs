@@ -10,16 +10,25 @@ use std::panic::Location;
 use super::Pattern;
 use super::emit::{Bool, Emit, Num, Shape};
 use super::machine::{Machine, Values, negated};
-use super::tree::{Depends, Linear, POSITION, TermId, Tree, Truth, TruthId};
+use super::tree::{Depends, ELEMENT, Linear, POSITION, TermId, Tree, Truth, TruthId};
 use crate::ir::{Builder, Compare, ValueId};
 
 impl Pattern {
     /// Which pairs count. `q` holds the query's positions, i32 over the rows (or a scalar: one query); `kv` the key's, i32
-    /// over the columns (or a scalar); `args` i32 scalars. The result is bool over the rows and the columns.
+    /// over the columns (or a scalar); `args` i32 scalars; `elements` what tables hold for each of [`reads`](Self::reads),
+    /// i32 over the rows or the columns. The result is bool over the rows and the columns.
     #[track_caller]
-    pub fn emit_keep(&self, b: &mut Builder, q: ValueId, kv: ValueId, args: &[ValueId]) -> ValueId {
+    pub fn emit_keep(
+        &self,
+        b: &mut Builder,
+        q: ValueId,
+        kv: ValueId,
+        args: &[ValueId],
+        elements: &[ValueId],
+    ) -> ValueId {
         b.at(Location::caller(), |b| {
             self.report(b, args.len());
+            self.expect_elements(elements.len());
             let (rows, cols) = (b.ty(q).axes.clone(), b.ty(kv).axes.clone());
             if rows.len() > 1 || cols.len() > 1 || (rows == cols && !rows.is_empty()) {
                 let found = format!("{} and {}", b.show(b.ty(q)), b.show(b.ty(kv)));
@@ -31,7 +40,11 @@ impl Pattern {
             let mut m = Emit::tiles(b, rows, cols);
             let positions = [m.given(q, q_shape, POSITION), m.given(kv, kv_shape, POSITION)];
             let args = self.given_args(&mut m, args);
-            let values = Values::new(&self.tree, Some(positions), &args);
+            let mut values = Values::new(&self.tree, Some(positions), &args);
+            for (read, &element) in self.reads().into_iter().zip(elements) {
+                let shape = if read.key { kv_shape } else { q_shape };
+                values.elements.insert(read, m.given(element, shape, ELEMENT));
+            }
             let mask = Masks { tree: &self.tree, values, made: HashMap::new() }.truth(&mut m, self.root);
             let value = m.truth_value(mask);
             m.spread(value, mask.shape, Shape::Both)

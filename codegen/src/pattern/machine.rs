@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::tree::{Linear, Term, TermId, Tree};
+use super::tree::{Linear, Read, Term, TermId, Tree};
 use crate::ir::Compare;
 
 /// 32-bit arithmetic.
@@ -129,12 +129,14 @@ pub(super) struct Values<'t, M: Machine> {
     /// `None` where only fixed terms are asked for.
     pub(super) positions: Option<[M::Num; 2]>,
     pub(super) args: Vec<M::Num>,
+    /// What tables hold at the two positions.
+    pub(super) elements: HashMap<Read, M::Num>,
     pub(super) known: HashMap<TermId, M::Num>,
 }
 
 impl<'t, M: Machine> Values<'t, M> {
     pub(super) fn new(tree: &'t Tree, positions: Option<[M::Num; 2]>, args: &[M::Num]) -> Self {
-        Values { tree, positions, args: args.to_vec(), known: HashMap::new() }
+        Values { tree, positions, args: args.to_vec(), elements: HashMap::new(), known: HashMap::new() }
     }
 
     pub(super) fn term(&mut self, m: &mut M, term: TermId) -> M::Num {
@@ -146,6 +148,7 @@ impl<'t, M: Machine> Values<'t, M> {
             Term::Q => self.positions.expect("positions have values")[0],
             Term::Kv => self.positions.expect("positions have values")[1],
             Term::Arg(arg) => self.args[*arg],
+            &Term::At { table, key } => self.elements[&Read { table, key }],
             Term::Mul(a, b) => {
                 let (a, b) = (self.form(m, a), self.form(m, b));
                 m.mul(a, b)

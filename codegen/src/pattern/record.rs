@@ -11,7 +11,7 @@ use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Rem, Sub};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::tree::{Linear, Term, TooLarge, Tree, TruthId};
+use super::tree::{KV, Linear, Q, Term, TooLarge, Tree, TruthId};
 use crate::ir::{Compare, Diagnostic};
 
 /// A position, an argument, or arithmetic on them: 32-bit integers.
@@ -24,6 +24,14 @@ pub struct Pos(Handle<i64>);
 /// Whether a pair counts: comparisons of [`Pos`] under `&`, `|` and `!`.
 #[derive(Clone, Copy)]
 pub struct Keep(Handle<bool>);
+
+/// A table: a 32-bit integer for each position of a document, given at launch.
+#[derive(Clone, Copy)]
+pub struct Table {
+    recording: u64,
+    index: usize,
+    thread: PhantomData<*const ()>,
+}
 
 /// A constant, or an index into an arena. Tied to its thread.
 #[derive(Clone, Copy)]
@@ -69,18 +77,23 @@ impl Drop for Open {
     }
 }
 
-/// Runs `f` on handles for the two positions and an argument for each range.
+/// Runs `f` on handles for the two positions, an argument for each range, and so many tables.
 #[track_caller]
-pub(super) fn record(ranges: Vec<(i64, i64)>, f: impl FnOnce(Pos, Pos, &[Pos]) -> Keep) -> Recorded {
+pub(super) fn record(
+    ranges: Vec<(i64, i64)>,
+    tables: usize,
+    f: impl FnOnce(Pos, Pos, &[Pos], &[Table]) -> Keep,
+) -> Recorded {
     let recording = RECORDINGS.fetch_add(1, Ordering::Relaxed);
     let count = ranges.len();
-    let tree = Tree::new(ranges);
+    let tree = Tree::new(ranges, tables);
     let numbers = (0..count as u32 + 2).map(Linear::term).collect();
     ARENAS.with_borrow_mut(|arenas| arenas.push(Arena { recording, tree, numbers, mistakes: Vec::new() }));
     let open = Open;
     let handle = |index| Pos(Handle::Node { recording, index, thread: PhantomData });
     let args: Vec<Pos> = (0..count as u32).map(|n| handle(n + 2)).collect();
-    let keep = f(handle(0), handle(1), &args);
+    let tables: Vec<Table> = (0..tables).map(|index| Table { recording, index, thread: PhantomData }).collect();
+    let keep = f(handle(0), handle(1), &args, &tables);
     let mut arena = open.close();
     let root = arena.truth(keep, Location::caller());
     let root = arena.tree.compact(root);
@@ -116,11 +129,32 @@ impl Arena {
         }
     }
 
+    /// What a table holds for a position, which must be the query's or the key's as it is: its least and largest value over
+    /// a block of positions are then known.
+    fn element(&mut self, table: Table, position: Pos, at: &'static Location<'static>) -> Pos {
+        if table.recording != self.recording {
+            self.foreign(at);
+            return Pos(Handle::Const(0));
+        }
+        let position = self.number(position, at);
+        let key = match position {
+            _ if position == Linear::term(Q) => false,
+            _ if position == Linear::term(KV) => true,
+            _ => {
+                let label = "index it by the query's position or the key's, as it is: `table.at(q)` or `table.at(kv)`";
+                self.mistake(at, "a table has a number for each position, not for what is computed from one", label);
+                return Pos(Handle::Const(0));
+            }
+        };
+        let element = self.tree.term(Term::At { table: table.index, key });
+        self.keep_number(Linear::term(element))
+    }
+
     fn foreign(&mut self, at: &'static Location<'static>) {
         self.mistake(
             at,
             "this belongs to another pattern",
-            "a position or a truth is only known inside the pattern that was given it",
+            "a position, a truth or a table is only known inside the pattern that was given it",
         );
     }
 
@@ -336,6 +370,15 @@ impl Pos {
     }
 }
 
+impl Table {
+    /// Its number for a position: the query's or the key's, as it is.
+    #[track_caller]
+    pub fn at(self, position: Pos) -> Pos {
+        let at = Location::caller();
+        innermost(|arena| arena.element(self, position, at)).unwrap_or(Pos(nowhere()))
+    }
+}
+
 impl Keep {
     /// Every pair counts.
     pub const fn always() -> Self {
@@ -453,6 +496,12 @@ impl<C: fmt::Debug> fmt::Debug for Handle<C> {
 impl fmt::Debug for Pos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pos({:?})", self.0)
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({}.{})", self.recording, self.index)
     }
 }
 

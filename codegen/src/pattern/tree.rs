@@ -24,6 +24,9 @@ pub(super) const KV: TermId = 1;
 /// Positions are below an i32 length.
 pub(super) const POSITION: (i64, i64) = (0, i32::MAX as i64 - 1);
 
+/// What a table may hold: any 32-bit integer.
+pub(super) const ELEMENT: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
+
 /// Coefficients and constants stay within this; what an author means is far below.
 const LIMIT: i64 = 1 << 40;
 
@@ -33,6 +36,11 @@ pub(super) enum Term {
     Q,
     Kv,
     Arg(usize),
+    /// What a table holds for a position: the key's, or the query's.
+    At {
+        table: usize,
+        key: bool,
+    },
     /// The right factor holds arguments and constants only.
     Mul(Linear, Linear),
     /// Truncates. The divisor holds arguments and constants only; one below 1 counts as 1.
@@ -118,6 +126,23 @@ pub(super) struct Tree {
     pub(super) truths: Vec<Truth>,
     /// What each argument may be.
     pub(super) ranges: Vec<(i64, i64)>,
+    /// What each table may hold for a query, and for a key.
+    pub(super) tables: Vec<[(i64, i64); 2]>,
+}
+
+/// An element of a table that a pattern reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Read {
+    /// Which table, by its place among the pattern's.
+    pub table: usize,
+    /// Whether it stands at the key's position; if not, at the query's.
+    pub key: bool,
+}
+
+/// What an author calls arguments and tables.
+pub(super) struct Names<'a> {
+    pub(super) args: &'a [String],
+    pub(super) tables: &'a [String],
 }
 
 /// A number left the range in which patterns are reckoned.
@@ -125,9 +150,10 @@ pub(super) struct Tree {
 pub(super) struct TooLarge;
 
 impl Tree {
-    /// The positions, and an argument for each range.
-    pub(super) fn new(ranges: Vec<(i64, i64)>) -> Self {
-        let mut tree = Tree { terms: Vec::new(), depends: Vec::new(), truths: Vec::new(), ranges };
+    /// The positions, an argument for each range, and so many tables.
+    pub(super) fn new(ranges: Vec<(i64, i64)>, tables: usize) -> Self {
+        let tables = vec![[ELEMENT; 2]; tables];
+        let mut tree = Tree { terms: Vec::new(), depends: Vec::new(), truths: Vec::new(), ranges, tables };
         tree.term(Term::Q);
         tree.term(Term::Kv);
         for arg in 0..tree.ranges.len() {
@@ -145,6 +171,7 @@ impl Tree {
             Term::Q => Depends { q: true, kv: false },
             Term::Kv => Depends { q: false, kv: true },
             Term::Arg(_) => Depends::default(),
+            Term::At { key, .. } => Depends { q: !key, kv: *key },
             Term::Mul(a, b) | Term::Div(a, b) | Term::Rem(a, b) | Term::Min(a, b) | Term::Max(a, b) => {
                 let (a, b) = (self.depends(a), self.depends(b));
                 Depends { q: a.q || b.q, kv: a.kv || b.kv }
@@ -289,6 +316,7 @@ impl Tree {
             match &self.terms[id] {
                 Term::Q | Term::Kv | Term::Arg(_) => terms[id] = true,
                 _ if !terms[id] => {}
+                Term::At { .. } => {}
                 Term::Mul(a, b) | Term::Div(a, b) | Term::Rem(a, b) | Term::Min(a, b) | Term::Max(a, b) => {
                     mark(a, &mut terms);
                     mark(b, &mut terms);
@@ -325,6 +353,7 @@ impl Tree {
             Term::Q => positions[0],
             Term::Kv => positions[1],
             Term::Arg(arg) => self.ranges[*arg],
+            Term::At { table, key } => self.tables[*table][usize::from(*key)],
             Term::Mul(a, b) => corners(range(a), range(b), i64::saturating_mul),
             Term::Div(a, b) => corners(range(a), at_least_one(range(b)), |a, b| a / b),
             Term::Rem(a, b) => {
@@ -356,8 +385,17 @@ impl Tree {
         ranges
     }
 
+    /// What is read of tables, in the order of the terms.
+    pub(super) fn reads(&self) -> Vec<Read> {
+        let read = |term: &Term| match term {
+            Term::At { table, key } => Some(Read { table: *table, key: *key }),
+            _ => None,
+        };
+        self.terms.iter().filter_map(read).collect()
+    }
+
     /// A form in the author's words, `q + 1` say.
-    pub(super) fn show(&self, form: &Linear, args: &[String]) -> String {
+    pub(super) fn show(&self, form: &Linear, names: &Names<'_>) -> String {
         let mut text = String::new();
         for &(term, coefficient) in &form.terms {
             let sign = match (text.is_empty(), coefficient < 0) {
@@ -369,12 +407,16 @@ impl Tree {
             let shown = match &self.terms[term as usize] {
                 Term::Q => "q".to_owned(),
                 Term::Kv => "kv".to_owned(),
-                Term::Arg(arg) => args.get(*arg).cloned().unwrap_or_else(|| format!("arg{arg}")),
-                Term::Mul(a, b) => format!("({}) * ({})", self.show(a, args), self.show(b, args)),
-                Term::Div(a, b) => format!("({}) / ({})", self.show(a, args), self.show(b, args)),
-                Term::Rem(a, b) => format!("({}) % ({})", self.show(a, args), self.show(b, args)),
-                Term::Min(a, b) => format!("min({}, {})", self.show(a, args), self.show(b, args)),
-                Term::Max(a, b) => format!("max({}, {})", self.show(a, args), self.show(b, args)),
+                Term::Arg(arg) => names.args.get(*arg).cloned().unwrap_or_else(|| format!("arg{arg}")),
+                Term::At { table, key } => {
+                    let name = names.tables.get(*table).cloned().unwrap_or_else(|| format!("table{table}"));
+                    format!("{name}[{}]", if *key { "kv" } else { "q" })
+                }
+                Term::Mul(a, b) => format!("({}) * ({})", self.show(a, names), self.show(b, names)),
+                Term::Div(a, b) => format!("({}) / ({})", self.show(a, names), self.show(b, names)),
+                Term::Rem(a, b) => format!("({}) % ({})", self.show(a, names), self.show(b, names)),
+                Term::Min(a, b) => format!("min({}, {})", self.show(a, names), self.show(b, names)),
+                Term::Max(a, b) => format!("max({}, {})", self.show(a, names), self.show(b, names)),
             };
             let factor = coefficient.unsigned_abs();
             let factor = if factor == 1 { String::new() } else { format!("{factor} * ") };
@@ -390,13 +432,13 @@ impl Tree {
     }
 
     /// A truth in the author's words, into `f`.
-    pub(super) fn show_truth(&self, truth: TruthId, args: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(super) fn show_truth(&self, truth: TruthId, names: &Names<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sides = |form: &Linear| {
             let side = |sign: i64| Linear {
                 terms: form.terms.iter().filter(|t| t.1 * sign > 0).map(|&(t, c)| (t, c.abs())).collect(),
                 constant: (form.constant * sign).max(0),
             };
-            (self.show(&side(1), args), self.show(&side(-1), args))
+            (self.show(&side(1), names), self.show(&side(-1), names))
         };
         let compare = |f: &mut fmt::Formatter<'_>, form, op| {
             let (left, right) = sides(form);
@@ -407,7 +449,7 @@ impl Tree {
                 let inner = matches!(self.truths[member as usize], Truth::And(_) | Truth::Or(_));
                 let (open, close) = if inner { ("(", ")") } else { ("", "") };
                 write!(f, "{}{open}", if n == 0 { "" } else { between })?;
-                self.show_truth(member, args, f)?;
+                self.show_truth(member, names, f)?;
                 f.write_str(close)?;
             }
             Ok(())

@@ -9,8 +9,9 @@ pub(crate) struct Tile {
     pub(crate) data: Vec<i64>,
 }
 
-/// Runs a straight-line func on scalar parameters, in order, and returns every value.
-pub(crate) fn run(func: &Func, params: &[i64]) -> Vec<Option<Tile>> {
+/// Runs a straight-line func on scalar parameters and tables, each in order, and returns every value. A read past a table's
+/// end gives 0.
+pub(crate) fn run(func: &Func, params: &[i64], tables: &[&[i32]]) -> Vec<Option<Tile>> {
     let mut values: Vec<Option<Tile>> = vec![None; func.values.len()];
     for Stmt { result, op, .. } in &func.body {
         let result = result.expect("only operations that make values");
@@ -29,6 +30,12 @@ pub(crate) fn run(func: &Func, params: &[i64]) -> Vec<Option<Tile>> {
             Op::Param(id) => {
                 let scalars = func.params[..id.index()].iter().filter(|p| matches!(p, Param::Scalar { .. })).count();
                 vec![i64::from(i32::try_from(params[scalars]).expect("a 32-bit argument"))]
+            }
+            Op::Element { tensor, index } => {
+                let table = func.params[..tensor.index()].iter().filter(|p| matches!(p, Param::Tensor(_))).count();
+                let at =
+                    |n: i64| usize::try_from(n).ok().and_then(|n| tables[table].get(n)).copied().map_or(0, i64::from);
+                each(index, &|v| at(v[0]))
             }
             Op::Iota(_) => (0..count as i64).collect(),
             Op::Unary(Unary::Neg, x) => each(&[*x], &|v| narrow(-v[0])),

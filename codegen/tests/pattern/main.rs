@@ -1,8 +1,10 @@
 //! Patterns: every use of a predicate agrees with the predicate.
 
+mod class;
 mod drawn;
 mod emitted;
 mod interp;
+mod tables;
 
 use emitted::{COLS, Emitted, check_runs};
 use lacuna_codegen::ir::{Binary, Builder, Compare, Op};
@@ -188,7 +190,7 @@ fn runs_cover_what_counts_and_nothing_else() {
                 for q0 in (0..len).step_by(rows as usize) {
                     let q = q0..=q0 + i64::from(rows) - 1;
                     let runs = pattern.runs(q.clone(), len, block, args);
-                    check_runs(&pattern, &runs, q.clone(), len, block.into(), args);
+                    check_runs(&pattern, &runs, q.clone(), len, block.into(), args.into());
                     assert_eq!(emitted.eval_runs(q0, len, args), runs, "{} {args:?}", pattern.name);
                     if !exact {
                         continue;
@@ -293,7 +295,7 @@ fn one_query_makes_a_mask_of_columns() {
         let cols = b.axis("Cols", COLS);
         let c = b.iota(cols);
         let kv = b.binary(Binary::Add, c, kv0);
-        vec![pattern.emit_keep(b, q0, kv, args)]
+        vec![pattern.emit_keep(b, q0, kv, args, &[])]
     });
     let want: Vec<i64> = (40..48).map(|kv| pattern.keeps(45, kv, &[4, 2]).into()).collect();
     assert_eq!(emitted.eval(45, 40, 0, &[4, 2]), [want]);

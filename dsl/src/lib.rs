@@ -43,7 +43,7 @@ pub use flow::{BlockList, Var};
 pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Values};
 pub use lacuna_codegen::Error;
 pub use lacuna_codegen::ir::Elem;
-pub use lacuna_codegen::pattern::{Keep, Pattern, Pos};
+pub use lacuna_codegen::pattern::{Keep, Pattern, Pos, Table};
 pub use lacuna_codegen::plan::{Expr, Pick, Plan, Space, Tunable};
 pub use lacuna_macros::{pattern, schedule, score};
 #[doc(hidden)]
@@ -61,7 +61,7 @@ pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Logit,
         Mask, OnlineSoftmax, OutLse, Output, PartialSum, PerHead, Pos, Queries, QueryRows, Rows, Scalar, Schedule,
-        Score, Segments, Shape, Target, Tile, Tunable, Values, Var, Vector, axes,
+        Score, Segments, Shape, Table, Target, Tile, Tunable, Values, Var, Vector, axes,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use lacuna_codegen::Error;
-use lacuna_codegen::ir::ValueId;
-use lacuna_codegen::pattern::{Keep, Pattern, Pos};
-use lacuna_codegen::plan::Scalar as Given;
+use lacuna_codegen::ir::{Binary, Elem, ParamId, ValueId};
+use lacuna_codegen::pattern::{self, Keep, Pattern, Pos, Table};
+use lacuna_codegen::plan::{Access, Dim, Scalar as Given};
 
 use crate::axis::{Axis, Bool, F32, I32};
 use crate::cx;
@@ -16,7 +16,7 @@ use crate::value::{Scalar, Tile, Vector};
 
 /// Which keys a query sees: a pattern and its arguments. A function under [`#[pattern]`](macro@crate::pattern) makes one.
 ///
-/// The pattern is compiled; the arguments are not, they are given at each launch.
+/// The pattern is compiled; the arguments are not, they are given at each launch, and so are the tables that it reads.
 #[derive(Clone, Debug)]
 pub struct Mask(Arc<Recorded>);
 
@@ -27,11 +27,16 @@ struct Recorded {
 }
 
 impl Mask {
-    /// Runs `predicate` once, on symbolic positions and arguments, and keeps what it computes.
+    /// Runs `predicate` once, on symbolic positions, arguments and tables, and keeps what it computes.
     #[track_caller]
-    pub fn record(name: &str, args: &[(&str, u32)], predicate: impl FnOnce(Pos, Pos, &[Pos]) -> Keep) -> Self {
-        let names: Vec<&str> = args.iter().map(|(name, _)| *name).collect();
-        let pattern = Pattern::record(name, &names, predicate);
+    pub fn record(
+        name: &str,
+        args: &[(&str, u32)],
+        tables: &[&str],
+        predicate: impl FnOnce(Pos, Pos, &[Pos], &[Table]) -> Keep,
+    ) -> Self {
+        let ranges: Vec<_> = args.iter().map(|&(name, _)| (name, 0..=i32::MAX)).collect();
+        let pattern = Pattern::record_with(name, &ranges, tables, predicate);
         Mask(Arc::new(Recorded { pattern, args: args.iter().map(|(_, value)| *value).collect() }))
     }
 
@@ -43,6 +48,11 @@ impl Mask {
     /// The arguments by name, in the order the pattern takes them.
     pub fn args(&self) -> impl Iterator<Item = (&str, u32)> {
         self.0.pattern.args.iter().map(String::as_str).zip(self.0.args.iter().copied())
+    }
+
+    /// The tensors `[tokens]`, i32, that it reads, by name: a number for each token, of every document.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.0.pattern.tables.iter().map(String::as_str)
     }
 
     /// Refuses what the pattern does wrong, and arguments that are past `i32`.
@@ -58,10 +68,21 @@ impl Mask {
         }
     }
 
-    /// Whether the query at `q` sees the key at `kv`.
+    /// Whether the query at `q` sees the key at `kv`, for a pattern without tables.
+    ///
+    /// # Panics
+    /// If the pattern reads tables.
     pub fn keeps(&self, q: i64, kv: i64) -> bool {
+        self.keeps_in(q, kv, &[])
+    }
+
+    /// Whether the query at `q` sees the key at `kv` in a document, given the tables: what each holds for its positions.
+    ///
+    /// # Panics
+    /// If `tables` are not as many as the pattern's.
+    pub fn keeps_in(&self, q: i64, kv: i64, tables: &[&[i32]]) -> bool {
         let args: Vec<i64> = self.0.args.iter().map(|&a| a.into()).collect();
-        self.0.pattern.keeps(q, kv, &args)
+        self.0.pattern.keeps(q, kv, pattern::Given { args: &args, tables })
     }
 
     /// The blocks of keys that some of the rows see something of, in ascending order.
@@ -135,10 +156,49 @@ impl Mask {
             Positions::Each(positions) => state.take(positions),
             Positions::One(position) => state.take(position),
         };
-        let keep = self.0.pattern.emit_keep(&mut state.builder, q, kv, &args);
+        let elements = self.elements(&mut state, &rows.document, q, kv);
+        let keep = self.0.pattern.emit_keep(&mut state.builder, q, kv, &args, &elements);
         let axes = [state.axis::<R>(), state.axis::<K>()];
         let keep = state.builder.broadcast(keep, &axes);
         state.give(keep)
+    }
+
+    /// What the tables hold at the positions of rows and columns, for each element that the pattern reads. Positions past the
+    /// document's end, of rows that are not stored and columns that are masked, read its last element.
+    #[track_caller]
+    fn elements(&self, state: &mut State, document: &Document, q: ValueId, kv: ValueId) -> Vec<ValueId> {
+        let reads = self.0.pattern.reads();
+        if reads.is_empty() {
+            return Vec::new();
+        }
+        let tables = self.declare(state);
+        let (start, len) = (state.take(document.start), state.take(document.len));
+        let one = state.builder.int(1);
+        let last = state.builder.binary(Binary::Sub, len, one);
+        let token = |state: &mut State, position| {
+            let inside = state.builder.binary(Binary::Min, position, last);
+            state.builder.binary(Binary::Add, inside, start)
+        };
+        let at = |key| reads.iter().any(|read| read.key == key);
+        let rows = at(false).then(|| token(state, q));
+        let columns = at(true).then(|| token(state, kv));
+        let element = |read: &pattern::Read| {
+            let at = if read.key { columns } else { rows };
+            state.builder.element(tables[read.table], &[at.expect("made where something is read there")])
+        };
+        reads.iter().map(element).collect()
+    }
+
+    /// The tables as tensors of the kernel. Masks that call a table alike share it.
+    #[track_caller]
+    fn declare(&self, state: &mut State) -> Vec<ParamId> {
+        let mut tables = Vec::with_capacity(self.0.pattern.tables.len());
+        for name in self.tables() {
+            let dims = [("tokens", Dim::Symbol("tokens".to_owned()))];
+            let known = state.known(name, Elem::I32, &dims);
+            tables.push(known.unwrap_or_else(|| state.tensor(name, Elem::I32, &dims, Access::Read)));
+        }
+        tables
     }
 
     /// The arguments as values.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lacuna_codegen::Error;
-use lacuna_codegen::ir::{AxisId, Builder, Const, Elem, Op, ParamId, Type, ValueId};
+use lacuna_codegen::ir::{AxisId, Builder, Const, Elem, Op, Param, ParamId, Type, ValueId};
 use lacuna_codegen::plan::{Access, Arg, Dim, Expr, Requirement, Scalar, ScalarSpec, TensorSpec};
 use lacuna_ptx::Target;
 
@@ -332,6 +332,18 @@ impl State {
         let id = self.builder.tensor(name, elem, &names);
         self.tensors.push(TensorSpec { name: name.to_owned(), elem, dims, access, align });
         id
+    }
+
+    /// A tensor that is declared already, if it is read only and of this type and these dimensions.
+    pub(crate) fn known(&self, name: &str, elem: Elem, dims: &[(&str, Dim)]) -> Option<ParamId> {
+        let same = |t: &TensorSpec| {
+            (t.name.as_str(), t.elem, t.access) == (name, elem, Access::Read)
+                && t.dims.iter().eq(dims.iter().map(|d| &d.1))
+        };
+        self.tensors.iter().find(|t| same(t))?;
+        let params = &self.builder.func().params;
+        let at = params.iter().position(|param| matches!(param, Param::Tensor(t) if t.name == name))?;
+        Some(ParamId(at as u32))
     }
 
     /// Reads a number that the caller gives at launch; declares it the first time.

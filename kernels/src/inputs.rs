@@ -132,6 +132,65 @@ pub fn ragged(seed: u64, batch: usize, longest: usize) -> Vec<i32> {
     cu_seqlens(&lengths)
 }
 
+/// A table with the document of each token, where each sequence is cut in `packed` documents of equal length, as near as can
+/// be. They are numbered through all sequences.
+pub fn document_table(cu_seqlens: &[i32], packed: usize) -> Vec<i32> {
+    let sequence = |(number, pair): (usize, &[i32])| {
+        let len = (pair[1] - pair[0]) as usize;
+        (0..len).map(move |at| (number * packed + at * packed.min(len) / len) as i32)
+    };
+    cu_seqlens.windows(2).enumerate().flat_map(sequence).collect()
+}
+
+/// A tree of tokens in each sequence: the first half is one behind the other, as a prompt is, and each token behind it follows
+/// one of the 16 before it. Two tables: when a walk through the tree enters each token, and when it has left all below it.
+pub fn token_tree(seed: u64, cu_seqlens: &[i32]) -> [Vec<i32>; 2] {
+    let (mut enter, mut leave) = (Vec::new(), Vec::new());
+    for (number, pair) in cu_seqlens.windows(2).enumerate() {
+        let rng = &mut stream(seed, number as u64);
+        let len = (pair[1] - pair[0]) as usize;
+        let parent = |token: usize, rng: &mut ChaCha8Rng| match token {
+            _ if token <= len / 2 => token - 1,
+            _ => token - 1 - below(rng, token.min(16) as u32) as usize,
+        };
+        let parents: Vec<usize> = (1..len).map(|token| parent(token, rng)).collect();
+        // How many there are below each, itself included; a child comes behind its parent.
+        let mut below = vec![1; len];
+        for token in (1..len).rev() {
+            below[parents[token - 1]] += below[token];
+        }
+        // Children are entered in order, each behind all below those before it.
+        let (mut entered, mut next) = (vec![0; len], vec![1; len]);
+        for token in 1..len {
+            let parent = parents[token - 1];
+            entered[token] = next[parent];
+            next[parent] += below[token];
+            next[token] = entered[token] + 1;
+        }
+        leave.extend(entered.iter().zip(&below).map(|(at, below)| at + below));
+        enter.extend(entered);
+    }
+    [enter, leave]
+}
+
+/// A number of keys for each token, from none to a few more than there are, in steps of a few tokens: what a table of ranges
+/// may hold.
+pub fn ranges(seed: u64, cu_seqlens: &[i32]) -> Vec<i32> {
+    let mut ends = Vec::new();
+    for (number, pair) in cu_seqlens.windows(2).enumerate() {
+        let rng = &mut stream(seed, number as u64);
+        let len = pair[1] - pair[0];
+        let mut end = 0;
+        for at in 0..len {
+            if at % 24 == 0 {
+                end = below(rng, len as u32 + 40) as i32 - 20;
+            }
+            ends.push(end);
+        }
+    }
+    ends
+}
+
 /// Whether neighbouring tokens share their selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Locality {

@@ -211,6 +211,24 @@ pub enum Invalid {
         /// `l'`.
         l_sel: usize,
     },
+    /// A table that has not a number for each token.
+    #[error("the table {name} has {entries} numbers and there are {tokens} tokens; it needs one for each token")]
+    Table {
+        /// The table.
+        name: &'static str,
+        /// How many numbers it has.
+        entries: usize,
+        /// How many tokens there are.
+        tokens: usize,
+    },
+    /// One of several tables that belong together.
+    #[error("the table {name} is given, and {missing} is not; they belong together")]
+    TableAlone {
+        /// The table that is there.
+        name: &'static str,
+        /// The table that is not.
+        missing: &'static str,
+    },
     /// Fewer selected blocks than forced ones.
     #[error("{n} selected blocks leave no room for the 3 forced ones; it must be 3 or more")]
     Selected {
@@ -369,6 +387,13 @@ pub fn picks_exist(picks: &Host<i32>, cu_seqlens: &[i32], l_sel: usize) -> Resul
         }
     }
     Ok(())
+}
+
+/// Checks a table `[total]` of i32: any number for each token.
+pub fn table(table: &Described<'_>, total: usize) -> Result<(), Invalid> {
+    let [entries] = extents::<1>(table, &["tokens"])?;
+    dtype(table, "i32")?;
+    if entries == total { Ok(()) } else { Err(Invalid::Table { name: table.name, entries, tokens: total }) }
 }
 
 /// Checks the lengths of NSA.

@@ -57,8 +57,19 @@ pub fn schedule_of_lacuna(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The first two parameters are the positions of the query and of the key, counted in their document; the others are `u32`
-/// arguments, given when the kernel is launched. The macro makes `fn window_sink(window: u32, sink: u32) -> Mask`. In the
-/// body an argument is a number like a position: it can be added, compared and divided by, not branched on.
+/// arguments, given when the kernel is launched, and tables. The macro makes `fn window_sink(window: u32, sink: u32) -> Mask`.
+/// In the body an argument is a number like a position: it can be added, compared and divided by, not branched on.
+///
+/// A `Table` is a tensor `[tokens]`, i32, that is bound by the parameter's name; it has a number for each token, and is read
+/// at the query's position or the key's:
+///
+/// ```ignore
+/// /// Each token sees its own document, causally; `docs` has the document of each token.
+/// #[pattern]
+/// pub fn document_table(q: Pos, kv: Pos, docs: Table) -> Keep {
+///     docs.at(q).eq_(docs.at(kv)) & kv.le(q)
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn pattern(args: TokenStream, item: TokenStream) -> TokenStream {
     pattern::expand(&quote!(::lacuna_dsl), args.into(), item.into()).into()

@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Ident, ItemFn, ReturnType};
+use syn::{Ident, ItemFn, ReturnType, Type};
 
 use crate::recorded::{self, Words};
 
@@ -26,8 +26,8 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         return quote!(#errors #func);
     };
     for (name, typed) in rest {
-        if !matches!(&*typed.ty, syn::Type::Path(path) if path.path.is_ident("u32")) {
-            errors.at(&typed.ty, format!("`{name}` is an argument of a pattern, and those are `u32`"));
+        if !is(&typed.ty, "u32") && !is(&typed.ty, "Table") {
+            errors.at(&typed.ty, format!("`{name}` is an argument of a pattern, and those are `u32` or `Table`"));
         }
     }
     if !errors.0.is_empty() {
@@ -43,15 +43,33 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         ReturnType::Type(_, ty) => quote_spanned!(ty.span()=> #ty),
         ReturnType::Default => quote!(()),
     };
-    let names: Vec<&Ident> = rest.iter().map(|(name, _)| *name).collect();
-    let inputs = rest.iter().map(|(_, typed)| typed);
+    let (tables, args): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, typed)| is(&typed.ty, "Table"));
+    let tables: Vec<String> = tables.into_iter().map(|(name, _)| name.to_string()).collect();
+    let inputs = args.iter().map(|(_, typed)| typed);
+    let names: Vec<&Ident> = args.iter().map(|(name, _)| *name).collect();
     let texts: Vec<String> = names.iter().map(|n| n.to_string()).collect();
-    let index = 0..names.len();
+    let symbols = rest.iter().map(|(name, typed)| match is(&typed.ty, "Table") {
+        true => quote!(#typed),
+        false => quote!(#name: #dsl::Pos),
+    });
+    let (mut arg, mut table) = (0usize.., 0usize..);
+    let passed = rest.iter().map(|(_, typed)| match is(&typed.ty, "Table") {
+        true => table.next().map(|n| quote!(tables[#n])),
+        false => arg.next().map(|n| quote!(args[#n])),
+    });
     quote! {
         #(#attrs)*
         #vis fn #name(#(#inputs),*) -> #dsl::Mask {
-            fn keep(#q: #q_type, #kv: #kv_type, #(#names: #dsl::Pos),*) -> #output #block
-            #dsl::Mask::record(#text, &[#((#texts, #names)),*], |q, kv, args| keep(q, kv, #(args[#index]),*))
+            fn keep(#q: #q_type, #kv: #kv_type, #(#symbols),*) -> #output #block
+            #dsl::Mask::record(#text, &[#((#texts, #names)),*], &[#(#tables),*], |q, kv, args, tables| {
+                let _ = (args, tables);
+                keep(q, kv, #(#passed),*)
+            })
         }
     }
+}
+
+/// Whether a type is this one, by its name.
+fn is(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == name))
 }

@@ -46,6 +46,26 @@ pub fn block_diagonal(q: Pos, kv: Pos, chunk: u32) -> Keep {
     kv.ge(q / chunk * chunk) & kv.lt((q / chunk + 1) * chunk)
 }
 
+/// The token itself and what is before it in its own document; `docs` has the document of each token. Documents may be
+/// anything that numbers tell apart, and need not lie together.
+#[pattern]
+pub fn document_table(q: Pos, kv: Pos, docs: Table) -> Keep {
+    docs.at(q).eq_(docs.at(kv)) & kv.le(q)
+}
+
+/// The token itself and those that it descends from in a tree, as when several continuations are tried at once: `enter` and
+/// `leave` are when a walk through the tree comes to a token, and when it has left all that is below it.
+#[pattern]
+pub fn token_tree(q: Pos, kv: Pos, enter: Table, leave: Table) -> Keep {
+    enter.at(kv).le(enter.at(q)) & enter.at(q).lt(leave.at(kv))
+}
+
+/// The keys before `ends`, which each token has its own of: a prefix of any length, causal or not.
+#[pattern]
+pub fn ranges(q: Pos, kv: Pos, ends: Table) -> Keep {
+    kv.lt(ends.at(q))
+}
+
 /// Tokens at most `reach` away on either side, and the first `global` ones, which every token sees and which see every token:
 /// Longformer, arXiv 2004.05150.
 #[pattern]

@@ -1,6 +1,9 @@
 //! The shipped patterns once more, by hand, on integers: query position, key position, both in their own sequence.
 //!
-//! A `#[pattern]` is compared with these position by position.
+//! A `#[pattern]` is compared with these position by position. Those on tables take a query and a key of one sequence, and
+//! tables with a number for each token.
+
+use super::Pair;
 
 /// A token sees itself and what came before.
 pub fn causal(q: i64, kv: i64) -> bool {
@@ -45,6 +48,28 @@ pub fn longformer(reach: i64, global: i64) -> impl Fn(i64, i64) -> bool + Sync {
     move |q, kv| q.min(kv) < global || (q - reach..=q + reach).contains(&kv)
 }
 
+/// A token sees the earlier ones, and itself, that the table has in the same document.
+pub fn document_table(docs: Vec<i32>) -> impl Fn(&Pair) -> bool + Send + Sync {
+    move |pair| {
+        let [of_query, of_key] = pair.of(&docs);
+        if of_query == of_key { pair.kv <= pair.q } else { false }
+    }
+}
+
+/// A token of a tree sees itself and those above it, which a walk through the tree enters no later and leaves after it has
+/// entered the token.
+pub fn token_tree(enter: Vec<i32>, leave: Vec<i32>) -> impl Fn(&Pair) -> bool + Send + Sync {
+    move |pair| {
+        let ([query, key], [_, left]) = (pair.of(&enter), pair.of(&leave));
+        (key..left).contains(&query)
+    }
+}
+
+/// A token sees as many of the first tokens as the table says.
+pub fn ranges(ends: Vec<i32>) -> impl Fn(&Pair) -> bool + Send + Sync {
+    move |pair| (0..i64::from(pair.of(&ends)[0])).contains(&pair.kv)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +96,17 @@ mod tests {
         assert_eq!(seen(dilated(9), 7), [7]);
         assert_eq!(seen(block_diagonal(4), 6), [4, 5, 6, 7]);
         assert_eq!(seen(block_diagonal(1), 6), [6]);
+        let of = |mask: &dyn Fn(&Pair) -> bool, q| {
+            let pair = |kv| Pair { start: 2, q, kv, head: 0 };
+            (0..6).filter(|&kv| mask(&pair(kv))).collect::<Vec<i64>>()
+        };
+        assert_eq!(of(&document_table(vec![9, 9, 4, 4, 7, 4, 7, 4]), 3), [0, 1, 3]);
+        assert_eq!(of(&document_table(vec![9, 9, 4, 4, 7, 4, 7, 4]), 2), [2]);
+        // 1 and 4 follow 0; 2 and 3 follow 1; 5 follows 4.
+        let tree = token_tree(vec![8, 8, 0, 1, 2, 3, 4, 5], vec![8, 8, 6, 4, 3, 4, 6, 6]);
+        assert_eq!([0, 2, 3, 5].map(|q| of(&tree, q)), [vec![0], vec![0, 1, 2], vec![0, 1, 3], vec![0, 4, 5]]);
+        assert_eq!(of(&ranges(vec![9, 9, 3, -1, 0, 0, 0, 0]), 0), [0, 1, 2]);
+        assert_eq!(of(&ranges(vec![9, 9, 3, -1, 0, 0, 0, 0]), 1), []);
         assert_eq!(seen(longformer(2, 1), 6), [0, 4, 5, 6, 7, 8]);
         assert_eq!(seen(longformer(2, 1), 0), (0..12).collect::<Vec<_>>());
         assert_eq!(seen(longformer(0, 0), 5), [5]);

@@ -72,6 +72,39 @@ pub fn attention_rows<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row])
     walk::some(&Source::of(p), &walk::masked(mask), &attend, rows)
 }
 
+/// A query and a key of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The first token of the sequence.
+    pub start: usize,
+    /// The query's position in the sequence.
+    pub q: i64,
+    /// The key's.
+    pub kv: i64,
+    /// The query head.
+    pub head: usize,
+}
+
+impl Pair {
+    /// What a table, with a number for each token, holds for the query and for the key.
+    pub fn of(&self, table: &[i32]) -> [i32; 2] {
+        [self.q, self.kv].map(|position| table[self.start + position as usize])
+    }
+}
+
+/// Says of a pair whether the query sees the key: for masks that depend on more than positions.
+pub type Sees<'a> = &'a (dyn Fn(&Pair) -> bool + Sync);
+
+/// Attention over the keys that each query sees: `o = softmax(scale · q kᵀ) v`.
+pub fn attention_of<T: Real>(p: &Problem<'_, T>, sees: Sees<'_>) -> Attended<f64> {
+    walk::whole(&Source::of(p), &walk::paired(sees), &attend)
+}
+
+/// [`attention_of`], for these rows alone.
+pub fn attention_of_rows<T: Real>(p: &Problem<'_, T>, sees: Sees<'_>, rows: &[Row]) -> Attended<f64> {
+    walk::some(&Source::of(p), &walk::paired(sees), &attend, rows)
+}
+
 /// Says what becomes of a scaled logit, given the positions of query and key in their sequence and the query head.
 pub type Score<'a> = &'a (dyn Fn(f64, i64, i64, usize) -> f64 + Sync);
 

@@ -3,7 +3,7 @@
 //! In: packed tensors, and a list of visible keys for each row. Out: outputs and LSE in the order of the rows asked for.
 //! The arithmetic of a row is the caller's; the f64 references and the plain computation of the tolerance both walk here.
 
-use super::{Attended, Mask, Problem};
+use super::{Attended, Mask, Pair, Problem, Sees};
 use crate::host::{Host, Real, Row};
 use rayon::prelude::*;
 
@@ -55,6 +55,8 @@ pub(crate) struct At {
     pub(crate) position: usize,
     /// The token, over all sequences.
     pub(crate) token: usize,
+    /// The query head.
+    pub(crate) head: usize,
     /// The KV head.
     pub(crate) kv_head: usize,
     /// How many keys its sequence has.
@@ -79,6 +81,14 @@ pub(crate) type Attend<'a, N> = dyn Fn(&Query, &[N], &Panel<N>, &[u32], f32, &mu
 pub(crate) fn masked<'a>(mask: Mask<'a>) -> impl Fn(&At, &mut Vec<u32>) + Sync + 'a {
     move |at, seen| {
         seen.extend((0..at.keys as u32).filter(|&j| mask(at.position as i64, i64::from(j))));
+    }
+}
+
+/// Keys seen pair by pair.
+pub(crate) fn paired<'a>(sees: Sees<'a>) -> impl Fn(&At, &mut Vec<u32>) + Sync + 'a {
+    move |at, seen| {
+        let (start, q, head) = (at.token - at.position, at.position as i64, at.head);
+        seen.extend((0..at.keys as u32).filter(|&j| sees(&Pair { start, q, kv: i64::from(j), head })));
     }
 }
 
@@ -143,7 +153,7 @@ pub(crate) fn some<Q: Real, K: Real, N: Number>(
                 let Row { token, head } = rows[i];
                 list.clear();
                 let position = token - src.cu_q[sequence];
-                seen(&At { position, token, kv_head, keys }, list);
+                seen(&At { position, token, head, kv_head, keys }, list);
                 q.clear();
                 q.extend(src.q.row(token, head).iter().map(|&x| N::of(x.to_f64())));
                 let mut o = vec![N::default(); dv];

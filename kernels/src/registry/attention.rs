@@ -7,12 +7,14 @@ use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
 use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, Tunable};
 
+use super::extras::{Extras, Tabled};
 use super::options::one_of;
 use super::{Kernel, Options, ScoreByHand};
 use crate::host::{Float, Host, Precision, Row};
 use crate::reference::{self, Attended, Problem, masks, nsa};
 use crate::scores;
 use crate::tolerance::{self, Verdicts};
+use crate::validate::Invalid;
 
 /// A schedule at one shape, whichever it is.
 pub trait Plannable: Tunable {
@@ -30,6 +32,8 @@ impl<S: Schedule> Plannable for Bound<S> {
 pub(super) enum Sees {
     /// What a mask keeps: the kernel's, and the reference's own.
     Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
+    /// What a mask keeps that reads tables.
+    Tabled(Tabled),
     /// What a causal mask keeps, under a score: the kernel's, and the reference's own for so many query heads.
     Scored { mask: Mask, score: Score, reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync> },
     /// What lies in the picked blocks and not in the future.
@@ -71,7 +75,7 @@ impl Attention {
     /// The mask, where there is one: a kernel of picked blocks has none.
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
-            Sees::Mask { mask, .. } | Sees::Scored { mask, .. } => Some(mask),
+            Sees::Mask { mask, .. } | Sees::Scored { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
             Sees::Picks { .. } => None,
         }
     }
@@ -80,7 +84,7 @@ impl Attention {
     pub fn score(&self) -> Option<&Score> {
         match &self.sees {
             Sees::Scored { score, .. } => Some(score),
-            Sees::Mask { .. } | Sees::Picks { .. } => None,
+            Sees::Mask { .. } | Sees::Tabled(_) | Sees::Picks { .. } => None,
         }
     }
 
@@ -88,6 +92,18 @@ impl Attention {
     pub fn tables(&self, heads: usize) -> BTreeMap<String, Vec<f32>> {
         let names = self.score().into_iter().flat_map(Score::tables);
         names.map(|name| (name.to_owned(), scores::slopes(heads))).collect()
+    }
+
+    /// The tensors of whole numbers to bind besides those that every attention has: the given ones, or drawn with a seed where
+    /// none is given. Others among the given are left out.
+    ///
+    /// # Errors
+    /// What is wrong with the given ones: another length than the tokens, one of several that belong together.
+    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], seed: u64) -> Result<Extras, Invalid> {
+        match &self.sees {
+            Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens, &self.options, seed),
+            Sees::Mask { .. } | Sees::Scored { .. } | Sees::Picks { .. } => Ok(Extras::new()),
+        }
     }
 
     /// The numbers to give at each launch besides `scale` and `max_seqlen`: the arguments of the mask and of the score.
@@ -135,12 +151,32 @@ impl Attention {
         Err(first.unwrap_or_else(|| Error::Unsupported("the space of picks is empty".to_owned())))
     }
 
-    /// The f64 reference and the plain computation: of every row, or of these. `picks` are needed where the kernel needs them.
+    /// The f64 reference and the plain computation: of every row, or of these. `picks` and `extras` are needed where the kernel
+    /// needs them.
     ///
     /// # Panics
-    /// If picks are needed and not given.
-    pub fn expected<T: Float>(&self, p: &Problem<'_, T>, picks: Option<&Host<i32>>, rows: Option<&[Row]>) -> Expected {
+    /// If picks or extras are needed and not given.
+    pub fn expected<T: Float>(
+        &self,
+        p: &Problem<'_, T>,
+        picks: Option<&Host<i32>>,
+        extras: &Extras,
+        rows: Option<&[Row]>,
+    ) -> Expected {
         match &self.sees {
+            Sees::Tabled(tabled) => {
+                let sees = tabled.by_hand(extras);
+                match rows {
+                    None => Expected {
+                        reference: reference::attention_of(p, &*sees),
+                        plain: tolerance::plain_of(p, &*sees),
+                    },
+                    Some(rows) => Expected {
+                        reference: reference::attention_of_rows(p, &*sees, rows),
+                        plain: tolerance::plain_of_rows(p, &*sees, rows),
+                    },
+                }
+            }
             Sees::Mask { reference: mask, .. } => match rows {
                 None => {
                     Expected { reference: reference::attention(p, mask), plain: tolerance::plain_attention(p, mask) }

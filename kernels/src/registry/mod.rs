@@ -15,14 +15,18 @@
 //! ```
 
 mod attention;
+mod extras;
 mod options;
 
 use lacuna_dsl::{Mask, Schedule, Score, Shape};
 
 pub use attention::{Attention, Expected, Plannable};
+use extras::Tabled;
+pub use extras::{Extras, Ints};
 pub use options::{Allowed, BadOption, Options, Setting};
 
 use crate::dense::{QueryMajor, QueryMajorScored};
+use crate::inputs;
 use crate::nsa::GroupCentric;
 use crate::patterns;
 use crate::reference::nsa::NsaConfig;
@@ -60,6 +64,8 @@ pub struct Kernel {
 enum How {
     /// Query-major under a mask.
     Masked(fn(&Options) -> Seen),
+    /// Query-major under a mask that reads tables.
+    Tabled(fn() -> Tabled),
     /// Query-major under a score, causal.
     Scored(fn(&Options) -> Scored),
     /// Group-centric over picked blocks.
@@ -145,6 +151,13 @@ const GLOBAL: Setting = Setting {
     about: "first tokens of a document, which see every token and are seen by every token",
     default: 4,
     allowed: Allowed::Range(0, POSITIONS),
+};
+
+const PACKED: Setting = Setting {
+    name: "packed",
+    about: "documents of equal length in a table that is drawn",
+    default: 16,
+    allowed: Allowed::Range(1, POSITIONS),
 };
 
 const CAP: Setting =
@@ -258,6 +271,48 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|_| Seen::new(patterns::causal(), masks::causal)),
     },
     Kernel {
+        name: "document-table",
+        about: "causal attention in documents that a table tells apart: `docs` has the document of each token",
+        schedule: "query-major",
+        settings: &[PACKED],
+        needs: &[],
+        how: How::Tabled(|| Tabled {
+            mask: patterns::document_table(),
+            names: &["docs"],
+            draw: |_, cu_seqlens, options| vec![inputs::document_table(cu_seqlens, options.get("packed") as usize)],
+            reference: |mut tables| Box::new(masks::document_table(tables.remove(0))),
+        }),
+    },
+    Kernel {
+        name: "token-tree",
+        about: "each token sees those that it descends from in a tree, by when a walk of it enters and leaves each",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[],
+        how: How::Tabled(|| Tabled {
+            mask: patterns::token_tree(),
+            names: &["enter", "leave"],
+            draw: |seed, cu_seqlens, _| inputs::token_tree(seed, cu_seqlens).into(),
+            reference: |mut tables| {
+                let enter = tables.remove(0);
+                Box::new(masks::token_tree(enter, tables.remove(0)))
+            },
+        }),
+    },
+    Kernel {
+        name: "ranges",
+        about: "each token sees the first keys of its document, as many as the table `ends` says",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[],
+        how: How::Tabled(|| Tabled {
+            mask: patterns::ranges(),
+            names: &["ends"],
+            draw: |seed, cu_seqlens, _| vec![inputs::ranges(seed, cu_seqlens)],
+            reference: |mut tables| Box::new(masks::ranges(tables.remove(0))),
+        }),
+    },
+    Kernel {
         name: "alibi",
         about: "causal, with a bias against the distance by a slope for each head: ALiBi, arXiv 2108.12409",
         schedule: "query-major-scored",
@@ -340,6 +395,13 @@ impl Kernel {
                 }
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
                 (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
+            }
+            How::Tabled(make) => {
+                let tabled = make();
+                if shape.dk.max(shape.dv) >= 128 {
+                    usual = &[("kv", 32)];
+                }
+                (Box::new(QueryMajor::new(tabled.mask.clone()).at(shape.clone())), attention::Sees::Tabled(tabled))
             }
             How::Scored(make) => {
                 let Scored { score, reference } = make(options);

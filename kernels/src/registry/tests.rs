@@ -1,7 +1,7 @@
 use super::*;
 use crate::host::Dims;
 use crate::inputs;
-use crate::reference::Problem;
+use crate::reference::{Pair, Problem};
 use crate::tolerance;
 use half::bf16;
 use lacuna_dsl::{Elem, Target, Tunable};
@@ -91,6 +91,53 @@ fn the_mask_of_the_kernel_is_the_mask_of_the_reference() {
 }
 
 #[test]
+fn the_mask_on_tables_is_the_mask_of_the_reference() {
+    let cu_seqlens = inputs::cu_seqlens(&[13, 0, 300, 7]);
+    for name in ["document-table", "token-tree", "ranges"] {
+        let kernel = find(name).unwrap();
+        let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options([]).unwrap()).unwrap();
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, 5).unwrap();
+        let attention::Sees::Tabled(tabled) = &attention.sees else { panic!("{name} reads tables") };
+        assert_eq!(tabled.mask.tables().collect::<Vec<_>>(), tabled.names, "{name}");
+        let by_hand = tabled.by_hand(&extras);
+        for pair in cu_seqlens.windows(2) {
+            let (start, end) = (pair[0] as usize, pair[1] as usize);
+            let tables: Vec<&[i32]> = tabled.names.iter().map(|&n| &extras[n].data[start..end]).collect();
+            let mut kept = 0;
+            let len = (end - start) as i64;
+            for (q, kv) in (0..len).flat_map(|q| (0..len).map(move |kv| (q, kv))) {
+                let want = by_hand(&Pair { start, q, kv, head: 0 });
+                assert_eq!(tabled.mask.keeps_in(q, kv, &tables), want, "{name} at {q}, {kv} from {start}");
+                kept += i64::from(want);
+            }
+            assert!(len < 100 || (len * 4..len * len * 3 / 4).contains(&kept), "{name} keeps {kept} pairs of {len}");
+        }
+    }
+}
+
+#[test]
+fn tables_that_are_given_are_checked() {
+    let kernel = find("token-tree").unwrap();
+    let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options([]).unwrap()).unwrap();
+    let cu_seqlens = inputs::cu_seqlens(&[3, 2]);
+    let table = |shape: &[usize]| Ints { shape: shape.to_vec(), data: vec![0; shape.iter().product()] };
+    let refused = |given: &[(&str, &[usize])]| {
+        let given = given.iter().map(|&(name, shape)| (name.to_owned(), table(shape))).collect();
+        attention.extras(&given, &cu_seqlens, 0).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&[("enter", &[5])]), "the table enter is given, and leave is not; they belong together");
+    assert_eq!(
+        refused(&[("enter", &[4]), ("leave", &[5])]),
+        "the table enter has 4 numbers and there are 5 tokens; it needs one for each token"
+    );
+    assert_eq!(refused(&[("enter", &[5, 1]), ("leave", &[5])]), "enter has 2 dimensions, [5, 1]; it needs 1: [tokens]");
+    let given: Extras = ["enter", "leave", "other"].map(|name| (name.to_owned(), table(&[5]))).into();
+    let taken = attention.extras(&given, &cu_seqlens, 0).unwrap();
+    assert_eq!(taken.keys().collect::<Vec<_>>(), ["enter", "leave"]);
+    assert!(taken.values().all(|taken| *taken == table(&[5])));
+}
+
+#[test]
 fn no_block_is_visited_that_the_mask_empties() {
     let rows: &[(&str, &[(&str, u32)])] = &[
         ("causal", &[]),
@@ -157,13 +204,14 @@ fn a_result_is_held_to_the_plain_computation() {
         let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 2), &options).unwrap();
         let picks =
             kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
-        let expected = attention.expected(&p, picks.as_ref(), None);
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).unwrap();
+        let expected = attention.expected(&p, picks.as_ref(), &extras, None);
         let rounded: Vec<f32> = expected.plain.o.data.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
         let stored = crate::host::Precision::Bf16;
         assert!(expected.check(&rounded, &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
         assert!(!expected.check(&vec![0.0; rounded.len()], &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
         let rows = [crate::host::Row { token: 70, head: 3 }];
-        let one = attention.expected(&p, picks.as_ref(), Some(&rows));
+        let one = attention.expected(&p, picks.as_ref(), &extras, Some(&rows));
         assert_eq!(one.reference.o.data, expected.reference.o.gather(&rows).data);
         let (row, _) = tolerance::locate(71 * 4 * 32 - 1, 4, 32);
         assert_eq!(row, rows[0]);

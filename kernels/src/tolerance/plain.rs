@@ -6,7 +6,7 @@
 
 use crate::host::{Float, Host, Row};
 use crate::reference::walk::{self, Panel, Query, Source};
-use crate::reference::{Attended, Mask, Problem, Score, nsa};
+use crate::reference::{Attended, Mask, Problem, Score, Sees, nsa};
 
 /// The plain computation of [`attention`](crate::reference::attention).
 pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended<f32> {
@@ -16,6 +16,16 @@ pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended
 /// [`plain_attention`], for these rows alone.
 pub fn plain_attention_rows<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row]) -> Attended<f32> {
     walk::some(&Source::of(p), &walk::masked(mask), &attend::<T>, rows)
+}
+
+/// The plain computation of [`attention_of`](crate::reference::attention_of).
+pub fn plain_of<T: Float>(p: &Problem<'_, T>, sees: Sees<'_>) -> Attended<f32> {
+    walk::whole(&Source::of(p), &walk::paired(sees), &attend::<T>)
+}
+
+/// [`plain_of`], for these rows alone.
+pub fn plain_of_rows<T: Float>(p: &Problem<'_, T>, sees: Sees<'_>, rows: &[Row]) -> Attended<f32> {
+    walk::some(&Source::of(p), &walk::paired(sees), &attend::<T>, rows)
 }
 
 /// The plain computation of [`attention_scored`](crate::reference::attention_scored): the logit is rounded once, after the

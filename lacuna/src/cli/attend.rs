@@ -5,7 +5,7 @@ use lacuna::dsl::{Shape, Tunable as _};
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
 use lacuna::kernels::reference::Problem;
-use lacuna::kernels::registry::{Attention, Expected, Kernel, Options};
+use lacuna::kernels::registry::{Attention, Expected, Extras, Kernel, Options};
 use lacuna::kernels::tolerance::Verdicts;
 use lacuna::kernels::validate;
 use lacuna::ptx::Target;
@@ -49,6 +49,8 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Done {
     /// The kernel at its shape.
     pub(crate) attention: Attention,
+    /// The tables that it read.
+    pub(crate) extras: Extras,
     /// How it was planned.
     pub(crate) pick: Pick,
     /// What ran.
@@ -92,8 +94,9 @@ impl Job<'_> {
         {
             validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
         }
+        let extras = attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.seed)?;
         stage("running");
-        let (bindings, o, lse) = self.bind(&attention, &plan)?;
+        let (bindings, o, lse) = self.bind(&attention, &plan, &extras)?;
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
             true => match bench_options(report.millis) {
@@ -106,17 +109,17 @@ impl Job<'_> {
             true => {
                 stage("comparing with f64");
                 Some(match &self.input.qkv {
-                    Qkv::Bf16(x) => self.compare(&attention, x, &o, &lse)?,
-                    Qkv::F16(x) => self.compare(&attention, x, &o, &lse)?,
+                    Qkv::Bf16(x) => self.compare(&attention, &extras, x, &o, &lse)?,
+                    Qkv::F16(x) => self.compare(&attention, &extras, x, &o, &lse)?,
                 })
             }
             false => None,
         };
-        Ok(Done { attention, pick, plan, report, millis, o, lse, compared })
+        Ok(Done { attention, extras, pick, plan, report, millis, o, lse, compared })
     }
 
     /// Every tensor and number of the plan, on the device.
-    fn bind(&self, attention: &Attention, plan: &Plan) -> Result<(Bindings, Tensor, Tensor)> {
+    fn bind(&self, attention: &Attention, plan: &Plan, extras: &Extras) -> Result<(Bindings, Tensor, Tensor)> {
         let Input { dims, cu_seqlens, max_seqlen, .. } = self.input;
         let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect::<Vec<u64>>();
         let (q, k, v) = match &self.input.qkv {
@@ -142,6 +145,9 @@ impl Job<'_> {
         for (name, numbers) in attention.tables(dims.hq) {
             bindings = bindings.tensor(&name, &Tensor::from_slice(self.device, &[dims.hq as u64], &numbers)?);
         }
+        for (name, ints) in extras {
+            bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&ints.shape), &ints.data)?);
+        }
         let mut given = attention.given(self.target)?;
         given.insert("scale".to_owned(), lacuna::runtime::Scalar::F32(self.scale));
         given.insert("max_seqlen".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen as i32));
@@ -162,6 +168,7 @@ impl Job<'_> {
     fn compare<T: Element + Float>(
         &self,
         attention: &Attention,
+        extras: &Extras,
         x: &inputs::Qkv<T>,
         o: &Tensor,
         lse: &Tensor,
@@ -172,7 +179,7 @@ impl Job<'_> {
         let lse = Host::new(lse.to_f32_vec()?, [dims.total, dims.hq]);
         let of = dims.total * dims.hq;
         let sample = self.sample();
-        let expected: Expected = attention.expected(&problem, self.picks, sample.as_deref());
+        let expected: Expected = attention.expected(&problem, self.picks, extras, sample.as_deref());
         let (o, lse) = match &sample {
             None => (o.data, lse.data),
             Some(rows) => (o.gather(rows).data, lse.gather(rows).data),

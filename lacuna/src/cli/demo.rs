@@ -158,7 +158,7 @@ fn described(device: &Device, flag: Option<Place>) -> String {
 fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
     let cu_seqlens = &job.input.cu_seqlens;
     match (done.attention.mask(), job.picks) {
-        (Some(mask), _) => picture::blocks(path, mask, cu_seqlens, done.pick["rows"], done.pick["kv"]),
+        (Some(mask), _) => picture::blocks(path, mask, &done.extras, cu_seqlens, (done.pick["rows"], done.pick["kv"])),
         (None, Some(picks)) if job.kernel.needs(Need::Picks) => {
             picture::picks(path, picks, cu_seqlens, job.options.get("block") as usize)
         }

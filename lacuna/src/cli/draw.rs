@@ -75,7 +75,10 @@ impl Picture {
         let picks = input.picks_for(kernel, &options, explicit)?;
         let block = picks.as_ref().map(|_| options.get("block"));
         match (attention.mask(), &picks, block) {
-            (Some(mask), ..) => picture::blocks(&path, mask, &input.cu_seqlens, pick["rows"], pick["kv"])?,
+            (Some(mask), ..) => {
+                let extras = attention.extras(&input.extras, &input.cu_seqlens, input.seed)?;
+                picture::blocks(&path, mask, &extras, &input.cu_seqlens, (pick["rows"], pick["kv"]))?;
+            }
             (None, Some((picks, _)), Some(block)) => {
                 picture::picks(&path, picks, &input.cu_seqlens, block as usize)?;
             }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use lacuna::kernels::host::{Dims, Float, Host, Precision};
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::reference::nsa::{self, NsaConfig};
-use lacuna::kernels::registry::{Kernel, Need, Options};
+use lacuna::kernels::registry::{Extras, Ints, Kernel, Need, Options};
 use lacuna::kernels::validate::{self, Described};
 use lacuna::runtime::{Device, Elem, load};
 use safetensors::{Dtype, SafeTensors};
@@ -58,6 +58,10 @@ pub(crate) struct Input {
     pub(crate) max_seqlen: usize,
     /// Picks that the caller gave.
     pub(crate) picks: Option<Host<i32>>,
+    /// Other tensors of i32 that the caller gave: tables.
+    pub(crate) extras: Extras,
+    /// The seed of what is drawn besides.
+    pub(crate) seed: u64,
     /// Whether it was drawn.
     pub(crate) drawn: bool,
 }
@@ -122,7 +126,7 @@ impl Input {
         let known = tensors.keys().cloned().collect::<Vec<_>>().join(", ");
         let missing = || {
             let message = format!("{}: q, k and v are needed; it has: {known}", path.display());
-            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1] and picks [tokens, Hk, n] may be there")
+            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there")
         };
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
@@ -165,7 +169,9 @@ impl Input {
                 v: v.halves(bf16::from_bits),
             }),
         };
-        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, drawn: false })
+        let ints = tensors.into_iter().filter(|(_, raw)| raw.dtype == Elem::I32);
+        let extras = ints.map(|(name, raw)| (name, Ints { shape: raw.shape.clone(), data: raw.ints() })).collect();
+        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, extras, seed: 0, drawn: false })
     }
 
     /// Draws a problem.
@@ -205,7 +211,8 @@ impl Input {
             _ => Qkv::Bf16(inputs::qkv(draw.seed, dims)),
         };
         let name = format!("drawn with seed {}", draw.seed);
-        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks: None, drawn: true })
+        let (picks, extras, seed) = (None, Extras::new(), draw.seed);
+        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, extras, seed, drawn: true })
     }
 
     /// The element type of q, k and v.

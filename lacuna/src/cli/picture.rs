@@ -6,9 +6,10 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use lacuna::codegen::pattern::Class;
+use lacuna::codegen::pattern::{Class, Given};
 use lacuna::dsl::Mask;
 use lacuna::kernels::host::Host;
+use lacuna::kernels::registry::Extras;
 use plotters::coord::Shift;
 use plotters::prelude::{
     BitMapBackend, Color as _, DrawingArea, DrawingBackend, IntoDrawingArea as _, RGBColor, Rectangle, SVGBackend,
@@ -86,14 +87,17 @@ impl<B: DrawingBackend> Sheet for DrawingArea<B, Shift> {
     }
 }
 
-/// The blocks that tiles of `rows` queries visit under a mask, in blocks of `kv` keys.
+/// The blocks that tiles of `rows` queries visit under a mask, in blocks of `kv` keys. `extras` has the mask's tables.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub(crate) fn blocks(path: &Path, mask: &Mask, cu_seqlens: &[i32], rows: u32, kv: u32) -> Result {
+pub(crate) fn blocks(path: &Path, mask: &Mask, extras: &Extras, cu_seqlens: &[i32], (rows, kv): (u32, u32)) -> Result {
     let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+    let whole: Vec<&[i32]> = mask.tables().map(|name| extras[name].data.as_slice()).collect();
     let (rows, width) = (i64::from(rows), i64::from(kv));
     draw(path, cu_seqlens, |canvas, start, len| {
+        let tables: Vec<&[i32]> = whole.iter().map(|table| &table[start as usize..(start + len) as usize]).collect();
+        let given = Given { args: &args, tables: &tables };
         for first in (0..len).step_by(rows as usize) {
             let last = (first + rows).min(len) - 1;
             for block in (0..len).step_by(width as usize) {
@@ -101,7 +105,7 @@ pub(crate) fn blocks(path: &Path, mask: &Mask, cu_seqlens: &[i32], rows: u32, kv
                 let visited = || {
                     mask.pattern().runs(first..=last, len, kv, &args).iter().any(|run| run.contains(&(block / width)))
                 };
-                let colour = match mask.pattern().class(first..=last, block..=end - 1, &args) {
+                let colour = match mask.pattern().class(first..=last, block..=end - 1, given) {
                     Class::Full => BLUE,
                     Class::Partial if visited() => AMBER,
                     Class::Partial | Class::Empty => GREY,

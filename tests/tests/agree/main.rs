@@ -11,3 +11,4 @@ mod picks;
 mod query_major;
 mod real;
 mod scored;
+mod tables;

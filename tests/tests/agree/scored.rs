@@ -5,7 +5,7 @@ use lacuna_dsl::{Elem, Pick, Shape, Tunable};
 use lacuna_kernels::host::{Dims, Float, Precision};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::reference::Problem;
-use lacuna_kernels::registry::{self, Attention};
+use lacuna_kernels::registry::{self, Attention, Extras};
 use lacuna_kernels::tolerance::Verdicts;
 use lacuna_runtime::{Bindings, Device, Element, Tensor};
 use lacuna_tests::{target_for, widths};
@@ -81,7 +81,7 @@ impl Scored {
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
         let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
-        let expected = judge.attention().expected(&problem, None, None);
+        let expected = judge.attention().expected(&problem, None, &Extras::new(), None);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
     }

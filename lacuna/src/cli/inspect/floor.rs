@@ -1,9 +1,10 @@
 //! What a launch must compute and move, and how fast an H200 could: the formulas of ARCHITECTURE.md, "Kernels and their
 //! floors".
 
-use lacuna::codegen::pattern::{Class, Pattern};
+use lacuna::codegen::pattern::{Class, Given, Pattern};
 use lacuna::codegen::plan::Pick;
-use lacuna::kernels::registry::Attention;
+use lacuna::kernels::inputs;
+use lacuna::kernels::registry::{Attention, Extras};
 
 /// An H200's measured ceilings: `mma.sync` from registers, the same where 16 rows a warp read each right operand from shared
 /// memory, L2 and HBM.
@@ -47,9 +48,17 @@ impl Floor {
             Some(mask) => {
                 let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
                 let (rows, kv) = (pick["rows"], pick["kv"]);
-                let each = |&len: &u32| masked(mask.pattern(), &args, len.into(), rows, kv);
-                let (pairs, read) = x.docs.iter().map(each).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-                (pairs, read, x.heads, 0, rows / pick["warps"].max(1))
+                let lengths: Vec<usize> = x.docs.iter().map(|&len| len as usize).collect();
+                let cu_seqlens = inputs::cu_seqlens(&lengths);
+                let extras = attention.extras(&Extras::new(), &cu_seqlens, 0).expect("drawn tables fit");
+                let tables: Vec<&[i32]> = mask.tables().map(|name| extras[name].data.as_slice()).collect();
+                let each = |document: &[i32]| {
+                    let (start, end) = (document[0] as usize, document[1] as usize);
+                    let tables: Vec<&[i32]> = tables.iter().map(|table| &table[start..end]).collect();
+                    masked(mask.pattern(), Given { args: &args, tables: &tables }, (end - start) as i64, rows, kv)
+                };
+                let (pairs, read) = cu_seqlens.windows(2).map(each).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+                (pairs, read, x.heads, tokens * 4 * tables.len() as u64, rows / pick["warps"].max(1))
             }
             None => {
                 let (block, n) = (attention.options.get("block"), attention.options.get("blocks"));
@@ -78,34 +87,34 @@ impl Floor {
 }
 
 /// Pairs that a mask keeps in a document, and keys that its tiles of queries visit.
-fn masked(pattern: &Pattern, args: &[i64], len: i64, rows: u32, kv: u32) -> (u64, u64) {
+fn masked(pattern: &Pattern, given: Given<'_>, len: i64, rows: u32, kv: u32) -> (u64, u64) {
     let mut read = 0;
     for first in (0..len).step_by(rows as usize) {
         let last = (first + i64::from(rows)).min(len) - 1;
-        let runs = pattern.runs(first..=last, len, kv, args);
+        let runs = pattern.runs(first..=last, len, kv, given.args);
         read += runs
             .iter()
             .map(|run| ((run.end * i64::from(kv)).min(len) - run.start * i64::from(kv)).max(0) as u64)
             .sum::<u64>();
     }
-    (kept(pattern, args, (0, len), (0, len)), read)
+    (kept(pattern, given, (0, len), (0, len)), read)
 }
 
 /// Pairs that a mask keeps: whole and empty rectangles at once, others in quarters.
-fn kept(pattern: &Pattern, args: &[i64], (q0, q1): (i64, i64), (k0, k1): (i64, i64)) -> u64 {
+fn kept(pattern: &Pattern, given: Given<'_>, (q0, q1): (i64, i64), (k0, k1): (i64, i64)) -> u64 {
     if q0 >= q1 || k0 >= k1 {
         return 0;
     }
     if (q1 - q0, k1 - k0) == (1, 1) {
-        return pattern.keeps(q0, k0, args).into();
+        return pattern.keeps(q0, k0, given).into();
     }
-    match pattern.class(q0..=q1 - 1, k0..=k1 - 1, args) {
+    match pattern.class(q0..=q1 - 1, k0..=k1 - 1, given) {
         Class::Empty => 0,
         Class::Full => ((q1 - q0) * (k1 - k0)) as u64,
         Class::Partial => {
             let (q, k) = ((q0 + q1) / 2, (k0 + k1) / 2);
             let halves = |a, b, c| [(a, b), (b, c)];
-            let of = |rows| halves(k0, k, k1).map(|keys| kept(pattern, args, rows, keys)).iter().sum::<u64>();
+            let of = |rows| halves(k0, k, k1).map(|keys| kept(pattern, given, rows, keys)).iter().sum::<u64>();
             halves(q0, q, q1).map(of).iter().sum()
         }
     }
@@ -157,9 +166,12 @@ mod tests {
             let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 1), &options).unwrap();
             let Some(mask) = attention.mask() else { continue };
             let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
+            let extras = attention.extras(&Extras::new(), &[0, 77], 0).unwrap();
+            let tables: Vec<&[i32]> = mask.tables().map(|name| extras[name].data.as_slice()).collect();
+            let given = Given { args: &args, tables: &tables };
             let all = (0..77).flat_map(|q| (0..77).map(move |k| (q, k)));
-            let want = all.filter(|&(q, k)| mask.pattern().keeps(q, k, &args)).count() as u64;
-            assert_eq!(masked(mask.pattern(), &args, 77, 64, 32).0, want, "{}", kernel.name);
+            let want = all.filter(|&(q, k)| mask.pattern().keeps(q, k, given)).count() as u64;
+            assert_eq!(masked(mask.pattern(), given, 77, 64, 32).0, want, "{}", kernel.name);
         }
         assert_eq!(picked(100, 64, 16), 64 * 64 + 36 * 128);
     }

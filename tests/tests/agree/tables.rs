@@ -1,0 +1,176 @@
+//! Masks that read tables, over ragged documents, at every width and pick.
+
+use half::{bf16, f16};
+use lacuna_dsl::{Elem, Pick, Shape, Tunable};
+use lacuna_kernels::host::{Dims, Float, Host, Precision};
+use lacuna_kernels::inputs::{self, Qkv};
+use lacuna_kernels::reference::Problem;
+use lacuna_kernels::registry::{self, Attention, Extras, Ints};
+use lacuna_kernels::tolerance::Verdicts;
+use lacuna_runtime::{Bindings, Device, Element, Tensor};
+use lacuna_tests::{target_for, widths};
+
+use crate::harness::devices;
+
+/// One attention under a mask that reads tables.
+#[derive(Clone, Debug)]
+struct Tabled {
+    kernel: &'static str,
+    options: Vec<(&'static str, u32)>,
+    /// Tables in the place of drawn ones.
+    tables: Extras,
+    width: u32,
+    group: u32,
+    lengths: Vec<usize>,
+    pick: Pick,
+    elem: Elem,
+}
+
+impl Tabled {
+    fn new(kernel: &'static str, width: u32, group: u32, lengths: &[usize]) -> Self {
+        let (lengths, pick) = (lengths.to_vec(), Pick::new());
+        let (options, tables, elem) = (Vec::new(), Extras::new(), Elem::Bf16);
+        Tabled { kernel, options, tables, width, group, lengths, pick, elem }
+    }
+
+    fn attention(&self) -> Attention {
+        let kernel = registry::find(self.kernel).expect("a shipped kernel");
+        let options = kernel.options(self.options.iter().copied()).expect("options that it has");
+        kernel.build(Shape::new(self.elem, self.width, self.width, self.group), &options).expect("a shape")
+    }
+
+    fn extras(&self, cu_seqlens: &[i32]) -> Extras {
+        self.attention().extras(&self.tables, cu_seqlens, 11).expect("tables that fit")
+    }
+
+    /// What a device makes of it, held to what `judge` must give.
+    fn run(&self, device: &Device, judge: &Tabled) -> Verdicts {
+        match self.elem {
+            Elem::Bf16 => self.typed::<bf16>(device, judge),
+            _ => self.typed::<f16>(device, judge),
+        }
+    }
+
+    fn typed<T: Float + Element>(&self, device: &Device, judge: &Tabled) -> Verdicts {
+        let total: usize = self.lengths.iter().sum();
+        let (hq, width) = (self.group as usize * 2, self.width as usize);
+        let Qkv { q, k, v } = inputs::qkv::<T>(7, Dims { total, hq, hk: 2, dk: width, dv: width });
+        let cu = inputs::cu_seqlens(&self.lengths);
+        let attention = self.attention();
+        let target = target_for(device);
+        let pick = attention.pick(target, &self.pick).expect("a pick that fits");
+        let plan = attention.plan(target, &pick).expect("a plan");
+        let tensor =
+            |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|extent| extent as u64), &x.data).expect("memory");
+        let (total, heads) = (total as u64, hq as u64);
+        let o = Tensor::poisoned(device, self.elem, &[total, heads, width as u64]).expect("memory");
+        let lse = Tensor::poisoned(device, Elem::F32, &[total, heads]).expect("memory");
+        let cu_seqlens = Tensor::from_slice(device, &[cu.len() as u64], &cu).expect("memory");
+        let scale = 1.0 / (self.width as f32).sqrt();
+        let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        let mut bindings = Bindings::new().tensor("q", &tensor(&q)).tensor("k", &tensor(&k)).tensor("v", &tensor(&v));
+        bindings = bindings.tensor("o", &o).tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens);
+        bindings = bindings.float("scale", scale).int("max_seqlen", longest as i32);
+        for (name, Ints { shape, data }) in self.extras(&cu) {
+            let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
+            bindings = bindings.tensor(&name, &Tensor::from_slice(device, &shape, &data).expect("memory"));
+        }
+        for (name, value) in attention.given(target).expect("it was planned") {
+            bindings = bindings.scalar(&name, value);
+        }
+        let report = device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{self:?} on {device}: {error}"));
+        if let Some(stats) = report.total() {
+            assert_eq!(stats.bank_conflicts, 0, "{self:?}");
+        }
+        assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
+        assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
+        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
+        let expected = judge.attention().expected(&problem, None, &judge.extras(&cu), None);
+        let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
+        expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
+    }
+}
+
+fn agree(title: &str, cases: &[Tabled]) {
+    println!("\n{title}: {} cases; error and allowed of o, of LSE", cases.len());
+    for (case, device) in cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device))) {
+        let verdicts = case.run(device, case);
+        println!(
+            "{device}: {} D{}: {:.4} {:.4}",
+            case.kernel,
+            case.width,
+            verdicts.o.error / verdicts.o.allowed,
+            verdicts.lse.error / verdicts.lse.allowed
+        );
+        assert!(verdicts.ok(), "{case:?} on {device}:\n{verdicts}");
+    }
+}
+
+/// Documents of a tile and less, of tails, of nothing; the last one ends with the tables.
+const LENGTHS: [&[usize]; 5] = [&[1, 0, 65], &[150], &[64, 128], &[17, 90, 3], &[0, 0, 200, 1]];
+
+const KERNELS: [&str; 3] = ["document-table", "token-tree", "ranges"];
+
+/// A table that is given.
+fn given(name: &str, data: Vec<i32>) -> Extras {
+    Extras::from([(name.to_owned(), Ints { shape: vec![data.len()], data })])
+}
+
+#[test]
+fn every_table_at_every_width() {
+    let mut cases = Vec::new();
+    for kernel in KERNELS {
+        for (width, group) in widths().into_iter().flat_map(|width| [1, 3].map(|group| (width, group))) {
+            let mut case = Tabled::new(kernel, width, group, LENGTHS[cases.len() % 5]);
+            case.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
+            cases.push(case);
+        }
+    }
+    for packed in [1, 2, 7, 1000] {
+        let options = vec![("packed", packed)];
+        cases.push(Tabled { options, ..Tabled::new("document-table", 32, 2, LENGTHS[packed as usize % 5]) });
+    }
+    agree("tables: widths", &cases);
+}
+
+#[test]
+fn tables_at_every_pick() {
+    let mut cases = Vec::new();
+    for kernel in KERNELS {
+        for pick in Tabled::new(kernel, 32, 1, &[1]).attention().space().picks() {
+            cases.push(Tabled { pick, ..Tabled::new(kernel, 32, 2, LENGTHS[cases.len() % 5]) });
+        }
+    }
+    agree("tables: picks", &cases);
+}
+
+/// Tables at the ends of 32 bits, and rows that see nothing at all.
+#[test]
+fn tables_of_any_numbers() {
+    let len = 200;
+    let new = |kernel, tables| Tabled { tables, ..Tabled::new(kernel, 64, 1, &[len]) };
+    let wild = |at: usize| [i32::MIN, i32::MAX, 0, -1, 1 << 30][at * at / 7 % 5];
+    let cases = [
+        new("document-table", given("docs", (0..len).map(wild).collect())),
+        new("document-table", given("docs", vec![i32::MIN; len])),
+        new("ranges", given("ends", (0..len).map(wild).collect())),
+        new("ranges", given("ends", vec![0; len])),
+        new("ranges", given("ends", (0..len).map(|at| if at < 130 { 0 } else { 3 }).collect())),
+    ];
+    agree("tables: any numbers", &cases);
+}
+
+/// With the numbers of another table the result is beyond the tolerance.
+#[test]
+fn a_table_that_is_nearly_right_is_not() {
+    let emulator = Device::emulator();
+    let len = 150;
+    let with = |kernel, name, data| Tabled { tables: given(name, data), ..Tabled::new(kernel, 64, 2, &[len]) };
+    let docs = |cut| with("document-table", "docs", (0..len).map(|at| i32::from(at >= cut)).collect());
+    let ends = |end| with("ranges", "ends", vec![end; len]);
+    let causal = with("document-table", "docs", vec![0; len]);
+    for (right, wrong) in [(docs(70), docs(71)), (docs(70), causal), (ends(40), ends(41))] {
+        let verdicts = wrong.run(&emulator, &right);
+        assert!(!verdicts.o.ok && !verdicts.lse.ok, "{wrong:?} passes for {right:?}:\n{verdicts}");
+    }
+}

@@ -7,8 +7,10 @@ use crate::emitted::{COLS, Emitted};
 /// How many positions are looked at.
 const LEN: i64 = 300;
 
-/// Patterns, each with arguments and tables, and whether no block stays Partial that is not.
-fn patterns() -> Vec<(Pattern, Vec<i64>, Vec<Vec<i32>>, bool)> {
+/// A pattern with arguments and tables, and whether no block stays Partial that is not.
+type Case = (Pattern, Vec<i64>, Vec<Vec<i32>>, bool);
+
+fn patterns() -> Vec<Case> {
     let documents =
         Pattern::record_with("documents", &[], &["docs"], |q, kv, _, t| t[0].at(q).eq_(t[0].at(kv)) & kv.le(q));
     let ends = Pattern::record_with("ends", &[], &["end"], |q, kv, _, t| kv.lt(t[0].at(q)));

@@ -281,6 +281,7 @@ pub const KERNELS: &[Kernel] = &[
             names: &["docs"],
             draw: |_, cu_seqlens, options| vec![inputs::document_table(cu_seqlens, options.get("packed") as usize)],
             reference: |mut tables| Box::new(masks::document_table(tables.remove(0))),
+            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {
@@ -297,6 +298,7 @@ pub const KERNELS: &[Kernel] = &[
                 let enter = tables.remove(0);
                 Box::new(masks::token_tree(enter, tables.remove(0)))
             },
+            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {
@@ -310,6 +312,7 @@ pub const KERNELS: &[Kernel] = &[
             names: &["ends"],
             draw: |seed, cu_seqlens, _| vec![inputs::ranges(seed, cu_seqlens)],
             reference: |mut tables| Box::new(masks::ranges(tables.remove(0))),
+            usual_when_wide: &[("warps", 8)],
         }),
     },
     Kernel {
@@ -399,7 +402,7 @@ impl Kernel {
             How::Tabled(make) => {
                 let tabled = make();
                 if shape.dk.max(shape.dv) >= 128 {
-                    usual = &[("kv", 32)];
+                    usual = tabled.usual_when_wide;
                 }
                 (Box::new(QueryMajor::new(tabled.mask.clone()).at(shape.clone())), attention::Sees::Tabled(tabled))
             }

@@ -1,8 +1,8 @@
 //! The text form of a func: what is printed reads back as the same func, and no text makes the reader panic.
 
 use lacuna_codegen::ir::{
-    Axis, AxisId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Func, Op, Param, ParamId, Partition, Reduce,
-    Slice, Stmt, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
+    Axis, AxisId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition,
+    Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
 };
 use lacuna_codegen::passes;
 use lacuna_codegen::pattern::Pattern;
@@ -29,6 +29,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
   var %at : i32 = -3
   var %seen : bool = false
   buffer $k : bf16<Kv, Dk> x 3
+  table $counts over Twice#4
   partition rows Group x 1 cols Kv x 4
   %0 = program_id 0
   %1 = param scale
@@ -72,6 +73,13 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
   %28 = merge max %m sum %l acc %acc scale %1
   %29 = read %acc
   %30 = read %seen : f32
+  %31 = fold any %14 : bool
+  %32 = scan %12 : i32<Twice#5>
+  %33 = total %32
+  set_element table[%32] = %33 where %31
+  %34 = get $counts[%32] : i32<Twice#5>
+  set $counts[%32] = %34 where %6
+  %35 = count_up $counts[%12] where %6 : i32<Twice#5>
   store o[%0, %2] rows token#0 count %7 = %22
   store o[%0, %2] rows head count %7 = %22
 }
@@ -81,7 +89,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
 fn the_sample_prints_as_it_is_written() {
     let func = read(SAMPLE).expect("a func");
     assert_eq!(func.to_string(), SAMPLE);
-    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 31, Target::SM_90A));
+    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 36, Target::SM_90A));
     assert!(matches!(func.vars[0].init, Const::F32(bits) if f32::from_bits(bits) == f32::NEG_INFINITY));
 }
 
@@ -176,6 +184,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let var = || (0u32..3).prop_map(VarId);
     let buffer = || (0u32..2).prop_map(BufferId);
     let tensor = || (0u32..2).prop_map(ParamId);
+    let table = || (0u32..2).prop_map(TableId);
     let list = || proptest::collection::vec((0..VALUES).prop_map(ValueId), 0..4);
     let slice = || {
         (tensor(), list(), 0usize..2, v()).prop_map(|(tensor, index, along, count)| Slice {
@@ -206,6 +215,20 @@ fn ops() -> impl Strategy<Value = Op> {
             at
         }),
     ];
+    let lanes = prop_oneof![
+        (0usize..Fold::ALL.len(), v()).prop_map(|(op, a)| Op::Fold(Fold::ALL[op], a)),
+        v().prop_map(Op::Scan),
+        v().prop_map(Op::Total),
+        (tensor(), list(), v(), v()).prop_map(|(tensor, index, value, keep)| Op::SetElement {
+            tensor,
+            index,
+            value,
+            keep
+        }),
+        (table(), v()).prop_map(|(table, index)| Op::TableGet { table, index }),
+        (table(), v(), v(), v()).prop_map(|(table, index, value, keep)| Op::TableSet { table, index, value, keep }),
+        (table(), v(), v()).prop_map(|(table, key, keep)| Op::CountUp { table, key, keep }),
+    ];
     let storage = prop_oneof![
         slice().prop_map(Op::Load),
         (slice(), v()).prop_map(|(slice, tile)| Op::Store(slice, tile)),
@@ -222,7 +245,7 @@ fn ops() -> impl Strategy<Value = Op> {
         (buffer(), v()).prop_map(|(buffer, slot)| Op::Shared(buffer, slot)),
         v().prop_map(Op::Operand),
     ];
-    let leaf = prop_oneof![simple, storage];
+    let leaf = prop_oneof![simple, lanes, storage];
     leaf.prop_recursive(3, 24, 6, move |inner| {
         let body = proptest::collection::vec(inner, 0..6)
             .prop_map(|ops| ops.into_iter().map(|op| Stmt { result: None, op, loc: None }).collect::<Vec<_>>());
@@ -268,7 +291,8 @@ prop_compose! {
         scalar in (names(), elems()),
         vars in proptest::collection::vec((names(), types(), constants()), 3),
         buffers in proptest::collection::vec((names(), types(), any::<u32>()), 2),
-        partition in proptest::option::of((0u32..3, proptest::option::of(0u32..3), any::<u32>(), any::<u32>())),
+        tables in proptest::collection::vec((names(), 0u32..3), 2),
+        partition in proptest::option::of((proptest::option::of(0u32..3), proptest::option::of(0u32..3), any::<u32>(), any::<u32>())),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
     ) -> Func {
@@ -287,8 +311,9 @@ prop_compose! {
             vars: vars.into_iter().map(|(name, ty, init)| Var { name, ty, init, loc: None }).collect(),
             values: types.into_iter().map(|ty| Value { ty, loc: None }).collect(),
             buffers: buffers.into_iter().map(|(name, ty, slots)| Buffer { name, ty, slots }).collect(),
+            tables: tables.into_iter().map(|(name, axis)| Table { name, axis: AxisId(axis) }).collect(),
             partition: partition.map(|(row_axis, col_axis, rows, cols)| Partition {
-                row_axis: AxisId(row_axis),
+                row_axis: row_axis.map(AxisId),
                 col_axis: col_axis.map(AxisId),
                 rows,
                 cols,
@@ -316,6 +341,7 @@ proptest! {
         prop_assert_eq!(back.axes, func.axes);
         prop_assert_eq!(back.params, func.params);
         prop_assert_eq!(back.buffers, func.buffers);
+        prop_assert_eq!(back.tables, func.tables);
         prop_assert_eq!(back.partition, func.partition);
     }
 

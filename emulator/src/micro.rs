@@ -33,7 +33,7 @@ pub(crate) enum Micro {
     // Control.
     Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence,
     // Across a warp; `aux` says which way.
-    Shfl, Ballot, VoteAny, VoteAll, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
+    Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
     // Tensor cores; `aux` is how many matrices.
     Ldmatrix, LdmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
 }
@@ -159,6 +159,7 @@ impl Micro {
             Op::Shfl => Shfl,
             Op::VoteBallot => Ballot,
             Op::Vote => pick(0, &["any", "all"], &[VoteAny, VoteAll]),
+            Op::Match => Match,
             Op::Redux => match ty(0) {
                 "add" => ReduxAdd,
                 "min" => signed(1, ReduxMinU, ReduxMinS),

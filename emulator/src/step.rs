@@ -359,6 +359,7 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                 let holds = if i.micro == VoteAny { value != 0 } else { value == lanes };
                 m.warp.registers.set_pred(i.slots[0], if holds { ALL } else { 0 }, lanes);
             }
+            Match => sync::matching(m, i, lanes)?,
             ReduxAdd => sync::reduce(m, i, lanes, u32::wrapping_add)?,
             ReduxMinU => sync::reduce(m, i, lanes, u32::min)?,
             ReduxMaxU => sync::reduce(m, i, lanes, u32::max)?,

@@ -119,6 +119,16 @@ pub(crate) fn shuffle(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32) -> Resu
     Ok(())
 }
 
+/// `match.any.sync`: destination, value, member mask. Each lane has the lanes whose values are its own.
+pub(crate) fn matching(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32) -> Result<(), Box<Trap>> {
+    members(m, i.slots[2], lanes)?;
+    let values = m.warp.registers.word(i.slots[1]);
+    let alike = |value: u32| (0..32).filter(|&other| values[other] == value).fold(0, |mask, other| mask | 1 << other);
+    let out: [u32; 32] = std::array::from_fn(|lane| alike(values[lane]) & lanes);
+    m.warp.registers.set_word(i.slots[0], &out, lanes);
+    Ok(())
+}
+
 /// `redux.sync`: destination, source, member mask.
 pub(crate) fn reduce(
     m: &mut Machine<'_, '_, '_>,

@@ -266,6 +266,7 @@ fn divergence_where_the_warp_must_be_together() {
     );
     for body in [
         "mov.u32 %r10, smem; setp.lt.u32 %p0, %r0, 8; @%p0 ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r10]; ret;",
+        "setp.lt.u32 %p0, %r0, 8; @%p0 match.any.sync.b32 %r1, %r0, 0x1ff; ret;",
         "setp.lt.u32 %p0, %r0, 8; @%p0 bar.sync 0; ret;",
         "setp.lt.u32 %p0, %r0, 8; @%p0 bar.warp.sync 0x1ff; ret;",
     ] {

@@ -9,8 +9,8 @@ use std::panic::Location;
 use lacuna_ptx::Target;
 
 use super::{
-    Axis, AxisId, Binary, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Tensor, Type, Unary,
-    Value, ValueId, Var, VarId,
+    Axis, AxisId, Binary, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Table, TableId,
+    Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
 /// A mistake of the author's, at its place.
@@ -390,6 +390,53 @@ impl Builder {
     #[track_caller]
     pub fn segment(&mut self, table: ParamId, row: &[ValueId], segments: ValueId, at: ValueId) -> ValueId {
         self.push(Op::Segment { table, row: row.to_vec(), segments, at }, Type::scalar(Elem::I32))
+    }
+
+    /// A lane tile reduced to a scalar.
+    #[track_caller]
+    pub fn fold(&mut self, op: Fold, x: ValueId) -> ValueId {
+        let elem = self.ty(x).elem;
+        self.push(Op::Fold(op, x), Type::scalar(elem))
+    }
+
+    /// The exclusive prefix sum of a lane tile, and its total.
+    #[track_caller]
+    pub fn scan(&mut self, x: ValueId) -> (ValueId, ValueId) {
+        let axes = self.ty(x).axes.clone();
+        let before = self.push(Op::Scan(x), Type::tile(Elem::I32, axes));
+        (before, self.push(Op::Total(before), Type::scalar(Elem::I32)))
+    }
+
+    /// Stores elements of a tensor where `keep` is true.
+    #[track_caller]
+    pub fn set_element(&mut self, tensor: ParamId, index: &[ValueId], value: ValueId, keep: ValueId) {
+        self.effect(Op::SetElement { tensor, index: index.to_vec(), value, keep });
+    }
+
+    /// Declares a table in shared memory.
+    pub fn table(&mut self, name: impl Into<String>, axis: AxisId) -> TableId {
+        self.func.tables.push(Table { name: name.into(), axis });
+        TableId(self.func.tables.len() as u32 - 1)
+    }
+
+    /// What a table holds at places.
+    #[track_caller]
+    pub fn table_get(&mut self, table: TableId, index: ValueId) -> ValueId {
+        let axes = self.ty(index).axes.clone();
+        self.push(Op::TableGet { table, index }, Type::tile(Elem::I32, axes))
+    }
+
+    /// Sets a table at places, where `keep` is true.
+    #[track_caller]
+    pub fn table_set(&mut self, table: TableId, index: ValueId, value: ValueId, keep: ValueId) {
+        self.effect(Op::TableSet { table, index, value, keep });
+    }
+
+    /// Counts keys in their order where `keep` is true; each one's count before it.
+    #[track_caller]
+    pub fn count_up(&mut self, table: TableId, key: ValueId, keep: ValueId) -> ValueId {
+        let axes = self.ty(key).axes.clone();
+        self.push(Op::CountUp { table, key, keep }, Type::tile(Elem::I32, axes))
     }
 
     /// Loads rows of a tensor as a tile over `axes` (rows, then the tensor's last dimension).

@@ -7,6 +7,7 @@
 //!   param scale : f32
 //!   var %m : f32<Group> = -inf
 //!   buffer $k : bf16<Kv, Dk> x 3
+//!   table $counts over Slot
 //!   partition rows Group x 1 cols Kv x 4
 //!   %5 = load k[%0, %3] rows token count %4 : bf16<Kv, Dk>
 //!   for %6 in %1..%2 pipelined 3 {
@@ -21,8 +22,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    AxisId, Binary, BufferId, Compare, Const, Elem, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Type, Unary,
-    ValueId, VarId,
+    AxisId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, TableId, Type,
+    Unary, ValueId, VarId,
 };
 
 impl Unary {
@@ -99,6 +100,21 @@ impl Reduce {
     }
 }
 
+impl Fold {
+    /// Every one of them.
+    pub const ALL: [Fold; 4] = [Fold::Sum, Fold::Min, Fold::Max, Fold::Any];
+
+    /// Its name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fold::Sum => "sum",
+            Fold::Min => "min",
+            Fold::Max => "max",
+            Fold::Any => "any",
+        }
+    }
+}
+
 impl Display for Const {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
@@ -126,7 +142,7 @@ pub(super) fn evident(func: &Func, op: &Op) -> Option<Type> {
             Param::Scalar { elem, .. } => Some(Type::scalar(*elem)),
             Param::Tensor(_) => None,
         },
-        Op::ProgramId(_) | Op::Segment { .. } => Some(Type::scalar(Elem::I32)),
+        Op::ProgramId(_) | Op::Segment { .. } | Op::Total(_) => Some(Type::scalar(Elem::I32)),
         Op::Iota(axis) => Some(Type::tile(Elem::I32, vec![*axis])),
         // A tile of elements says its axes.
         Op::Element { tensor, .. } => match func.params.get(tensor.index())? {
@@ -194,6 +210,17 @@ impl<W: fmt::Write> Printer<'_, W> {
     fn buffer(&mut self, id: BufferId) -> fmt::Result {
         self.out.write_char('$')?;
         label(&mut self.out, id.index(), self.func.buffers.iter().map(|buffer| buffer.name.as_str()))
+    }
+
+    /// `$table[%index]`
+    fn place(&mut self, id: TableId, index: ValueId) -> fmt::Result {
+        self.table(id)?;
+        write!(self.out, "[{index}]")
+    }
+
+    fn table(&mut self, id: TableId) -> fmt::Result {
+        self.out.write_char('$')?;
+        label(&mut self.out, id.index(), self.func.tables.iter().map(|table| table.name.as_str()))
     }
 
     fn ty(&mut self, ty: &Type) -> fmt::Result {
@@ -272,15 +299,23 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.ty(&buffer.ty)?;
             writeln!(self.out, " x {}", buffer.slots)?;
         }
+        for (n, table) in func.tables.iter().enumerate() {
+            self.out.write_str("  table ")?;
+            self.table(TableId(n as u32))?;
+            self.out.write_str(" over ")?;
+            self.axis(table.axis)?;
+            self.out.write_char('\n')?;
+        }
         if let Some(part) = func.partition {
-            self.out.write_str("  partition rows ")?;
-            self.axis(part.row_axis)?;
-            write!(self.out, " x {} cols ", part.rows)?;
-            match part.col_axis {
-                Some(axis) => self.axis(axis)?,
-                None => self.out.write_char('-')?,
+            for (word, axis, warps) in [("  partition rows ", part.row_axis, part.rows), (" cols ", part.col_axis, part.cols)] {
+                self.out.write_str(word)?;
+                match axis {
+                    Some(axis) => self.axis(axis)?,
+                    None => self.out.write_char('-')?,
+                }
+                write!(self.out, " x {warps}")?;
             }
-            writeln!(self.out, " x {}", part.cols)?;
+            self.out.write_char('\n')?;
         }
         self.body(&func.body, 1)?;
         self.out.write_str("}\n")
@@ -348,6 +383,28 @@ impl<W: fmt::Write> Printer<'_, W> {
                     self.indexed(*table, row)?
                 }
                 write!(self.out, " of {segments} at {at}")
+            }
+            Op::Fold(op, x) => write!(self.out, "fold {} {x}", op.name()),
+            Op::Scan(x) => write!(self.out, "scan {x}"),
+            Op::Total(x) => write!(self.out, "total {x}"),
+            Op::SetElement { tensor, index, value, keep } => {
+                self.out.write_str("set_element ")?;
+                self.indexed(*tensor, index)?;
+                write!(self.out, " = {value} where {keep}")
+            }
+            Op::TableGet { table, index } => {
+                self.out.write_str("get ")?;
+                self.place(*table, *index)
+            }
+            Op::TableSet { table, index, value, keep } => {
+                self.out.write_str("set ")?;
+                self.place(*table, *index)?;
+                write!(self.out, " = {value} where {keep}")
+            }
+            Op::CountUp { table, key, keep } => {
+                self.out.write_str("count_up ")?;
+                self.place(*table, *key)?;
+                write!(self.out, " where {keep}")
             }
             Op::Load(slice) => {
                 self.out.write_str("load ")?;

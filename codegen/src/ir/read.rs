@@ -10,8 +10,8 @@ use lacuna_ptx::Target;
 use super::lex::{Place, Token, lex};
 use super::print::evident;
 use super::{
-    Axis, AxisId, Binary, Buffer, BufferId, Compare, Const, Elem, Func, Op, Param, ParamId, Partition, Reduce, Slice,
-    Stmt, Tensor, Type, Unary, Value, ValueId, Var, VarId,
+    Axis, AxisId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition, Reduce,
+    Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
 /// Why a text is no func, and where.
@@ -182,6 +182,28 @@ impl Reader {
         Ok(BufferId(at as u32))
     }
 
+    /// `$table[%index]`
+    fn in_table(&mut self) -> Read<(TableId, ValueId)> {
+        self.sign("$")?;
+        let at = self.meant("a table", |func| func.tables.iter().map(|table| table.name.as_str()).collect())?;
+        self.sign("[")?;
+        let index = self.value()?;
+        self.sign("]")?;
+        Ok((TableId(at as u32), index))
+    }
+
+    /// ` = %value`
+    fn assigned(&mut self) -> Read<ValueId> {
+        self.sign("=")?;
+        self.value()
+    }
+
+    /// ` where %keep`
+    fn condition(&mut self) -> Read<ValueId> {
+        self.word("where")?;
+        self.value()
+    }
+
     fn elem(&mut self) -> Read<Elem> {
         let elems = [Elem::Bf16, Elem::F16, Elem::F32, Elem::I32, Elem::Bool];
         match elems.into_iter().find(|elem| self.is_word(elem.name())) {
@@ -338,10 +360,16 @@ impl Reader {
             self.word("x")?;
             let slots = self.number("a number of slots")?;
             self.func.buffers.push(Buffer { name, ty, slots });
+        } else if self.take_word("table") {
+            self.sign("$")?;
+            let name = self.declared(self.func.tables.len())?;
+            self.word("over")?;
+            let axis = self.axis()?;
+            self.func.tables.push(Table { name, axis });
         } else if self.is_word("partition") && self.func.partition.is_none() {
             self.at += 1;
             self.word("rows")?;
-            let row_axis = self.axis()?;
+            let row_axis = if self.take_sign("-") { None } else { Some(self.axis()?) };
             self.word("x")?;
             let rows = self.number("a number of warps")?;
             self.word("cols")?;
@@ -450,6 +478,31 @@ impl Reader {
                 let segments = self.value()?;
                 self.word("at")?;
                 Op::Segment { table, row, segments, at: self.value()? }
+            }
+            "fold" => {
+                let Some(op) = Fold::ALL.into_iter().find(|op| self.is_word(op.name())) else {
+                    return self.wrong("`sum`, `min`, `max` or `any`");
+                };
+                self.at += 1;
+                Op::Fold(op, self.value()?)
+            }
+            "scan" => Op::Scan(self.value()?),
+            "total" => Op::Total(self.value()?),
+            "set_element" => {
+                let (tensor, index) = (self.param()?, self.values()?);
+                Op::SetElement { tensor, index, value: self.assigned()?, keep: self.condition()? }
+            }
+            "get" => {
+                let (table, index) = self.in_table()?;
+                Op::TableGet { table, index }
+            }
+            "set" => {
+                let (table, index) = self.in_table()?;
+                Op::TableSet { table, index, value: self.assigned()?, keep: self.condition()? }
+            }
+            "count_up" => {
+                let (table, key) = self.in_table()?;
+                Op::CountUp { table, key, keep: self.condition()? }
             }
             "load" => Op::Load(self.slice()?),
             "store" => {

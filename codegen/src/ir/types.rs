@@ -30,6 +30,8 @@ ids! {
     VarId
     /// A shared-memory buffer of a [`Func`].
     BufferId
+    /// A table in shared memory of a [`Func`].
+    TableId
 }
 
 /// One CTA's work.
@@ -51,6 +53,8 @@ pub struct Func {
     pub values: Vec<Value>,
     /// Shared-memory buffers, by [`BufferId`]; made by `layout` and `pipeline`.
     pub buffers: Vec<Buffer>,
+    /// Tables in shared memory, by [`TableId`].
+    pub tables: Vec<Table>,
     /// Who does what; made by `partition`.
     pub partition: Option<Partition>,
     /// The operations.
@@ -69,6 +73,7 @@ impl Func {
             vars: Vec::new(),
             values: Vec::new(),
             buffers: Vec::new(),
+            tables: Vec::new(),
             partition: None,
             body: Vec::new(),
         }
@@ -209,12 +214,22 @@ pub struct Buffer {
     pub slots: u32,
 }
 
+/// A table in shared memory: an i32 for each position along an axis. It holds nothing until it is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// What it is indexed by.
+    pub axis: AxisId,
+}
+
 /// Who does what. Warps form a grid: `rows` of them split the row axis in bands of 16, and `cols` of them split the column
-/// axis, each with private state that [`Op::Merge`] combines.
+/// axis, each with private state that [`Op::Merge`] combines. An axis that is in no tile of two axes belongs to neither:
+/// a tile over it lies across all threads of the CTA, element `i` in thread `i % threads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// The axis of query rows: the free axis of every left operand.
-    pub row_axis: AxisId,
+    /// The axis of query rows: the free axis of every left operand. `None` where there is no product.
+    pub row_axis: Option<AxisId>,
     /// The axis of keys: columns of the scores, contracted by the second product. `None` where there is none.
     pub col_axis: Option<AxisId>,
     /// Warps along the row axis.
@@ -346,7 +361,22 @@ pub enum Reduce {
     Sum,
 }
 
+/// Reductions of a lane tile to one scalar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fold {
+    /// Sum, i32 or f32. i32 wraps around; f32 is added in an order that depends on the extent and the warps alone.
+    Sum,
+    /// Smallest element, i32 or f32.
+    Min,
+    /// Largest element, i32 or f32.
+    Max,
+    /// Whether one element is true, bool.
+    Any,
+}
+
 /// An operation.
+///
+/// A *lane tile* is a tile of one axis that is in no tile of two axes: its elements lie across the threads of the CTA.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// A constant scalar.
@@ -393,6 +423,56 @@ pub enum Op {
         segments: ValueId,
         /// The position, i32.
         at: ValueId,
+    },
+    /// A lane tile reduced to a scalar, which every thread has.
+    Fold(Fold, ValueId),
+    /// The exclusive prefix sum of a lane tile: element `i` is the sum of the elements before it. Of a bool tile, how many
+    /// of them are true. i32.
+    Scan(ValueId),
+    /// The sum of all elements that a [`Op::Scan`] went through: the operand is its result. An i32 scalar.
+    Total(ValueId),
+    /// Stores elements of a tensor, i32 or f32, where `keep` is true: one, or one for each element of a lane tile. The
+    /// author keeps the index in bounds where `keep` is true, and gives no place to two elements. What a func stores to, it
+    /// does not read.
+    SetElement {
+        /// The tensor.
+        tensor: ParamId,
+        /// For every dimension an `I32` scalar or lane tile.
+        index: Vec<ValueId>,
+        /// What is stored, a scalar or a lane tile. All lane tiles here have the same axis.
+        value: ValueId,
+        /// Whether it is, a scalar or a lane tile.
+        keep: ValueId,
+    },
+    /// What a table holds at each of a lane tile of places, i32; 0 where the place is outside of it.
+    TableGet {
+        /// The table.
+        table: TableId,
+        /// Which places, an i32 lane tile.
+        index: ValueId,
+    },
+    /// Sets a table at each of a lane tile of places, where `keep` is true and the place is in the table. The author gives
+    /// no place twice.
+    TableSet {
+        /// The table.
+        table: TableId,
+        /// Which places, an i32 lane tile.
+        index: ValueId,
+        /// What it holds there afterwards, an i32 scalar or lane tile.
+        value: ValueId,
+        /// Whether it is set, a bool scalar or lane tile.
+        keep: ValueId,
+    },
+    /// Counts the elements of a lane tile, in their order, where `keep` is true and the key is in the table: what
+    /// `table[key]` was before the element, and one more is what it is after. 0 for the other elements. i32. In a CTA of one
+    /// warp.
+    CountUp {
+        /// The table.
+        table: TableId,
+        /// Which count, an i32 lane tile.
+        key: ValueId,
+        /// Whether it counts, a bool scalar or lane tile.
+        keep: ValueId,
     },
     /// Loads rows as a tile.
     Load(Slice),

@@ -259,6 +259,13 @@ impl Lower<'_> {
 
     /// One element of a tensor, at one place of a tile of indices. What a level reads twice from one place it reads once.
     pub(super) fn tile_element(&mut self, id: ParamId, index: &[Operand]) -> Reg {
+        let address = self.element_address(id, index);
+        let (class, form) = self.read_only(id);
+        self.e.local(class, form, [super::Emit::at(address, 0)])
+    }
+
+    /// Where one element of a tensor is, at one place of a tile of indices.
+    pub(super) fn element_address(&mut self, id: ParamId, index: &[Operand]) -> Reg {
         let mut terms: Vec<(usize, Operand)> = index.iter().cloned().enumerate().collect();
         terms.sort_by_key(|(_, index)| self.e.known_at(index));
         let mut address = self.pointer(id);
@@ -271,11 +278,10 @@ impl Lower<'_> {
                 index => self.step(address, id, dim, index),
             };
         }
-        let (class, form) = self.read_only(id);
-        self.e.local(class, form, [super::Emit::at(address, 0)])
+        address
     }
 
-    fn read_only(&self, id: ParamId) -> (Class, &'static str) {
+    pub(super) fn read_only(&self, id: ParamId) -> (Class, &'static str) {
         match self.tensor(id).elem {
             Elem::F32 => (Class::F32, "ld.global.nc.f32"),
             _ => (Class::B32, "ld.global.nc.b32"),

@@ -33,7 +33,7 @@ impl Lower<'_> {
 
         let features = o.blocks as u32 * 8;
         let pitch = (features + PAD) * 4;
-        let tile_rows = self.func.axes[self.part.row_axis.index()].extent;
+        let tile_rows = self.func.axes[self.func.vars[acc.index()].ty.axes[0].index()].extent;
         let (_, warp_col) = self.warp_grid();
         let memory = self.e.invariant(Class::B32, "mov.u32", [Operand::Symbol(super::SHARED.to_owned())]);
         let row = self.row(0, 0);

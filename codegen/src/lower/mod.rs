@@ -4,11 +4,13 @@
 //! Out: one entry. Every scalar is in a register that all threads agree on; every branch is uniform.
 
 mod emit;
+mod lanes;
 mod memory;
 mod merge;
 mod mma;
 mod place;
 mod shared;
+mod table;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -44,6 +46,7 @@ enum VarRegs {
     Scalar(Reg),
     Rows(Vec<Reg>),
     Cols(Vec<Reg>),
+    Lanes(Vec<Reg>),
     Tile(Tile),
 }
 
@@ -51,7 +54,7 @@ impl VarRegs {
     fn regs(&self) -> &[Reg] {
         match self {
             VarRegs::Scalar(reg) => std::slice::from_ref(reg),
-            VarRegs::Rows(regs) | VarRegs::Cols(regs) => regs,
+            VarRegs::Rows(regs) | VarRegs::Cols(regs) | VarRegs::Lanes(regs) => regs,
             VarRegs::Tile(tile) => &tile.regs,
         }
     }
@@ -61,6 +64,7 @@ impl VarRegs {
             VarRegs::Scalar(reg) => Low::Scalar(reg),
             VarRegs::Rows(regs) => Low::Rows(regs),
             VarRegs::Cols(regs) => Low::Cols(regs),
+            VarRegs::Lanes(regs) => Low::Lanes(regs),
             VarRegs::Tile(tile) => Low::Tile(tile),
         }
     }
@@ -71,6 +75,7 @@ impl VarRegs {
             VarRegs::Scalar(_) => Low::Scalar(regs[0]),
             VarRegs::Rows(_) => Low::Rows(regs),
             VarRegs::Cols(_) => Low::Cols(regs),
+            VarRegs::Lanes(_) => Low::Lanes(regs),
             VarRegs::Tile(tile) => Low::Tile(Tile { regs, ..*tile }),
         }
     }
@@ -84,6 +89,10 @@ struct Lower<'a> {
     low: Vec<Option<Low>>,
     vars: Vec<VarRegs>,
     shared: Layout,
+    /// Which axes lie across the threads of the CTA.
+    lane_axes: Vec<bool>,
+    /// The totals of prefix sums.
+    totals: HashMap<ValueId, Reg>,
     placement: Placement,
     /// Scalar sums, by their parts.
     sums: HashMap<ValueId, (ValueId, ValueId)>,
@@ -126,7 +135,8 @@ fn params(func: &Func) -> Vec<PtxParam> {
 pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let internal = |message: &str| Error::Internal { pass: "lower", message: message.to_owned() };
     let part = func.partition.ok_or_else(|| internal("the func has no partition"))?;
-    let layout = Layout::new(func);
+    let lane_axes = crate::passes::lane_axes(func);
+    let layout = Layout::new(func, scratch(func, part), lanes::scratch(func));
     let mut lower = Lower {
         func,
         part,
@@ -134,12 +144,13 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         low: vec![None; func.values.len()],
         vars: Vec::new(),
         shared: layout,
+        lane_axes,
+        totals: HashMap::new(),
         placement: place::place(func),
         sums: HashMap::new(),
         counts: HashSet::new(),
     };
-    let scratch = lower.scratch();
-    let shared = lower.shared.bytes.max(scratch);
+    let shared = lower.shared.bytes;
     let limit = func.target.shared_per_cta();
     if shared > limit {
         return Err(Error::SharedMemory {
@@ -212,9 +223,22 @@ fn resident(func: &Func, shared: u32) -> u32 {
     by_regs.min(by_shared).clamp(1, 32)
 }
 
+/// Shared memory that merges take, over the buffers of loops that have ended.
+fn scratch(func: &Func, part: Partition) -> u32 {
+    let mut bytes = 0;
+    crate::passes::visit(&func.body, &mut |stmt| {
+        if let Op::Merge { acc, .. } = stmt.op {
+            let extent = |i: usize| func.axes[func.vars[acc.index()].ty.axes[i].index()].extent;
+            bytes = bytes.max(merge::scratch_bytes(extent(0), extent(1), part.cols));
+        }
+    });
+    bytes
+}
+
 impl Lower<'_> {
     fn bands(&self) -> usize {
-        (self.func.axes[self.part.row_axis.index()].extent / (16 * self.part.rows)) as usize
+        let extent = self.part.row_axis.map_or(0, |axis| self.func.axes[axis.index()].extent);
+        (extent / (16 * self.part.rows)) as usize
     }
 
     fn col_blocks(&self) -> usize {
@@ -293,23 +317,15 @@ impl Lower<'_> {
         self.placement.made_in.get(&value).map(|var| self.vars[var.index()].regs().to_vec())
     }
 
-    fn scratch(&self) -> u32 {
-        let mut bytes = 0;
-        crate::passes::visit(&self.func.body, &mut |stmt| {
-            if let Op::Merge { acc, .. } = stmt.op {
-                let extent = |i: usize| self.func.axes[self.func.vars[acc.index()].ty.axes[i].index()].extent;
-                bytes = bytes.max(merge::scratch_bytes(extent(0), extent(1), self.part.cols));
-            }
-        });
-        bytes
-    }
-
     fn declare_vars(&mut self) {
         for var in &self.func.vars {
             let kind = class(var.ty.elem);
             let regs = match var.ty.axes.as_slice() {
                 [] => VarRegs::Scalar(self.e.mutable(kind)),
-                [axis] if *axis == self.part.row_axis => VarRegs::Rows(self.e.mutables(kind, self.bands() * 2)),
+                [axis] if self.lane_axes[axis.index()] => {
+                    VarRegs::Lanes(self.e.mutables(kind, self.lane_regs(*axis)))
+                }
+                [axis] if Some(*axis) == self.part.row_axis => VarRegs::Rows(self.e.mutables(kind, self.bands() * 2)),
                 [_] => VarRegs::Cols(self.e.mutables(kind, self.col_blocks() * 2)),
                 _ => {
                     let (blocks, split) = self.blocks_of(&var.ty);
@@ -359,6 +375,9 @@ impl Lower<'_> {
                 if self.placement.lazy.contains(&result) {
                     return self.set(result, Low::Lazy(stmt.op.clone()));
                 }
+                if self.ty(result).rank() == 1 {
+                    return self.lane_elements(*tensor, index, result);
+                }
                 let reg = self.table_element(*tensor, index);
                 self.set(result, Low::Scalar(reg));
             }
@@ -367,6 +386,16 @@ impl Lower<'_> {
                 let reg = self.segment(*table, row, segments, at);
                 self.set(made(stmt), Low::Scalar(reg));
             }
+            Op::Fold(op, x) => self.fold_lanes(*op, *x, made(stmt)),
+            Op::Scan(x) => self.scan_lanes(*x, made(stmt)),
+            Op::Total(scan) => {
+                let total = self.totals[scan];
+                self.set(made(stmt), Low::Scalar(total));
+            }
+            Op::SetElement { tensor, index, value, keep } => self.set_elements(*tensor, index, *value, *keep),
+            Op::TableGet { table, index } => self.table_get(*table, *index, made(stmt)),
+            Op::TableSet { table, index, value, keep } => self.table_set(*table, *index, *value, *keep),
+            Op::CountUp { table, key, keep } => self.count_up(*table, *key, *keep, made(stmt)),
             Op::Store(slice, value) => {
                 if self.ty(*value).rank() == 2 {
                     self.store_tile(slice, *value);
@@ -453,13 +482,12 @@ impl Lower<'_> {
                     self.e.mov(*reg, value);
                 }
             }
-            VarRegs::Rows(regs) | VarRegs::Cols(regs) => {
-                let rows = matches!(held, VarRegs::Rows(_));
+            VarRegs::Rows(regs) | VarRegs::Cols(regs) | VarRegs::Lanes(regs) => {
                 for (i, &reg) in regs.iter().enumerate() {
-                    let at = if rows {
-                        value::Cell { band: i / 2, block: 0, cell: (i % 2) * 2 }
-                    } else {
-                        value::Cell { band: 0, block: i / 2, cell: i % 2 }
+                    let at = match held {
+                        VarRegs::Rows(_) => value::Cell { band: i / 2, block: 0, cell: (i % 2) * 2 },
+                        VarRegs::Cols(_) => value::Cell { band: 0, block: i / 2, cell: i % 2 },
+                        _ => value::Cell::lane(i),
                     };
                     let element = self.element(value, at);
                     self.e.mov(reg, element);
@@ -528,7 +556,11 @@ fn word(op: &Op) -> &'static str {
         Op::Merge { .. } => "merge",
         Op::Reduce(crate::ir::Reduce::Max, _) => "row max",
         Op::Reduce(crate::ir::Reduce::Sum, _) => "row sum",
-        Op::Element { .. } => "element",
+        Op::Element { .. } | Op::SetElement { .. } => "element",
+        Op::Fold(..) => "reduction",
+        Op::Scan(_) | Op::Total(_) => "prefix sum",
+        Op::TableGet { .. } | Op::TableSet { .. } => "table",
+        Op::CountUp { .. } => "count",
         Op::Segment { .. } => "segment",
         Op::For { .. } => "loop",
         Op::If { .. } => "branch",

@@ -20,16 +20,20 @@ pub(super) struct Placement {
     pub(super) copied: HashSet<ValueId>,
 }
 
-/// The values of `stmts` that are computed where they are used: truth, indices, elements of tables by row or column, and
+/// The values of `stmts` that are computed where they are used: in tiles over rows and columns truth, indices, elements of tables by row or column, and
 /// floats over rows and columns that are made of rows and columns alone, such as a bias by distance. A tile of those would
 /// hold registers beside the scores.
 fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
     use crate::ir::Elem;
+    let lane_axes = crate::passes::lane_axes(func);
     visit(stmts, &mut |stmt| {
         let Some(result) = stmt.result else { return };
         let ty = &func.values[result.index()].ty;
+        let across = ty.axes.first().is_some_and(|axis| lane_axes[axis.index()]);
         let yes = match stmt.op {
             Op::Broadcast(_) | Op::Iota(_) => true,
+            // A lane tile is made once, where it stands: its elements may be loaded.
+            _ if across => false,
             Op::Element { .. } => ty.rank() > 0,
             Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..)
                 if ty.rank() > 0 && matches!(ty.elem, Elem::Bool | Elem::I32) =>

@@ -8,7 +8,7 @@
 //! pitch 64:        chunk ^ ((row >> 1) & 3)     two rows make 128 bytes
 //! ```
 
-use crate::ir::{Buffer, BufferId, Func};
+use crate::ir::{Buffer, BufferId, Func, TableId};
 
 /// Bytes of an `ldmatrix` row and of an asynchronous copy.
 pub(super) const CHUNK: u32 = 16;
@@ -16,7 +16,10 @@ pub(super) const CHUNK: u32 = 16;
 /// Where everything stands in a CTA's dynamic shared memory.
 pub(super) struct Layout {
     offsets: Vec<u32>,
-    /// Bytes of all buffers.
+    tables: Vec<u32>,
+    /// Where warps leave each other what reductions and prefix sums of lane tiles are made of.
+    pub(super) exchange: u32,
+    /// Bytes of everything.
     pub(super) bytes: u32,
 }
 
@@ -30,7 +33,8 @@ pub(super) struct TileLayout {
 }
 
 impl Layout {
-    pub(super) fn new(func: &Func) -> Self {
+    /// Buffers, and over them `scratch` bytes for a merge; then tables, and `exchange` bytes for lane tiles.
+    pub(super) fn new(func: &Func, scratch: u32, exchange: u32) -> Self {
         let mut bytes = 0;
         let offsets = func
             .buffers
@@ -41,7 +45,21 @@ impl Layout {
                 offset
             })
             .collect();
-        Self { offsets, bytes }
+        bytes = bytes.max(scratch);
+        let tables = func
+            .tables
+            .iter()
+            .map(|table| {
+                let offset = bytes;
+                bytes += 4 * func.axes[table.axis.index()].extent;
+                offset
+            })
+            .collect();
+        Self { offsets, tables, exchange: bytes, bytes: bytes + exchange }
+    }
+
+    pub(super) fn table(&self, table: TableId) -> u32 {
+        self.tables[table.index()]
     }
 
     pub(super) fn offset(&self, buffer: BufferId) -> u32 {

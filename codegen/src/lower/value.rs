@@ -5,16 +5,17 @@
 //! | scalar | one, the same in every thread |
 //! | tile over the row axis | for each band of 16 rows, rows `lane / 4` and `lane / 4 + 8` |
 //! | tile over the column axis | for each 8 columns, columns `2 (lane % 4)` and the next |
+//! | tile over an axis that no product has | element `i` in thread `i % threads`, register `i / threads` |
 //! | tile over rows and columns | the accumulator fragment of `mma.m16n8k16`: four for each band and 8 columns |
 //! | 16-bit tile over rows and columns | the same cells packed in pairs: two for each band and 8 columns |
 //!
-//! Truth and index tiles are never kept, nor what is made of rows and columns alone: their elements are computed where they
+//! Truth and index tiles over rows and columns are never kept, nor what is made of rows and columns alone: their elements are computed where they
 //! are used, those of a mask in a branch that few blocks take as a rule.
 
 use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
-use crate::ir::{Binary, Compare, Const, Elem, Op, Reduce, Stmt, Type, Unary, ValueId};
+use crate::ir::{AxisId, Binary, Compare, Const, Elem, Op, Reduce, Stmt, Type, Unary, ValueId};
 
 /// A value as registers.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(super) enum Low {
     Rows(Vec<Reg>),
     /// Over the column axis: `[column block][pair]`.
     Cols(Vec<Reg>),
+    /// Over an axis that lies across the threads: `[element / threads]`.
+    Lanes(Vec<Reg>),
     /// Over both.
     Tile(Tile),
     /// 16-bit, over both: `[band][column block][half]`.
@@ -55,6 +58,13 @@ pub(super) struct Cell {
     pub(super) block: usize,
     /// 0..4: bit 0 is the column of the pair, bit 1 the row half.
     pub(super) cell: usize,
+}
+
+impl Cell {
+    /// A register of a lane tile.
+    pub(super) const fn lane(register: usize) -> Self {
+        Cell { band: register, block: 0, cell: 0 }
+    }
 }
 
 /// Who may use the same instruction.
@@ -112,13 +122,15 @@ impl Lower<'_> {
             Low::Scalar(reg) => (*reg).into(),
             Low::Rows(regs) => regs[at.band * 2 + (at.cell >> 1)].into(),
             Low::Cols(regs) => regs[at.block * 2 + (at.cell & 1)].into(),
+            Low::Lanes(regs) => regs[at.band].into(),
             Low::Tile(tile) => tile.regs[(at.band * tile.blocks + at.block) * 4 + at.cell].into(),
             Low::Packed(_) | Low::Shared(..) => unreachable!("verified: not an operand of arithmetic"),
             Low::Lazy(op) => {
                 let op = op.clone();
                 match op {
                     Op::Broadcast(x) => return self.element(x, at),
-                    Op::Iota(axis) if axis == self.part.row_axis => return self.row(at.band, at.cell >> 1),
+                    Op::Iota(axis) if self.lane_axes[axis.index()] => return self.lane_position(at.band),
+                    Op::Iota(axis) if Some(axis) == self.part.row_axis => return self.row(at.band, at.cell >> 1),
                     Op::Iota(_) => return self.column(at.block, at.cell & 1),
                     _ => {}
                 }
@@ -143,9 +155,17 @@ impl Lower<'_> {
         }
     }
 
-    /// Whether a value is over the row axis alone, the column axis alone, or both.
-    fn over_rows(&self, value: ValueId) -> bool {
-        self.ty(value).axes[0] == self.part.row_axis
+    /// The places of a tile of one axis that this thread has, and a value of registers there.
+    fn vector(&self, axis: AxisId) -> (Vec<Cell>, fn(Vec<Reg>) -> Low) {
+        if self.lane_axes[axis.index()] {
+            ((0..self.lane_regs(axis)).map(Cell::lane).collect(), Low::Lanes)
+        } else if Some(axis) == self.part.row_axis {
+            let rows = (0..self.bands() * 2).map(|i| Cell { band: i / 2, block: 0, cell: (i % 2) * 2 });
+            (rows.collect(), Low::Rows)
+        } else {
+            let cols = (0..self.col_blocks() * 2).map(|i| Cell { band: 0, block: i / 2, cell: i % 2 });
+            (cols.collect(), Low::Cols)
+        }
     }
 
     /// Column blocks of 8 that a warp has of a tile with these columns, before any merge.
@@ -201,21 +221,17 @@ impl Lower<'_> {
                 }
             }
             1 => {
-                let rows = self.over_rows(result);
-                let count = if rows { self.bands() * 2 } else { self.col_blocks() * 2 };
-                let regs = (0..count)
-                    .map(|i| {
-                        let at = if rows {
-                            Cell { band: i / 2, block: 0, cell: (i % 2) * 2 }
-                        } else {
-                            Cell { band: 0, block: i / 2, cell: i % 2 }
-                        };
+                let (cells, over) = self.vector(ty.axes[0]);
+                let regs = cells
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, at)| {
                         let operands = operands.iter().map(|&v| self.element(v, at)).collect();
                         let into = into.as_ref().map(|regs| regs[i]);
                         self.compute_reg(&stmt.op, ty.elem, source, operands, into)
                     })
                     .collect();
-                if rows { Low::Rows(regs) } else { Low::Cols(regs) }
+                over(regs)
             }
             _ => {
                 let (blocks, split) = operands

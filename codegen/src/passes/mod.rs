@@ -12,7 +12,7 @@ mod walk;
 pub use verify::verify;
 
 pub(crate) use layout::registers;
-pub(crate) use walk::{fresh, name_of, operands, operands_mut, visit};
+pub(crate) use walk::{fresh, lane_axes, name_of, operands, operands_mut, visit};
 
 use crate::Error;
 use crate::ir::Func;

@@ -3,6 +3,8 @@
 //! In:  a verified func; every product is between tiles that were loaded or made from scores.
 //! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
 //!      steps of 16 columns. A value that only one part of the column axis knows reaches a store only through a merge.
+//!      Without products there are no rows and columns, and no tiles of two axes. No rows are loaded or stored as a lane
+//!      tile.
 //!
 //! Rows are split first: warps that share rows would need one another's row maxima. What rows are left over, a small
 //! group's for instance, goes to the column axis: each warp then keeps a private online softmax over its own keys, and the
@@ -10,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use super::visit;
+use super::{lane_axes, visit};
 use crate::Error;
 use crate::ir::{AxisId, Func, Op, Partition, ValueId, VarId};
 
@@ -19,7 +21,14 @@ pub(crate) const BAND: u32 = 16;
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
-    let (row_axis, col_axis) = roles(&func)?;
+    lane_tiles(&func)?;
+    let (row_axis, col_axis) = match roles(&func)? {
+        (Some(row_axis), col_axis) => (row_axis, col_axis),
+        (None, _) => {
+            func.partition = Some(Partition { row_axis: None, col_axis: None, rows: func.warps, cols: 1 });
+            return Ok(func);
+        }
+    };
     let extent = |axis: AxisId| func.axes[axis.index()].extent;
     let name = |axis: AxisId| func.axes[axis.index()].name.as_str();
 
@@ -57,7 +66,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
             name(row_axis)
         )));
     }
-    func.partition = Some(Partition { row_axis, col_axis, rows, cols });
+    func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols });
     if cols > 1 {
         private_state(&func)?;
     }
@@ -65,8 +74,8 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
 }
 
 /// The row axis is the free axis of every left operand; the column axis is the free axis of the right operand of a product
-/// whose result is contracted again.
-fn roles(func: &Func) -> Result<(AxisId, Option<AxisId>), Error> {
+/// whose result is contracted again. Neither where there are lane tiles alone.
+fn roles(func: &Func) -> Result<(Option<AxisId>, Option<AxisId>), Error> {
     let mut row_axis = None;
     let mut col_axis = None;
     let mut mixed = false;
@@ -79,7 +88,8 @@ fn roles(func: &Func) -> Result<(AxisId, Option<AxisId>), Error> {
         }
     });
     match (row_axis, mixed) {
-        (Some(axis), false) => Ok((axis, col_axis)),
+        (Some(_), false) => Ok((row_axis, col_axis)),
+        (None, _) if func.values.iter().all(|value| value.ty.rank() < 2) => Ok((None, None)),
         (None, _) => Err(Error::Unsupported(format!(
             "`{}` has no product of tiles, so no tensor-core work to share out",
             func.name
@@ -89,6 +99,32 @@ fn roles(func: &Func) -> Result<(AxisId, Option<AxisId>), Error> {
             func.name
         ))),
     }
+}
+
+/// A lane tile is loaded and stored element by element.
+fn lane_tiles(func: &Func) -> Result<(), Error> {
+    let lanes = lane_axes(func);
+    let mut wrong = None;
+    visit(&func.body, &mut |stmt| {
+        let tile = match stmt.op {
+            Op::Load(_) => stmt.result,
+            Op::Store(_, tile) => Some(tile),
+            _ => None,
+        };
+        let axes = tile.map_or(&[][..], |tile| func.values[tile.index()].ty.axes.as_slice());
+        if let [axis] = axes
+            && lanes[axis.index()]
+        {
+            wrong.get_or_insert((stmt.loc, *axis));
+        }
+    });
+    let Some((loc, axis)) = wrong else { return Ok(()) };
+    let name = &func.axes[axis.index()].name;
+    let message = format!("no product has {name}: a tile over it is read and stored by the indices of its elements");
+    Err(match loc {
+        Some(loc) => Error::Staging(vec![crate::ir::Diagnostic { message, label: "not by rows".to_owned(), loc }]),
+        None => Error::Unsupported(message),
+    })
 }
 
 /// What each warp knows of its own columns alone must pass through a merge before it is stored.

@@ -9,12 +9,18 @@
 //!    tile does not span.
 //!  * A sum that is spread over lanes starts at zero, and is only scaled, added to another, kept in a var and merged.
 //!  * The CTA ends early only at the top level, before any store.
+//!  * Reductions to a scalar, prefix sums, stores of elements, tables and counts are of scalars and lane tiles; one warp
+//!    counts; no tensor is both read and stored element by element.
 //!  * A buffer is read and written as tiles of its own type, in slots that it has; a register operand comes from a shared
 //!    tile.
 //!
 //! What tensor cores can do with the extents is `partition`'s to say.
 
-use super::operands;
+mod lanes;
+
+use std::collections::HashSet;
+
+use super::{lane_axes, operands, visit};
 use crate::Error;
 use crate::ir::{
     AxisId, Binary, Buffer, BufferId, Const, Diagnostic, Elem, Func, Loc, Op, Param, ParamId, Reduce, Slice, Stmt,
@@ -38,9 +44,17 @@ pub fn verify(func: &Func) -> Result<(), Error> {
         visible: vec![false; count],
         shared: vec![false; count],
         constant: vec![None; count],
+        scanned: vec![false; count],
+        lane_axes: lane_axes(func),
+        set: HashSet::new(),
         stored: false,
         wrong: Vec::new(),
     };
+    visit(&func.body, &mut |stmt| {
+        if let Op::SetElement { tensor, .. } = stmt.op {
+            verifier.set.insert(tensor);
+        }
+    });
     verifier.declarations();
     if verifier.wrong.is_empty() {
         verifier.body(&func.body, 0);
@@ -107,6 +121,12 @@ struct Verifier<'f> {
     shared: Vec<bool>,
     /// Those that are integer constants.
     constant: Vec<Option<i32>>,
+    /// Those that are prefix sums.
+    scanned: Vec<bool>,
+    /// Which axes are in no tile of two axes.
+    lane_axes: Vec<bool>,
+    /// Tensors that are stored element by element.
+    set: HashSet<ParamId>,
     /// Whether a store has been seen.
     stored: bool,
     wrong: Vec<Wrong>,
@@ -165,6 +185,11 @@ impl<'f> Verifier<'f> {
             });
             self.note(found, || buffer.name.clone(), None);
         }
+        for table in &func.tables {
+            let found =
+                if table.axis.index() < func.axes.len() { Ok(()) } else { mistake("an axis is unknown", "") };
+            self.note(found, || table.name.clone(), None);
+        }
         for (n, value) in func.values.iter().enumerate() {
             let found = self.ty(&value.ty);
             self.note(found, || ValueId(n as u32).to_string(), value.loc);
@@ -172,11 +197,13 @@ impl<'f> Verifier<'f> {
         if let Some(part) = func.partition {
             let known = |axis: AxisId| axis.index() < func.axes.len();
             let found = match () {
-                () if !known(part.row_axis) || !part.col_axis.is_none_or(known) => mistake("an axis is unknown", ""),
+                () if !part.row_axis.is_none_or(known) || !part.col_axis.is_none_or(known) => mistake("an axis is unknown", ""),
                 () if part.rows.checked_mul(part.cols) != Some(func.warps) => {
                     mistake(format!("{} by {} warps", part.rows, part.cols), format!("the CTA has {}", func.warps))
                 }
-                () if Some(part.row_axis) == part.col_axis => mistake("rows and columns are one axis", ""),
+                () if part.row_axis.is_some() && part.row_axis == part.col_axis => {
+                    mistake("rows and columns are one axis", "")
+                }
                 () => Ok(()),
             };
             self.note(found, || "partition".to_owned(), None);
@@ -268,6 +295,7 @@ impl<'f> Verifier<'f> {
         if let Some(result) = stmt.result.filter(|result| result.index() < self.func.values.len()) {
             match &stmt.op {
                 Op::Shared(..) => self.shared[result.index()] = true,
+                Op::Scan(_) => self.scanned[result.index()] = true,
                 Op::Const(Const::I32(value)) => self.constant[result.index()] = Some(*value),
                 _ => {}
             }
@@ -475,6 +503,7 @@ impl<'f> Verifier<'f> {
                 Type { elem: Elem::F32, axes: vec![ty.axes[0]], partial: *op == Reduce::Sum }
             }
             Op::Element { tensor, index } => {
+                self.only_read(*tensor)?;
                 let tensor = self.tensor(*tensor)?;
                 if !matches!(tensor.elem, Elem::I32 | Elem::F32) {
                     let label = format!("`{}` holds {}", tensor.name, tensor.elem.name());
@@ -493,6 +522,7 @@ impl<'f> Verifier<'f> {
                 Type::tile(tensor.elem, axes)
             }
             Op::Segment { table, row, segments, at } => {
+                self.only_read(*table)?;
                 let table = self.tensor(*table)?;
                 if table.elem != Elem::I32 || table.dims.len() != row.len() + 1 {
                     let holds =
@@ -504,7 +534,9 @@ impl<'f> Verifier<'f> {
                 self.ints("a position", &[*segments, *at])?;
                 INT
             }
+            Op::Fold(..) | Op::Scan(_) | Op::Total(_) | Op::TableGet { .. } | Op::CountUp { .. } => self.lane_op(op)?,
             Op::Load(slice) => {
+                self.only_read(slice.tensor)?;
                 let ty = said();
                 self.slice(slice, &ty)?;
                 ty
@@ -573,6 +605,11 @@ impl<'f> Verifier<'f> {
                 self.whole(&[*tile])?;
                 self.slice(slice, self.of(*tile))
             }
+            Op::SetElement { tensor, index, value, keep } => {
+                self.stored = true;
+                self.set_element(*tensor, index, *value, *keep)
+            }
+            Op::TableSet { table, index, value, keep } => self.table_set(*table, *index, *value, *keep),
             Op::Write(var, value) => {
                 let var = self.var(*var)?;
                 self.is(&format!("what `{}` holds", var.name), *value, &var.ty)
@@ -608,6 +645,7 @@ impl<'f> Verifier<'f> {
                 }
             }
             Op::CopyAsync { from, buffer, slot } => {
+                self.only_read(from.tensor)?;
                 let buffer = self.buffer(*buffer, *slot)?;
                 self.slice(from, &buffer.ty)
             }

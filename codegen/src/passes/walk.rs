@@ -33,6 +33,9 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         | Op::Reduce(_, a)
         | Op::Write(_, a)
         | Op::Exit(a)
+        | Op::Fold(_, a)
+        | Op::Scan(a)
+        | Op::Total(a)
         | Op::Operand(a) => {
             see(a);
         }
@@ -46,6 +49,17 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
             row.iter_mut().for_each(&mut *see);
             see(segments);
             see(at);
+        }
+        Op::SetElement { index, value, keep, .. } => {
+            index.iter_mut().for_each(&mut *see);
+            see(value);
+            see(keep);
+        }
+        Op::TableGet { index, .. } => see(index),
+        Op::TableSet { index, value, keep, .. } => [index, value, keep].into_iter().for_each(see),
+        Op::CountUp { key, keep, .. } => {
+            see(key);
+            see(keep);
         }
         Op::Load(s) => slice(s, see),
         Op::Store(s, tile) => {
@@ -81,6 +95,20 @@ pub(crate) fn operands(op: &Op) -> Vec<ValueId> {
     all
 }
 
+/// Which axes are in no tile of two axes: tiles over them lie across the threads of the CTA.
+pub(crate) fn lane_axes(func: &Func) -> Vec<bool> {
+    let mut lanes = vec![true; func.axes.len()];
+    let values = func.values.iter().map(|value| &value.ty);
+    let kept = func.vars.iter().map(|var| &var.ty).chain(func.buffers.iter().map(|buffer| &buffer.ty));
+    for axis in values.chain(kept).filter(|ty| ty.rank() > 1).flat_map(|ty| &ty.axes) {
+        // The verifier has yet to say that the axis exists.
+        if let Some(lane) = lanes.get_mut(axis.index()) {
+            *lane = false;
+        }
+    }
+    lanes
+}
+
 /// A new value.
 pub(crate) fn fresh(func: &mut Func, ty: Type, loc: Loc) -> ValueId {
     func.values.push(Value { ty, loc });
@@ -97,7 +125,11 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Compare(..) | Op::Select(..) => "a choice",
         Op::Convert(_) => "a conversion",
         Op::Iota(_) | Op::Broadcast(_) => "an index tile",
-        Op::Reduce(..) => "a reduction",
+        Op::Reduce(..) | Op::Fold(..) => "a reduction",
+        Op::Scan(_) | Op::Total(_) => "a prefix sum",
+        Op::SetElement { .. } => "an element that is stored",
+        Op::TableGet { .. } | Op::TableSet { .. } => "a table in shared memory",
+        Op::CountUp { .. } => "a count",
         Op::Element { .. } => "a table element",
         Op::Segment { .. } => "a search of a table",
         Op::Load(_) | Op::CopyAsync { .. } | Op::Shared(..) | Op::Operand(_) => "a loaded tile",

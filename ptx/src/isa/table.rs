@@ -136,6 +136,7 @@ isa! {
     Shfl            "shfl.sync.{bfly,idx,up,down}.b32"                                      "=~b32, %~b32, u32#0..31, u32#0..7967, mask" sm_80   7.0
     VoteBallot      "vote.sync.ballot.b32"                                                  "=b32, %pred, mask"                          sm_80   7.0
     Vote            "vote.sync.{any,all}.pred"                                              "=pred, %pred, mask"                         sm_80   7.0
+    Match           "match.any.sync.b32"                                                    "=b32, b32, mask"                            sm_80   7.0
     Redux           "redux.sync.{add,min,max}.{s32,u32}"                                    "=$1, %$1, mask"                             sm_80   7.0
 
     // Tensor cores. `ldmatrix` loads 8 x 8 matrices of 16-bit elements; the accumulator comes first and last.

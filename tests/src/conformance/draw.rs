@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Clamp,
     /// A predicate for a vote: none, all, all but one, one, drawn.
     Vote,
+    /// One of few values in a round: all the same, all their own, drawn from more and more.
+    Repeated,
     /// At most this.
     UpTo(u32),
     /// A float whose sums are exact.
@@ -136,6 +138,11 @@ impl Draw {
                 let mine = self.round * 5 % LANES == self.lane;
                 vec![u32::from([false, true, mine, !mine, self.next() & 1 == 1][self.round % 5])]
             }
+            Kind::Repeated => vec![match self.round {
+                0 => INTS[2],
+                1 => self.lane as u32,
+                round => INTS[self.below(INTS.len().min(2 * round))],
+            }],
             Kind::UpTo(last) => vec![self.below(last as usize + 1) as u32],
             Kind::Whole => vec![(self.below(512) as f32 - 200.0).to_bits()],
             Kind::Halves(half) => vec![self.half(half) | self.half(half) << 16],

@@ -245,6 +245,42 @@ fn buffers_hold_their_tiles_in_their_slots() {
 }
 
 #[test]
+fn whole_tiles_are_over_axes_that_no_product_has() {
+    let lanes = "axis A = 100 axis Slot = 8 table $t over Slot param out : i32[m] param halves : bf16[m]";
+    let accepts = |body: &str| assert_eq!(says(lanes, &format!("%10 = iota A {body}")), "nothing", "of `{body}`");
+    let refuses = |body: &str, words: &str| {
+        let said = says(lanes, &format!("%10 = iota A {body}"));
+        assert!(said.contains(words), "of `{body}` it says\n  {said}\nnot\n  {words}");
+    };
+    accepts("%11 = fold sum %10 : i32 %12 = scan %10 : i32<A> %13 = total %12");
+    accepts("%11 = lt %10, %10 : bool<A> %12 = fold any %11 : bool %13 = scan %11 : i32<A>");
+    accepts("%11 = convert %10 : f32<A> %12 = fold min %11 : f32 %13 = fold max %11 : f32");
+    accepts("set_element out[%10] = %10 where %2 set_element out[%0] = %0 where %2 set_element out[%10] = %0 where %2");
+    accepts("set $t[%10] = %0 where %2 set $t[%0] = %0 where %2 %11 = get $t[%10] : i32<A> %12 = get $t[%0] : i32");
+
+    let words = "takes a tile of one axis, which no tile of two axes has: this is";
+    refuses("%11 = fold sum %7 : f32", &format!("a reduction to one scalar {words} f32<Q>"));
+    refuses("%11 = scan %0 : i32", &format!("a prefix sum {words} i32"));
+    refuses("%11 = iota Q set_element out[%11] = %0 where %2", &format!("a store of elements {words} i32<Q>"));
+    refuses("%11 = iota Q set $t[%11] = %0 where %2", &format!("a table {words} i32<Q>"));
+    refuses("%11 = fold any %10 : i32", "`any` takes bool: this is i32<A>");
+    refuses("%11 = lt %10, %10 : bool<A> %12 = fold sum %11 : bool", "`sum` takes i32 or f32: this is bool<A>");
+    refuses("%11 = convert %10 : f32<A> %12 = scan %11 : i32<A>", "a prefix sum takes i32: this is f32<A>");
+    refuses("%11 = total %10", "a total is of a prefix sum: this is i32<A>");
+    refuses("%11 = iota Slot set_element out[%10] = %11 where %2", "what is stored is i32<A>: this is i32<Slot>");
+    refuses("set_element out[%10] = %3 where %2", "what is stored is i32: this is f32");
+    refuses("set_element out[%10] = %10 where %0", "a condition is bool: this is i32");
+    refuses("set_element out[%10, %0] = %10 where %2", "`out` has 1 dimensions: 2 indices are given");
+    refuses("set_element halves[%10] = %10 where %2", "stored to i32 and f32 tensors: `halves` holds bf16");
+    refuses("%11 = count_up $t[%10] where %2 : i32<A>", "one warp counts in order: this CTA has 4");
+    refuses(
+        "set_element out[%10] = %10 where %2 %11 = element out[%0]",
+        "`out` is stored element by element, and cannot be read as well",
+    );
+    refuses("exit %2 set_element out[%0] = %0 where %2 exit %2", "a schedule can only end early before it stores");
+}
+
+#[test]
 fn declarations_are_possible() {
     refuses_declared("param b : bool[n]", "a tensor in memory cannot hold bools");
     refuses_declared("param b : i32[]", "a tensor has a dimension");

@@ -8,6 +8,7 @@ use lacuna_codegen::plan::Expr;
 
 use crate::F32;
 use crate::axis::{Axis, Bool, Half, I32};
+use crate::extent::{self, Each, Extent, Pieces};
 use crate::flow::{BlockList, Loop, Range, Storable, Var};
 use crate::grid::GridAxis;
 use crate::staging::{State, current};
@@ -94,6 +95,23 @@ impl Cx {
     #[track_caller]
     pub fn exit_when(&self, cond: Scalar<Bool>) {
         exit_when(&self.state, cond);
+    }
+
+    /// Each position along an extent, as a dimension of the grid.
+    pub fn each<X: Extent>(&self) -> Each<X> {
+        Each::new()
+    }
+
+    /// An extent in pieces as long as `A`, as a dimension of the grid; the last one may be shorter.
+    #[track_caller]
+    pub fn pieces<X: Extent, A: Axis>(&self) -> Pieces<X, A> {
+        Pieces::new()
+    }
+
+    /// How long an extent is.
+    #[track_caller]
+    pub fn size<X: Extent>(&self) -> Scalar<I32> {
+        extent::value::<X>()
     }
 
     /// A grid of one dimension, and this CTA's place in it.

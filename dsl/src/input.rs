@@ -21,7 +21,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Blocks` or `Segments`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `Segments`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`"
 )]
 pub trait Input: Sized {
@@ -34,13 +34,25 @@ pub trait Input: Sized {
 /// What a schedule can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a schedule returns",
-    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes"
+    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes, or nothing where it writes tables"
 )]
 pub trait Output {
     /// Stores it.
     #[doc(hidden)]
     #[track_caller]
     fn store(self, cx: &Cx);
+}
+
+/// A schedule that returns nothing has written a [`TableOut`](crate::TableOut).
+#[diagnostic::do_not_recommend]
+impl Output for () {
+    fn store(self, cx: &Cx) {
+        let mut state = cx.state.borrow_mut();
+        if !state.tensors.iter().any(|tensor| tensor.access == Access::Write) {
+            let label = "it returns `OutLse<Dv>`, or has a parameter that it writes, `TableOut`";
+            state.builder.fail("the schedule stores nothing", label);
+        }
+    }
 }
 
 /// A dimension of any extent.
@@ -55,17 +67,22 @@ fn fixed<A: Axis>(extent: u32) -> (&'static str, Dim) {
 
 /// A tensor parameter and its run.
 #[derive(Clone, Copy, Debug)]
-struct Tensor {
-    id: ParamId,
-    home: Home,
+pub(crate) struct Tensor {
+    pub(crate) id: ParamId,
+    pub(crate) home: Home,
 }
 
 impl Tensor {
     #[track_caller]
     fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: &[(&str, Dim)]) -> Self {
+        let elem = elem.unwrap_or_else(|| cx.state.borrow().elem::<Half>());
+        Tensor::declare_as(cx, name, elem, dims, Access::Read)
+    }
+
+    #[track_caller]
+    pub(crate) fn declare_as(cx: &Cx, name: &str, elem: Elem, dims: &[(&str, Dim)], access: Access) -> Self {
         let mut state = cx.state.borrow_mut();
-        let elem = elem.unwrap_or_else(|| state.elem::<Half>());
-        let id = state.tensor(name, elem, dims, Access::Read);
+        let id = state.tensor(name, elem, dims, access);
         Tensor { id, home: state.home() }
     }
 
@@ -178,9 +195,9 @@ impl Segments {
         Document { start, len: end - start }
     }
 
-    /// The document that holds a token.
+    /// The number of the document that holds a token.
     #[track_caller]
-    pub fn locate(&self, token: Token) -> Located {
+    pub fn number_of(&self, token: Token) -> SegmentIndex {
         let segment = {
             let run = current();
             let mut state = run.borrow_mut();
@@ -193,7 +210,13 @@ impl Segments {
             };
             state.give(id)
         };
-        let document = self.at(SegmentIndex(segment));
+        SegmentIndex(segment)
+    }
+
+    /// The document that holds a token.
+    #[track_caller]
+    pub fn locate(&self, token: Token) -> Located {
+        let document = self.at(self.number_of(token));
         Located { token, document, position: token.0 - document.start }
     }
 }
@@ -391,6 +414,11 @@ impl<K: Axis> Block<K> {
     }
 }
 
+crate::extents! {
+    /// Blocks that are listed for a token and KV head.
+    pub(crate) Listed = "blocks";
+}
+
 /// Block lists, i32, `[tokens, heads_kv, n]`: for each token and KV head the blocks of keys to visit, in any order. An index
 /// that is no block of the document, -1 say, is skipped.
 #[derive(Clone, Copy, Debug)]
@@ -406,6 +434,36 @@ impl Input for Blocks {
 }
 
 impl Blocks {
+    /// Every KV head, as a dimension of the grid.
+    pub fn heads(&self) -> KvHeads {
+        KvHeads(())
+    }
+
+    /// Every token, as a dimension of the grid.
+    pub fn tokens(&self) -> Tokens {
+        Tokens(())
+    }
+
+    /// How many blocks are listed for each token and KV head.
+    #[track_caller]
+    pub fn per_token(&self) -> Scalar<I32> {
+        crate::extent::value::<Listed>()
+    }
+
+    /// The blocks that are listed for tokens at places of their lists, as they stand there.
+    #[track_caller]
+    pub fn at<I: crate::table::Index>(&self, token_head_place: I) -> I::Widest {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let index = token_head_place.values(&mut state);
+        let id = if state.lives(self.tensor.home, "input") {
+            state.builder.element(self.tensor.id, &index)
+        } else {
+            state.stand_in::<I::Widest>()
+        };
+        state.give(id)
+    }
+
     /// The blocks of `K` keys that are listed for a group of query rows.
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Picked<K> {

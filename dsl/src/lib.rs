@@ -20,18 +20,21 @@
 //!   or branch that it was made in. Both are checked: by the macro where it can see it, else when the handle is used.
 //! * Every operation remembers the line it was written on.
 //!
-//! Module by module: [`axis`] and [`value`] are the vocabulary, [`cx`](Cx) and [`flow`] what a schedule does with it,
-//! [`input`] and [`grid`] what it works on, [`mask`], [`score`](mod@score) and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
+//! Module by module: [`axis`], [`extent`](mod@extent) and [`value`] are the vocabulary, [`cx`](Cx) and [`flow`] what a schedule does with it,
+//! [`input`], [`table`] and [`grid`] what it works on, [`lanes`] what it does with whole vectors, [`mask`], [`score`](mod@score) and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
 //! what the outside sees.
 
 pub mod axis;
+pub mod extent;
 pub mod flow;
 pub mod grid;
 pub mod input;
+pub mod lanes;
 pub mod mask;
 pub mod schedule;
 pub mod score;
 pub mod softmax;
+pub mod table;
 pub mod value;
 
 mod cx;
@@ -39,6 +42,7 @@ mod staging;
 
 pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
 pub use cx::Cx;
+pub use extent::{Extent, Piece};
 pub use flow::{BlockList, Var};
 pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Values};
 pub use lacuna_codegen::Error;
@@ -49,19 +53,22 @@ pub use lacuna_macros::{pattern, schedule, score};
 #[doc(hidden)]
 pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna, score_of_lacuna};
 pub use lacuna_ptx::Target;
+pub use lanes::{PrefixSum, SharedTable};
 pub use mask::Mask;
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
 pub use score::{HeadScore, Logit, PerHead, Score};
 pub use softmax::OnlineSoftmax;
 pub use staging::Staging;
+pub use table::{TableIn, TableOut};
 pub use value::{PartialSum, Scalar, Tile, Vector};
 
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use crate::{
-        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv, Logit,
-        Mask, OnlineSoftmax, OutLse, Output, PartialSum, PerHead, Pos, Queries, QueryRows, Rows, Scalar, Schedule,
-        Score, Segments, Shape, Table, Target, Tile, Tunable, Values, Var, Vector, axes,
+        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
+        Logit, Mask, OnlineSoftmax, OutLse, Output, PartialSum, PerHead, Piece, Pos, PrefixSum, Queries, QueryRows,
+        Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Table, TableIn, TableOut, Target, Tile, Tunable,
+        Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

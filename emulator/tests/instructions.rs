@@ -273,9 +273,7 @@ fn across_a_warp() {
         lanes(|lane| (0..32).filter(|other| other % 5 == lane % 5).map(|other| 1 << other).sum())
     );
     assert_eq!(
-        words(
-            "mov.u32 %r1, 0; and.b32 %r2, %r0, 1; setp.lt.u32 %p0, %r0, 6; @%p0 match.any.sync.b32 %r1, %r2, 0x3f;"
-        ),
+        words("mov.u32 %r1, 0; and.b32 %r2, %r0, 1; setp.lt.u32 %p0, %r0, 6; @%p0 match.any.sync.b32 %r1, %r2, 0x3f;"),
         lanes(|lane| if lane < 6 { 0x15 << (lane & 1) } else { 0 })
     );
     assert_eq!(word("redux.sync.add.u32 %r1, %r0, 0xffffffff;"), 496);

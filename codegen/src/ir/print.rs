@@ -307,7 +307,9 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.out.write_char('\n')?;
         }
         if let Some(part) = func.partition {
-            for (word, axis, warps) in [("  partition rows ", part.row_axis, part.rows), (" cols ", part.col_axis, part.cols)] {
+            for (word, axis, warps) in
+                [("  partition rows ", part.row_axis, part.rows), (" cols ", part.col_axis, part.cols)]
+            {
                 self.out.write_str(word)?;
                 match axis {
                     Some(axis) => self.axis(axis)?,

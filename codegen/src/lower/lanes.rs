@@ -6,11 +6,13 @@
 //! Warps tell each other through shared memory, a part of which is there for nothing else: all wait, leave their part, wait,
 //! and read what the others left. One warp alone needs neither.
 
+use std::collections::HashMap;
+
 use lacuna_ptx::{Class, Operand, Reg};
 
 use super::value::{Cell, Low};
 use super::{Emit, Lower};
-use crate::ir::{AxisId, Elem, Fold, Func, Op, ParamId, ValueId};
+use crate::ir::{AxisId, Elem, Fold, Func, Op, ParamId, Type, ValueId};
 
 /// Every lane of a warp.
 const ALL: i64 = 0xffff_ffff;
@@ -51,6 +53,56 @@ pub(super) fn scratch(func: &Func) -> u32 {
     4 * words
 }
 
+/// Registers that a thread needs for lane tiles, at the place where it needs most: vars, and values between where they are
+/// made and last read. Truth values are in predicates.
+pub(super) fn live(func: &Func) -> u32 {
+    let lanes = crate::passes::lane_axes(func);
+    let held = |ty: &Type| match ty.axes.as_slice() {
+        [axis] if lanes[axis.index()] && ty.elem != Elem::Bool => regs_of(func, *axis) as u32,
+        _ => 0,
+    };
+    // What is read through values that are computed where they are used, is read there.
+    let mut reads: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    let mut lives: HashMap<ValueId, (usize, usize)> = HashMap::new();
+    let mut at = 0;
+    crate::passes::visit(&func.body, &mut |stmt| {
+        at += 1;
+        let mut read = crate::passes::operands(&stmt.op);
+        while let Some(value) = read.pop() {
+            match reads.get(&value) {
+                Some(through) => read.extend(through),
+                None => {
+                    lives.entry(value).and_modify(|(_, last)| *last = at);
+                }
+            }
+        }
+        match (&stmt.op, stmt.result) {
+            (Op::Broadcast(x), Some(result)) => {
+                reads.insert(result, vec![*x]);
+            }
+            (Op::Iota(_), Some(result)) => {
+                reads.insert(result, Vec::new());
+            }
+            (_, Some(result)) => {
+                lives.insert(result, (at, at));
+            }
+            _ => {}
+        }
+    });
+    let mut change = vec![0i64; at + 2];
+    for (value, (first, last)) in lives {
+        let held = i64::from(held(&func.values[value.index()].ty));
+        change[first] += held;
+        change[last + 1] -= held;
+    }
+    let most = change.iter().scan(0, |live, change| {
+        *live += change;
+        Some(*live)
+    });
+    let vars: u32 = func.vars.iter().map(|var| held(&var.ty)).sum();
+    vars + most.max().unwrap_or(0) as u32
+}
+
 impl Lower<'_> {
     fn threads(&self) -> u32 {
         32 * self.func.warps
@@ -85,9 +137,7 @@ impl Lower<'_> {
         match (a, b) {
             (Keep::Never, _) | (_, Keep::Never) => Keep::Never,
             (Keep::Always, other) | (other, Keep::Always) => other,
-            (Keep::Where(a), Keep::Where(b)) => {
-                Keep::Where(self.e.op(Class::Pred, "and.pred", [a.into(), b.into()]))
-            }
+            (Keep::Where(a), Keep::Where(b)) => Keep::Where(self.e.op(Class::Pred, "and.pred", [a.into(), b.into()])),
         }
     }
 
@@ -296,7 +346,7 @@ impl Lower<'_> {
     }
 
     /// A register of one lane, in every lane.
-    fn from_lane(&mut self, reg: Reg, lane: Operand) -> Reg {
+    fn of_lane(&mut self, reg: Reg, lane: Operand) -> Reg {
         self.e.op(reg.class, "shfl.sync.idx.b32", [reg.into(), lane, 31i64.into(), ALL.into()])
     }
 
@@ -348,7 +398,7 @@ impl Lower<'_> {
         let mut running: Option<Reg> = None;
         for &sum in sums {
             bases.push(running);
-            let sum = self.from_lane(sum, 31i64.into());
+            let sum = self.of_lane(sum, 31i64.into());
             running = Some(match running {
                 None => sum,
                 Some(running) => self.e.op(Class::B32, "add.s32", [running.into(), sum.into()]),
@@ -391,7 +441,7 @@ impl Lower<'_> {
             let sum = self.loaded(&filled, Class::B32, "ld.shared.b32", from);
             let up_to = self.scan_warp(sum.into());
             let mut before = self.e.op(Class::B32, "sub.s32", [up_to.into(), sum.into()]);
-            let mut all = self.from_lane(up_to, 31i64.into());
+            let mut all = self.of_lane(up_to, 31i64.into());
             if let Some(running) = running {
                 before = self.e.op(Class::B32, "add.s32", [before.into(), running.into()]);
                 all = self.e.op(Class::B32, "add.s32", [all.into(), running.into()]);
@@ -402,7 +452,7 @@ impl Lower<'_> {
         let bases = (0..sums.len() as i64).map(|register| {
             let word = register * parts;
             let lane = self.e.add(warp.into(), (word % 32).into());
-            Some(self.from_lane(scans[(word / 32) as usize], lane))
+            Some(self.of_lane(scans[(word / 32) as usize], lane))
         });
         let bases = bases.collect();
         (bases, running.expect("an axis has an element"))

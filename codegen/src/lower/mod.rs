@@ -217,7 +217,7 @@ fn scalars_through_loops(func: &Func) -> u32 {
 /// allows, as far as the estimate of registers allows it too.
 fn resident(func: &Func, shared: u32) -> u32 {
     let (state, lhs) = crate::passes::registers(func);
-    let regs = (state + lhs + 56).min(255).next_multiple_of(8);
+    let regs = (state + lhs + lanes::live(func) + 56).min(255).next_multiple_of(8);
     let by_regs = 65536 / (32 * func.warps * regs);
     let by_shared = (func.target.shared_per_cta() + 1024) / (shared + 1024);
     by_regs.min(by_shared).clamp(1, 32)
@@ -322,9 +322,7 @@ impl Lower<'_> {
             let kind = class(var.ty.elem);
             let regs = match var.ty.axes.as_slice() {
                 [] => VarRegs::Scalar(self.e.mutable(kind)),
-                [axis] if self.lane_axes[axis.index()] => {
-                    VarRegs::Lanes(self.e.mutables(kind, self.lane_regs(*axis)))
-                }
+                [axis] if self.lane_axes[axis.index()] => VarRegs::Lanes(self.e.mutables(kind, self.lane_regs(*axis))),
                 [axis] if Some(*axis) == self.part.row_axis => VarRegs::Rows(self.e.mutables(kind, self.bands() * 2)),
                 [_] => VarRegs::Cols(self.e.mutables(kind, self.col_blocks() * 2)),
                 _ => {

@@ -155,16 +155,25 @@ impl Lower<'_> {
         }
     }
 
-    /// The places of a tile of one axis that this thread has, and a value of registers there.
-    fn vector(&self, axis: AxisId) -> (Vec<Cell>, fn(Vec<Reg>) -> Low) {
+    /// The places of a tile of one axis that this thread has.
+    fn vector_cells(&self, axis: AxisId) -> Vec<Cell> {
         if self.lane_axes[axis.index()] {
-            ((0..self.lane_regs(axis)).map(Cell::lane).collect(), Low::Lanes)
+            (0..self.lane_regs(axis)).map(Cell::lane).collect()
         } else if Some(axis) == self.part.row_axis {
-            let rows = (0..self.bands() * 2).map(|i| Cell { band: i / 2, block: 0, cell: (i % 2) * 2 });
-            (rows.collect(), Low::Rows)
+            (0..self.bands() * 2).map(|i| Cell { band: i / 2, block: 0, cell: (i % 2) * 2 }).collect()
         } else {
-            let cols = (0..self.col_blocks() * 2).map(|i| Cell { band: 0, block: i / 2, cell: i % 2 });
-            (cols.collect(), Low::Cols)
+            (0..self.col_blocks() * 2).map(|i| Cell { band: 0, block: i / 2, cell: i % 2 }).collect()
+        }
+    }
+
+    /// A tile of one axis, from a register for each of those places.
+    fn vector(&self, axis: AxisId, regs: Vec<Reg>) -> Low {
+        if self.lane_axes[axis.index()] {
+            Low::Lanes(regs)
+        } else if Some(axis) == self.part.row_axis {
+            Low::Rows(regs)
+        } else {
+            Low::Cols(regs)
         }
     }
 
@@ -221,7 +230,7 @@ impl Lower<'_> {
                 }
             }
             1 => {
-                let (cells, over) = self.vector(ty.axes[0]);
+                let cells = self.vector_cells(ty.axes[0]);
                 let regs = cells
                     .into_iter()
                     .enumerate()
@@ -231,7 +240,7 @@ impl Lower<'_> {
                         self.compute_reg(&stmt.op, ty.elem, source, operands, into)
                     })
                     .collect();
-                over(regs)
+                self.vector(ty.axes[0], regs)
             }
             _ => {
                 let (blocks, split) = operands

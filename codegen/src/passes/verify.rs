@@ -186,8 +186,7 @@ impl<'f> Verifier<'f> {
             self.note(found, || buffer.name.clone(), None);
         }
         for table in &func.tables {
-            let found =
-                if table.axis.index() < func.axes.len() { Ok(()) } else { mistake("an axis is unknown", "") };
+            let found = if table.axis.index() < func.axes.len() { Ok(()) } else { mistake("an axis is unknown", "") };
             self.note(found, || table.name.clone(), None);
         }
         for (n, value) in func.values.iter().enumerate() {
@@ -197,7 +196,9 @@ impl<'f> Verifier<'f> {
         if let Some(part) = func.partition {
             let known = |axis: AxisId| axis.index() < func.axes.len();
             let found = match () {
-                () if !part.row_axis.is_none_or(known) || !part.col_axis.is_none_or(known) => mistake("an axis is unknown", ""),
+                () if !part.row_axis.is_none_or(known) || !part.col_axis.is_none_or(known) => {
+                    mistake("an axis is unknown", "")
+                }
                 () if part.rows.checked_mul(part.cols) != Some(func.warps) => {
                     mistake(format!("{} by {} warps", part.rows, part.cols), format!("the CTA has {}", func.warps))
                 }

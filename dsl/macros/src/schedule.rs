@@ -115,9 +115,6 @@ fn signature(func: &ItemFn, errors: &mut Errors) -> bool {
     {
         errors.at(func.sig.fn_token, "a schedule is a plain `fn`");
     }
-    if matches!(func.sig.output, ReturnType::Default) {
-        errors.at(&func.sig.ident, "a schedule returns what it stores: `-> OutLse<Dv>`");
-    }
     errors.0.len() == before
 }
 
@@ -166,7 +163,11 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
     });
     let text = function.to_string();
     let begin = quote_spanned!(function.span()=> cx.begin(););
-    let store = quote_spanned!(func.sig.output.span()=> #dsl::Output::store(out, cx););
+    let returned = match &func.sig.output {
+        ReturnType::Default => function.span(),
+        output => output.span(),
+    };
+    let store = quote_spanned!(returned=> #dsl::Output::store(out, cx););
     let (inner, pick_type) = (format_ident!("staging"), &pick);
     quote! {
         #definition
@@ -183,6 +184,7 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
                 #(#settings)*
             }
 
+            #[allow(clippy::let_unit_value, reason = "a schedule may write tables and return nothing")]
             fn body(&self, cx: &#dsl::Cx) {
                 #begin
                 let out = #function(cx, #(#arguments),*);

@@ -5,11 +5,6 @@ fn no_context(q: Queries<Dk>) -> OutLse<Dv> {
     unimplemented!("{q:?}")
 }
 
-#[schedule(tune(stages in [2]))]
-fn no_result(cx: &Cx, q: Queries<Dk>) {
-    let _ = (cx, q, stages);
-}
-
 #[schedule]
 fn taken_name(cx: &Cx, lse: Queries<Dk>) -> OutLse<Dv> {
     unimplemented!("{cx:?} {lse:?}")

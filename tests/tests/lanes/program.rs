@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use lacuna_codegen::compile;
 use lacuna_codegen::ir::{Elem, Param, read};
 use lacuna_codegen::plan::{Access, Arg, Dim, Launch, Plan, TensorSpec};
+use lacuna_ptx::Target;
+use lacuna_ptx::tools::{Usage, assemble};
 use lacuna_runtime::{Bindings, Device, Tensor};
 use lacuna_tests::target_for;
 
@@ -30,13 +32,26 @@ impl From<&[f32]> for Words {
     }
 }
 
+/// What ptxas makes of a func.
+///
+/// # Panics
+/// If there is no ptxas, or it refuses the text.
+pub(crate) fn assembled(text: &str) -> Usage {
+    let func = read(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let compiled = compile(func).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let assembled =
+        assemble(&compiled.text, Target::SM_80).unwrap_or_else(|error| panic!("{error}\n{}", compiled.text));
+    assembled.usage("f").expect("what it takes").clone()
+}
+
 /// Runs a func of one CTA, whose parameters are tensors of one dimension: those that `inputs` has, then outputs, each as
 /// many words as `outputs` says. They begin as -1, and what they hold afterwards is the same on every device.
 ///
 /// # Panics
 /// If the text is no func, does not compile, or a device refuses or differs.
 pub(crate) fn run(text: &str, inputs: &[Words], outputs: &[usize]) -> Vec<Vec<i32>> {
-    let mut results: Vec<Vec<Vec<i32>>> = devices().iter().map(|device| run_on(device, text, inputs, outputs)).collect();
+    let mut results: Vec<Vec<Vec<i32>>> =
+        devices().iter().map(|device| run_on(device, text, inputs, outputs)).collect();
     let first = results.swap_remove(0);
     for other in results {
         assert_eq!(first, other, "devices differ\n{text}");
@@ -49,7 +64,8 @@ fn run_on(device: &Device, text: &str, inputs: &[Words], outputs: &[usize]) -> V
     let func = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let params = func.params.clone();
     let compiled = compile(func).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let extents: Vec<u64> = inputs.iter().map(|words| words.0.len()).chain(outputs.iter().copied()).map(|n| n as u64).collect();
+    let extents: Vec<u64> =
+        inputs.iter().map(|words| words.0.len()).chain(outputs.iter().copied()).map(|n| n as u64).collect();
     assert_eq!(params.len(), extents.len(), "a tensor each\n{text}");
     let tensors: Vec<TensorSpec> = params
         .iter()
@@ -58,7 +74,13 @@ fn run_on(device: &Device, text: &str, inputs: &[Words], outputs: &[usize]) -> V
         .map(|(n, (param, extent))| {
             let Param::Tensor(tensor) = param else { panic!("a number\n{text}") };
             let access = if n < inputs.len() { Access::Read } else { Access::Write };
-            TensorSpec { name: tensor.name.clone(), elem: tensor.elem, dims: vec![Dim::Fixed(*extent)], access, align: 4 }
+            TensorSpec {
+                name: tensor.name.clone(),
+                elem: tensor.elem,
+                dims: vec![Dim::Fixed(*extent)],
+                access,
+                align: 4,
+            }
         })
         .collect();
     let ptx = compiled.text.clone();
@@ -97,7 +119,7 @@ fn run_on(device: &Device, text: &str, inputs: &[Words], outputs: &[usize]) -> V
     bound[inputs.len()..].iter().map(words).collect()
 }
 
-/// Whether an output is f32, for what reads it.
+/// The floats that an output is.
 pub(crate) fn floats(words: &[i32]) -> Vec<f32> {
     words.iter().map(|word| f32::from_bits(word.cast_unsigned())).collect()
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::program::{Words, run};
+use crate::program::{Words, assembled, run};
 
 #[test]
 fn a_table_is_read_where_it_was_set() {
@@ -145,4 +145,9 @@ fn what_is_never_kept_counts_nothing() {
       set_element count[%2] = %6 where %1
     }";
     assert_eq!(run(text, &[], &[40, 4]), [vec![0; 40], vec![3; 4]]);
+    let counted = text.replace("false", "true");
+    assert_eq!(assembled(&counted).spill_stores, 0);
+    let mut at = vec![3; 4];
+    at.resize(40, 0);
+    assert_eq!(run(&counted, &[], &[40, 4]), [at, vec![4; 4]]);
 }

@@ -3,7 +3,7 @@
 use lacuna_codegen::ir::Elem;
 use proptest::prelude::*;
 
-use crate::program::{Words, floats, params, run};
+use crate::program::{assembled, floats, params, run};
 
 /// Extents about multiples of warps and of CTAs.
 const EXTENTS: [usize; 12] = [1, 2, 31, 32, 33, 64, 95, 128, 129, 256, 700, 1025];
@@ -13,7 +13,9 @@ const WARPS: [usize; 6] = [1, 2, 3, 4, 7, 32];
 
 fn text(warps: usize, extent: usize, tensors: &[(&str, Elem)], body: &str) -> String {
     let params = params(tensors);
-    format!("func @f target sm_80 warps {warps} {{\n  axis A = {extent}\n{params}  %0 = const 0\n  %1 = iota A\n{body}\n}}")
+    format!(
+        "func @f target sm_80 warps {warps} {{\n  axis A = {extent}\n{params}  %0 = const 0\n  %1 = iota A\n{body}\n}}"
+    )
 }
 
 /// Numbers of every size, about as many below zero as above.
@@ -46,7 +48,11 @@ fn a_prefix_sum_is_what_stands_before_and_its_total_is_all() {
     let tensors = ["x", "sums", "whole", "ranks", "count"].map(|name| (name, Elem::I32));
     for (case, (warps, n)) in WARPS.into_iter().flat_map(|w| EXTENTS.map(|n| (w, n))).enumerate() {
         let x = ints(n, case as u32);
-        let found = run(&text(warps, n, &tensors, body), &[x.as_slice().into()], &[n, 1, n, 1]);
+        let text = text(warps, n, &tensors, body);
+        if n == EXTENTS[EXTENTS.len() - 1] {
+            assert_eq!(assembled(&text).spill_stores, 0, "{warps} warps");
+        }
+        let found = run(&text, &[x.as_slice().into()], &[n, 1, n, 1]);
         let sum = |x: &[i32]| x.iter().fold(0i32, |sum, x| sum.wrapping_add(*x));
         let above = |x: &[i32]| x.iter().filter(|x| **x > 0).count() as i32;
         let sums: Vec<i32> = (0..n).map(|i| sum(&x[..i])).collect();
@@ -113,9 +119,7 @@ fn floats_are_reduced_as_ieee_has_them() {
         %8 = const 2
         set_element found[%8] = %6 where %3";
     let tensors = [("x", Elem::F32), ("found", Elem::F32)];
-    let reduced = |warps: usize, x: &[f32]| {
-        floats(&run(&text(warps, x.len(), &tensors, body), &[x.into()], &[3])[0])
-    };
+    let reduced = |warps: usize, x: &[f32]| floats(&run(&text(warps, x.len(), &tensors, body), &[x.into()], &[3])[0]);
     for warps in [1, 4] {
         let minus = reduced(warps, &[-0.0; 40]);
         assert!(minus.iter().all(|x| x.to_bits() == (-0f32).to_bits()), "zeros keep their sign: {minus:?}");

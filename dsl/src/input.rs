@@ -197,7 +197,7 @@ impl Segments {
 
     /// The number of the document that holds a token.
     #[track_caller]
-    pub fn number_of(&self, token: Token) -> SegmentIndex {
+    pub fn index_of(&self, token: Token) -> SegmentIndex {
         let segment = {
             let run = current();
             let mut state = run.borrow_mut();
@@ -216,7 +216,7 @@ impl Segments {
     /// The document that holds a token.
     #[track_caller]
     pub fn locate(&self, token: Token) -> Located {
-        let document = self.at(self.number_of(token));
+        let document = self.at(self.index_of(token));
         Located { token, document, position: token.0 - document.start }
     }
 }

@@ -1,7 +1,7 @@
 //! What every kernel must compute, in f64 on the CPU, written from the papers.
 //!
 //! Nothing here shares code with the compiler or with the DSL, so that a wrong definition cannot vouch for itself: masks
-//! are functions on integers ([`masks`]), scores on numbers ([`scores`]), selections are lists ([`nsa`]).
+//! are functions on integers ([`masks`]), scores on numbers ([`scores`]), selections are lists ([`nsa`]), turned around by going through them ([`lists`]).
 //!
 //! What holds everywhere:
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
@@ -14,6 +14,7 @@
 //!
 //! Each has a `_rows` form that computes only the rows asked for: at 64k tokens the whole is out of reach.
 
+pub mod lists;
 pub mod masks;
 pub mod nsa;
 pub mod scores;

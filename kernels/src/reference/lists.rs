@@ -1,0 +1,63 @@
+//! Block lists turned around: who picked each block, by going through everybody's picks.
+
+use crate::host::Host;
+
+/// For each KV head and slot, who picked that block. A slot is a block of a document, `cu_seqlens[d] / block + d + b`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InverseLists {
+    /// For each KV head: for each slot, `token * n + j` for each pick, ascending.
+    pub lists: Vec<Vec<Vec<i32>>>,
+}
+
+/// Turns picks `[total, Hk, n]` around, in blocks of `block` keys.
+pub fn inverse_lists(picks: &Host<i32>, cu_seqlens: &[i32], block: usize) -> InverseLists {
+    let [total, heads, n] = picks.shape;
+    let documents = cu_seqlens.len() - 1;
+    let mut lists = vec![vec![Vec::new(); total.div_ceil(block) + documents]; heads];
+    for d in 0..documents {
+        let (start, end) = (cu_seqlens[d] as usize, cu_seqlens[d + 1] as usize);
+        let blocks = (end - start).div_ceil(block);
+        for token in start..end {
+            for (head, lists) in lists.iter_mut().enumerate() {
+                for (j, &pick) in picks.row(token, head).iter().enumerate() {
+                    if (0..blocks as i32).contains(&pick) {
+                        lists[start / block + d + pick as usize].push((token * n + j) as i32);
+                    }
+                }
+            }
+        }
+    }
+    InverseLists { lists }
+}
+
+impl InverseLists {
+    /// Slots of each head.
+    pub fn slots(&self) -> usize {
+        self.lists.first().map_or(0, Vec::len)
+    }
+
+    /// Where the lists of a head begin, one behind the other, and where the last one ends.
+    pub fn starts(&self, head: usize) -> Vec<i32> {
+        self.sums(head, |len| len)
+    }
+
+    /// How many tiles of `tile` entries the lists before have, and all.
+    pub fn tiles(&self, head: usize, tile: usize) -> Vec<i32> {
+        self.sums(head, |len| len.div_ceil(tile))
+    }
+
+    /// The lists of a head, one behind the other.
+    pub fn entries(&self, head: usize) -> Vec<i32> {
+        self.lists[head].concat()
+    }
+
+    fn sums(&self, head: usize, of: impl Fn(usize) -> usize) -> Vec<i32> {
+        let mut sum = 0;
+        let mut sums = vec![0];
+        for list in &self.lists[head] {
+            sum += of(list.len()) as i32;
+            sums.push(sum);
+        }
+        sums
+    }
+}

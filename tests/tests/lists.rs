@@ -1,0 +1,164 @@
+//! Block lists turned around, against going through everybody's picks: on the emulator, and on a GPU where there is one.
+
+use lacuna_dsl::{Elem, Shape};
+use lacuna_kernels::host::Host;
+use lacuna_kernels::inputs::{self, Locality, Spoil};
+use lacuna_kernels::lists::{CountPicksPick, InverseLists, ScatterPicksPick};
+use lacuna_kernels::reference::lists::inverse_lists;
+use lacuna_runtime::{Bindings, Device, Tensor};
+use lacuna_tests::target_for;
+use proptest::prelude::*;
+
+/// What a kernel's lists are.
+#[derive(Debug, PartialEq, Eq)]
+struct Lists {
+    starts: Vec<i32>,
+    tiles: Vec<i32>,
+    /// For each head, up to where its last list ends.
+    entries: Vec<Vec<i32>>,
+}
+
+fn run(device: &Device, lists: &InverseLists, picks: &Host<i32>, cu_seqlens: &[i32]) -> Lists {
+    let [total, heads, n] = picks.shape.map(|extent| extent as u64);
+    let slots = total.div_ceil(lists.shape.block.into()) + cu_seqlens.len() as u64 - 1;
+    let plan = lists.plan(target_for(device)).expect("a plan");
+    let tensor = |shape: &[u64], data: &[i32]| Tensor::from_slice(device, shape, data).expect("a tensor");
+    let poisoned = |shape: &[u64]| Tensor::poisoned(device, Elem::I32, shape).expect("a tensor");
+    let (starts, tiles) = (poisoned(&[heads, slots + 1]), poisoned(&[heads, slots + 1]));
+    let entries = poisoned(&[heads, total * n]);
+    let bindings = Bindings::new()
+        .tensor("picks", &tensor(&[total, heads, n], &picks.data))
+        .tensor("cu_seqlens", &tensor(&[cu_seqlens.len() as u64], cu_seqlens))
+        .tensor("list_starts", &starts)
+        .tensor("list_tiles", &tiles)
+        .tensor("list_entries", &entries);
+    device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{lists:?}: {error}"));
+    let ints = |tensor: &Tensor| tensor.to_vec::<i32>().expect("what it holds");
+    let (starts, all) = (ints(&starts), ints(&entries));
+    let entries = (0..heads as usize)
+        .map(|head| {
+            let end = starts[(head + 1) * (slots as usize + 1) - 1];
+            let row = &all[head * (total * n) as usize..][..(total * n) as usize];
+            row[..end as usize].to_vec()
+        })
+        .collect();
+    Lists { starts, tiles: ints(&tiles), entries }
+}
+
+#[track_caller]
+fn check(lists: &InverseLists, picks: &Host<i32>, cu_seqlens: &[i32]) {
+    let wanted = inverse_lists(picks, cu_seqlens, lists.shape.block as usize);
+    let heads = 0..picks.shape[1];
+    let wanted = Lists {
+        starts: heads.clone().flat_map(|head| wanted.starts(head)).collect(),
+        tiles: heads.clone().flat_map(|head| wanted.tiles(head, lists.tile as usize)).collect(),
+        entries: heads.map(|head| wanted.entries(head)).collect(),
+    };
+    for device in [Device::emulator()].into_iter().chain(Device::cuda(0).ok()) {
+        let found = run(&device, lists, picks, cu_seqlens);
+        assert!(
+            found == wanted,
+            "{lists:?} of {:?} over {cu_seqlens:?} on {device}\n{found:?}\n{wanted:?}",
+            picks.shape
+        );
+    }
+}
+
+fn lists(block: u32, tile: u32) -> InverseLists {
+    InverseLists::new(Shape::new(Elem::Bf16, 64, 64, 1).with_block(block), tile)
+}
+
+#[test]
+fn counting_and_placing_go_the_same_way() {
+    let (count, scatter) = (CountPicksPick::default(), ScatterPicksPick::default());
+    assert_eq!((count.chunk, count.slot, count.warps), (scatter.chunk, scatter.slot, scatter.warps));
+}
+
+/// One token, ragged and empty documents, chunks that end inside of documents, and documents inside of chunks.
+const LENGTHS: [&[usize]; 8] =
+    [&[1], &[63], &[64], &[65, 0, 0, 1], &[0, 700], &[5, 600, 31, 0, 64, 3], &[513], &[1; 40]];
+
+#[test]
+fn drawn_selections_are_turned_around() {
+    for (case, lengths) in LENGTHS.into_iter().enumerate() {
+        let cu_seqlens = inputs::cu_seqlens(lengths);
+        for (more, locality) in [Locality::PerToken, Locality::PerBlock].into_iter().enumerate() {
+            let (block, n, heads) = ([64, 32, 16, 128][case % 4], [4, 3, 16, 7][(case + more) % 4], 1 + case % 3);
+            let picks = inputs::picks(case as u64, &cu_seqlens, heads, block as usize, n, locality);
+            check(&lists(block, [8, 1, 128, 5][case % 4]), &picks, &cu_seqlens);
+        }
+    }
+}
+
+#[test]
+fn picks_that_are_no_block_are_in_no_list_and_repeated_ones_stand_twice() {
+    for (case, spoil) in [Spoil::Shuffle, Spoil::OutOfRange, Spoil::Empty, Spoil::Repeat].into_iter().enumerate() {
+        let cu_seqlens = inputs::cu_seqlens(&[200, 0, 77, 1]);
+        let mut picks = inputs::picks(case as u64, &cu_seqlens, 2, 32, 6, Locality::PerToken);
+        inputs::spoil(case as u64, &mut picks, &cu_seqlens, 32, spoil);
+        check(&lists(32, 16), &picks, &cu_seqlens);
+    }
+    let nothing = Host::filled(-1, [70, 2, 4]);
+    check(&lists(64, 16), &nothing, &[0, 70]);
+    let all_one = Host::filled(1, [70, 2, 4]);
+    check(&lists(64, 16), &all_one, &[0, 70]);
+    let wild = Host::filled(i32::MAX, [70, 1, 4]);
+    check(&lists(16, 16), &wild, &[0, 40, 70]);
+    check(&lists(16, 16), &wild.map(|_| i32::MIN), &[0, 40, 70]);
+}
+
+#[test]
+fn more_slots_than_one_table_and_more_chunks_than_are_summed_together() {
+    let mut small = lists(16, 4);
+    (small.chunk, small.slots) = (16, 64);
+    let cu_seqlens = inputs::cu_seqlens(&[900, 0, 17, 700]);
+    let picks = inputs::picks(3, &cu_seqlens, 2, 16, 5, Locality::PerToken);
+    check(&small, &picks, &cu_seqlens);
+    // More slots than the offsets' CTA has lanes.
+    let cu_seqlens: Vec<i32> = (0..=1500).map(|d| d / 3).collect();
+    let picks = Host::new((0..500).map(|token| token % 4 - 1).collect(), [500, 1, 1]);
+    check(&lists(16, 4), &picks, &cu_seqlens);
+}
+
+#[test]
+fn a_tile_of_no_entries_and_too_many_picks_are_refused() {
+    let none = lists(64, 0).plan(lacuna_dsl::Target::SM_80).expect_err("no tiles");
+    assert!(none.to_string().contains("a tile of a list has no entries"), "{none}");
+    let plan = lists(64, 1).plan(lacuna_dsl::Target::SM_80).expect("a plan");
+    let holds = |tokens: u64, blocks: u64| {
+        let symbols = [("tokens", tokens), ("blocks", blocks)].map(|(name, extent)| (name.to_owned(), extent)).into();
+        let requirement = plan.requires.iter().find(|r| r.what.contains("below 2^31")).expect("a requirement");
+        let value = |expr: &lacuna_dsl::Expr| expr.eval(&symbols, &Default::default()).expect("a number");
+        value(&requirement.left) == value(&requirement.right)
+    };
+    assert!(holds(1 << 27, 15) && holds((1 << 31) - 1, 1) && holds(5, 0));
+    assert!(!holds(1 << 27, 16) && !holds(1 << 20, 1 << 20));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Any picks at all, of blocks that there are and of others, in any documents.
+    #[test]
+    fn any_picks_are_turned_around(
+        lengths in proptest::collection::vec(0usize..150, 1..6),
+        heads in 1usize..3,
+        n in 1usize..20,
+        block in 1u32..5,
+        tile in 1u32..40,
+        chunk in 1u32..80,
+        seed in any::<u64>(),
+    ) {
+        let cu_seqlens = inputs::cu_seqlens(&lengths);
+        let total = cu_seqlens[lengths.len()] as usize;
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 33) as i32
+        };
+        let picks = (0..total * heads * n).map(|_| if next() % 16 == 0 { next() } else { next() % 9 - 1 }).collect();
+        let mut lists = lists(16 * block, tile);
+        lists.chunk = chunk;
+        check(&lists, &Host::new(picks, [total, heads, n]), &cu_seqlens);
+    }
+}

@@ -187,7 +187,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let table = || (0u32..2).prop_map(TableId);
     let list = || proptest::collection::vec((0..VALUES).prop_map(ValueId), 0..4);
     let slice = || {
-        (tensor(), list(), 0usize..2, v()).prop_map(|(tensor, index, along, count)| Slice {
+        (tensor(), list(), prop::option::of(0usize..2), v()).prop_map(|(tensor, index, along, count)| Slice {
             tensor,
             index,
             along,

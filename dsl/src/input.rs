@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use lacuna_codegen::ir::{Elem, ParamId, Slice};
+use lacuna_codegen::ir::{Elem, ParamId, Slice, Type, ValueId};
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
 use crate::axis::{Axis, F32, Half, I32};
@@ -14,8 +14,9 @@ use crate::flow::BlockList;
 use crate::grid::{
     KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens,
 };
-use crate::staging::{Home, State, current};
-use crate::value::{Scalar, Tile, Vector};
+use crate::lists::Pickers;
+use crate::staging::{Home, Raw, State, current};
+use crate::value::{Handle, Scalar, Tile, Vector};
 use crate::{Cx, cx};
 
 /// What can be a parameter of a schedule, in global memory.
@@ -56,12 +57,12 @@ impl Output for () {
 }
 
 /// A dimension of any extent.
-fn symbol(name: &str) -> (&str, Dim) {
+pub(crate) fn symbol(name: &str) -> (&str, Dim) {
     (name, Dim::Symbol(name.to_owned()))
 }
 
 /// A dimension as wide as an axis.
-fn fixed<A: Axis>(extent: u32) -> (&'static str, Dim) {
+pub(crate) fn fixed<A: Axis>(extent: u32) -> (&'static str, Dim) {
     (A::NAME, Dim::Fixed(extent.into()))
 }
 
@@ -74,7 +75,7 @@ pub(crate) struct Tensor {
 
 impl Tensor {
     #[track_caller]
-    fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: &[(&str, Dim)]) -> Self {
+    pub(crate) fn declare(cx: &Cx, name: &str, elem: Option<Elem>, dims: &[(&str, Dim)]) -> Self {
         let elem = elem.unwrap_or_else(|| cx.state.borrow().elem::<Half>());
         Tensor::declare_as(cx, name, elem, dims, Access::Read)
     }
@@ -88,7 +89,7 @@ impl Tensor {
 
     /// Rows of the tensor as a tile.
     #[track_caller]
-    fn load<R: Axis, D: Axis>(self, place: Place) -> Tile<Half, R, D> {
+    pub(crate) fn load<R: Axis, D: Axis>(self, place: Place) -> Tile<Half, R, D> {
         let run = current();
         let mut state = run.borrow_mut();
         let id = if state.lives(self.home, "input") {
@@ -101,17 +102,61 @@ impl Tensor {
         state.give(id)
     }
 
+    /// Rows of the tensor as a tile, or a number of it for each row, where each row's own indices are.
+    #[track_caller]
+    pub(crate) fn load_at<H: Handle>(self, index: &[Index], count: Index) -> H {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let id = if state.lives(self.home, "input") {
+            let axes = H::ty(&mut state).axes;
+            let mut ids = Vec::with_capacity(index.len());
+            for &i in index {
+                ids.push(i.take(&mut state));
+            }
+            let slice = Slice { tensor: self.id, index: ids, along: None, count: count.take(&mut state) };
+            state.builder.load(slice, &axes)
+        } else {
+            state.stand_in::<H>()
+        };
+        state.give(id)
+    }
+
     /// One element.
     #[track_caller]
     fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
+        let index: Vec<Index> = index.iter().map(|&i| i.into()).collect();
+        self.elements(&index)
+    }
+
+    /// One element, or one for each row of the indices.
+    #[track_caller]
+    pub(crate) fn elements<H: Handle>(self, index: &[Index]) -> H {
         let run = current();
         let mut state = run.borrow_mut();
         let id = if state.lives(self.home, "input") {
             let mut ids = Vec::with_capacity(index.len());
             for &i in index {
-                ids.push(state.take(i));
+                ids.push(i.take(&mut state));
             }
             state.builder.element(self.id, &ids)
+        } else {
+            state.stand_in::<H>()
+        };
+        state.give(id)
+    }
+
+    /// The segment of a row of the tensor that holds a position.
+    #[track_caller]
+    pub(crate) fn segment(self, row: &[Scalar<I32>], count: Scalar<I32>, at: Scalar<I32>) -> Scalar<I32> {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let id = if state.lives(self.home, "input") {
+            let mut ids = Vec::with_capacity(row.len());
+            for &i in row {
+                ids.push(state.take(i));
+            }
+            let (count, at) = (state.take(count), state.take(at));
+            state.builder.segment(self.id, &ids, count, at)
         } else {
             state.stand_in::<Scalar<I32>>()
         };
@@ -119,20 +164,50 @@ impl Tensor {
     }
 }
 
-/// Where rows stand in a tensor `[tokens, heads, ..]`: from `token` and `head` on, `count` of them along one of the two.
+/// An index, or which rows there are: the same for every row, or each row's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Index {
+    One(Scalar<I32>),
+    Each(Raw),
+}
+
+impl Index {
+    #[track_caller]
+    pub(crate) fn take(self, state: &mut State) -> ValueId {
+        match self {
+            Index::One(scalar) => state.take(scalar),
+            Index::Each(raw) => state.take_raw(raw, Type::scalar(Elem::I32)),
+        }
+    }
+}
+
+impl From<Scalar<I32>> for Index {
+    fn from(scalar: Scalar<I32>) -> Self {
+        Index::One(scalar)
+    }
+}
+
+impl<E: crate::axis::Element, R: Axis> From<Vector<E, R>> for Index {
+    fn from(vector: Vector<E, R>) -> Self {
+        Index::Each(vector.raw())
+    }
+}
+
+/// Where rows stand in a tensor `[tokens, heads, ..]`: from `token` and `head` on, `count` of them along one of the two; or
+/// each where its own token and head are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    token: Scalar<I32>,
-    head: Scalar<I32>,
-    along: usize,
-    count: Scalar<I32>,
+    pub(crate) token: Index,
+    pub(crate) head: Index,
+    pub(crate) along: Option<usize>,
+    pub(crate) count: Index,
 }
 
 impl Place {
     #[track_caller]
     fn slice(self, state: &mut State, tensor: ParamId) -> Slice {
-        let index = vec![state.take(self.token), state.take(self.head)];
-        Slice { tensor, index, along: self.along, count: state.take(self.count) }
+        let index = vec![self.token.take(state), self.head.take(state)];
+        Slice { tensor, index, along: self.along, count: self.count.take(state) }
     }
 }
 
@@ -198,19 +273,13 @@ impl Segments {
     /// The number of the document that holds a token.
     #[track_caller]
     pub fn index_of(&self, token: Token) -> SegmentIndex {
-        let segment = {
+        let count = {
             let run = current();
             let mut state = run.borrow_mut();
-            let id = if state.lives(self.table.home, "input") {
-                let count = state.computed("segments", Self::count_of_plan());
-                let at = state.take(token.0);
-                state.builder.segment(self.table.id, &[], count, at)
-            } else {
-                state.stand_in::<Scalar<I32>>()
-            };
-            state.give(id)
+            let count = state.computed("segments", Self::count_of_plan());
+            state.give(count)
         };
-        SegmentIndex(segment)
+        SegmentIndex(self.table.segment(&[], count, token.0))
     }
 
     /// The document that holds a token.
@@ -273,7 +342,7 @@ macro_rules! blocks_of {
                 let head = head.kv_head().0;
                 let token = block.document.start + block.first;
                 let count = block.document.len - block.first;
-                self.tensor.load(Place { token, head, along: 0, count })
+                self.tensor.load(Place { token: token.into(), head: head.into(), along: Some(0), count: count.into() })
             }
         }
     )*};
@@ -299,7 +368,12 @@ impl<D: Axis> Queries<D> {
         let first = tile.tile * extent;
         cx::exit_when(&current(), first.ge(document.len));
         let last = (first + (extent - 1)).min(document.len - 1);
-        let place = Place { token: document.start + first, head: head.head, along: 0, count: document.len - first };
+        let place = Place {
+            token: (document.start + first).into(),
+            head: head.head.into(),
+            along: Some(0),
+            count: (document.len - first).into(),
+        };
         let positions = Positions::Each(cx::iota::<R>() + first);
         QueryRows {
             q: self.tensor.load(place),
@@ -308,6 +382,23 @@ impl<D: Axis> Queries<D> {
             positions,
             ends: (first, last),
             document,
+            place,
+        }
+    }
+
+    /// The queries of the tokens of a list, all heads that share its KV head: each row is gathered from where it is. Rows past
+    /// the last token are zeros, and are not stored.
+    #[track_caller]
+    pub fn gather<R: Axis, K: Axis>(&self, listed: &Pickers<R, K>) -> QueryRows<R, D> {
+        let place =
+            Place { token: listed.token.into(), head: listed.head, along: None, count: listed.count.into() };
+        QueryRows {
+            q: self.tensor.load(place),
+            kv_head: listed.kv_head,
+            token: None,
+            positions: Positions::Each(listed.token - listed.block.document.start),
+            ends: listed.ends,
+            document: listed.block.document,
             place,
         }
     }
@@ -326,7 +417,8 @@ impl<D: Axis> Queries<D> {
             group as i32
         };
         let count = cx::constant::<Scalar<I32>, _>(group);
-        let place = Place { token: at.token.0, head: head.0 * group, along: 1, count };
+        let place =
+            Place { token: at.token.0.into(), head: (head.0 * group).into(), along: Some(1), count: count.into() };
         QueryRows {
             q: self.tensor.load(place),
             kv_head: head,
@@ -464,6 +556,10 @@ impl Blocks {
         state.give(id)
     }
 
+    pub(crate) fn tensor(&self) -> Tensor {
+        self.tensor
+    }
+
     /// The blocks of `K` keys that are listed for a group of query rows.
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Picked<K> {
@@ -524,20 +620,20 @@ impl<K: Axis> BlockList for Picked<K> {
 /// The output rows of a schedule and their log-sum-exp, in natural log: stored as `o` and `lse`.
 #[derive(Debug)]
 pub struct OutLse<D> {
-    o: Box<dyn Stored>,
-    lse: Box<dyn Stored>,
+    pub(crate) o: Box<dyn Stored>,
+    pub(crate) lse: Box<dyn Stored>,
     place: Place,
     of: PhantomData<*const D>,
 }
 
 /// A handle whose axes are not in its type.
-trait Stored: std::fmt::Debug {
+pub(crate) trait Stored: std::fmt::Debug {
     #[track_caller]
-    fn value(&self, state: &mut State) -> lacuna_codegen::ir::ValueId;
+    fn value(&self, state: &mut State) -> ValueId;
 }
 
-impl<H: crate::value::Handle + std::fmt::Debug> Stored for H {
-    fn value(&self, state: &mut State) -> lacuna_codegen::ir::ValueId {
+impl<H: Handle + std::fmt::Debug> Stored for H {
+    fn value(&self, state: &mut State) -> ValueId {
         state.take(*self)
     }
 }
@@ -552,6 +648,10 @@ impl<D: Axis> OutLse<D> {
 impl<D: Axis> Output for OutLse<D> {
     fn store(self, cx: &Cx) {
         let mut state = cx.state.borrow_mut();
+        if self.place.along.is_none() {
+            let label = "`.parts(..)` says which, and a merge of the parts has the whole";
+            state.builder.fail("these rows have seen one of the blocks that their tokens picked", label);
+        }
         let (half, width) = (state.elem::<Half>(), state.extent::<D>());
         let dims = [symbol("tokens"), symbol("heads_q"), fixed::<D>(width)];
         let o = state.tensor("o", half, &dims, Access::Write);

@@ -30,6 +30,7 @@ pub mod flow;
 pub mod grid;
 pub mod input;
 pub mod lanes;
+pub mod lists;
 pub mod mask;
 pub mod schedule;
 pub mod score;
@@ -54,6 +55,7 @@ pub use lacuna_macros::{pattern, schedule, score};
 pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna, score_of_lacuna};
 pub use lacuna_ptx::Target;
 pub use lanes::{PrefixSum, SharedTable};
+pub use lists::{Lists, PartLse, Parts};
 pub use mask::Mask;
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
 pub use score::{HeadScore, Logit, PerHead, Score};
@@ -66,9 +68,9 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
-        Logit, Mask, OnlineSoftmax, OutLse, Output, PartialSum, PerHead, Piece, Pos, PrefixSum, Queries, QueryRows,
-        Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Table, TableIn, TableOut, Target, Tile, Tunable,
-        Values, Var, Vector, axes, extents,
+        Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, Piece, Pos, PrefixSum,
+        Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Table, TableIn, TableOut,
+        Target, Tile, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

@@ -238,6 +238,12 @@ impl State {
         if self.lives(raw.home, "value") { raw.id } else { self.stand_in::<H>() }
     }
 
+    /// The value of a handle whose type is not known any more, for use here.
+    #[track_caller]
+    pub(crate) fn take_raw(&mut self, raw: Raw, ty: Type) -> ValueId {
+        if self.lives(raw.home, "value") { raw.id } else { self.builder.push(Op::Const(Const::I32(0)), ty) }
+    }
+
     /// Whether what was made at `home` exists here; if not, that is a mistake at the caller's line.
     #[track_caller]
     pub(crate) fn lives(&mut self, home: Home, what: &str) -> bool {

@@ -504,6 +504,14 @@ impl<E: Element, C: Axis> Vector<E, C> {
     }
 }
 
+impl<R: Axis, C: Axis> Tile<Half, R, C> {
+    /// To f32, exactly.
+    #[track_caller]
+    pub fn to_f32(self) -> Tile<F32, R, C> {
+        convert(self)
+    }
+}
+
 impl<R: Axis, C: Axis> Tile<F32, R, C> {
     /// The largest element of each row.
     #[track_caller]

@@ -6,7 +6,7 @@ use std::fmt;
 use lacuna_dsl::{Bound, Elem, Error, Knobs, Mask, Pick, Plan, Schedule, Shape, Space, Target, Tunable};
 use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
 use lacuna_kernels::inputs::{Locality, Spoil};
-use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
+use lacuna_kernels::nsa::{BlockMajorPick, ByBlock, GroupCentric, GroupCentricPick};
 use lacuna_kernels::patterns;
 use lacuna_kernels::reference::masks;
 use lacuna_runtime::Scalar;
@@ -106,6 +106,8 @@ pub enum Work {
     QueryMajor(Seen),
     /// `group_centric` with so many picks for each token and KV head.
     GroupCentric(Picks, usize),
+    /// `block_major`, from lists to merge, with so many picks for each token and KV head.
+    ByBlock(Picks, usize),
 }
 
 impl Work {
@@ -114,6 +116,7 @@ impl Work {
         match self {
             Work::QueryMajor(_) => QueryMajorPick::space(),
             Work::GroupCentric(..) => GroupCentricPick::space(),
+            Work::ByBlock(..) => BlockMajorPick::space(),
         }
     }
 
@@ -122,6 +125,7 @@ impl Work {
         match self {
             Work::QueryMajor(_) => QueryMajorPick::default().to_pick(),
             Work::GroupCentric(..) => GroupCentricPick::default().to_pick(),
+            Work::ByBlock(..) => BlockMajorPick::default().to_pick(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Work {
         match self {
             Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).plan(target, pick),
             Work::GroupCentric(..) => GroupCentric.at(shape.clone()).plan(target, pick),
+            Work::ByBlock(..) => ByBlock { shape: shape.clone() }.plan(target, pick),
         }
     }
 
@@ -141,6 +146,7 @@ impl Work {
         match self {
             Work::QueryMajor(seen) => of(&QueryMajor::new(seen.mask()).at(shape.clone()), target),
             Work::GroupCentric(..) => of(&GroupCentric.at(shape.clone()), target),
+            Work::ByBlock(..) => ByBlock { shape: shape.clone() }.given(target),
         }
     }
 }
@@ -239,14 +245,15 @@ impl fmt::Display for Case {
         let Shape { elem, dk, dv, group, block } = &self.shape;
         match self.work {
             Work::QueryMajor(seen) => write!(f, "{seen}")?,
-            Work::GroupCentric(picks, n) => {
+            Work::GroupCentric(picks, n) | Work::ByBlock(picks, n) => {
                 let how = match picks {
                     Picks::Drawn(Locality::PerToken) => "drawn".to_owned(),
                     Picks::Drawn(Locality::PerBlock) => "shared".to_owned(),
                     Picks::Spoiled(how) => format!("{how:?}").to_lowercase(),
                     other => format!("{other:?}").to_lowercase(),
                 };
-                write!(f, "{n} {how} of {block}")?;
+                let schedule = if matches!(self.work, Work::ByBlock(..)) { "by block: " } else { "" };
+                write!(f, "{schedule}{n} {how} of {block}")?;
             }
         }
         write!(f, " D{dk}")?;

@@ -314,7 +314,11 @@ impl Builder {
         if ty.elem == elem {
             return x;
         }
-        if !matches!((ty.elem, elem), (Elem::F32, Elem::Bf16 | Elem::F16) | (Elem::I32, Elem::F32)) || ty.partial {
+        let known = matches!(
+            (ty.elem, elem),
+            (Elem::F32, Elem::Bf16 | Elem::F16) | (Elem::Bf16 | Elem::F16 | Elem::I32, Elem::F32)
+        );
+        if !known || ty.partial {
             let found = self.show(&ty);
             self.fail(format!("no conversion to {}", elem.name()), format!("this is {found}"));
         }

@@ -251,12 +251,14 @@ impl<W: fmt::Write> Printer<'_, W> {
 
     fn slice(&mut self, slice: &Slice) -> fmt::Result {
         self.indexed(slice.tensor, &slice.index)?;
-        self.out.write_str(" rows ")?;
-        let dims = match self.func.params.get(slice.tensor.index()) {
-            Some(Param::Tensor(tensor)) => tensor.dims.as_slice(),
-            _ => &[],
-        };
-        label(&mut self.out, slice.along, dims.iter().map(String::as_str))?;
+        if let Some(along) = slice.along {
+            self.out.write_str(" rows ")?;
+            let dims = match self.func.params.get(slice.tensor.index()) {
+                Some(Param::Tensor(tensor)) => tensor.dims.as_slice(),
+                _ => &[],
+            };
+            label(&mut self.out, along, dims.iter().map(String::as_str))?;
+        }
         write!(self.out, " count {}", slice.count)
     }
 

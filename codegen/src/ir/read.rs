@@ -290,14 +290,17 @@ impl Reader {
     fn slice(&mut self) -> Read<Slice> {
         let tensor = self.param()?;
         let index = self.values()?;
-        self.word("rows")?;
-        let place = self.place();
-        let (name, id) = self.label()?;
-        let dims: Vec<&str> = match &self.func.params[tensor.index()] {
-            Param::Tensor(tensor) => tensor.dims.iter().map(String::as_str).collect(),
-            Param::Scalar { .. } => Vec::new(),
+        let along = if self.take_word("rows") {
+            let place = self.place();
+            let (name, id) = self.label()?;
+            let dims: Vec<&str> = match &self.func.params[tensor.index()] {
+                Param::Tensor(tensor) => tensor.dims.iter().map(String::as_str).collect(),
+                Param::Scalar { .. } => Vec::new(),
+            };
+            Some(one_of(place, "a dimension of this tensor", &name, id, &dims)?)
+        } else {
+            None
         };
-        let along = one_of(place, "a dimension of this tensor", &name, id, &dims)?;
         self.word("count")?;
         Ok(Slice { tensor, index, along, count: self.value()? })
     }

@@ -278,19 +278,25 @@ pub struct Stmt {
 
 /// Rows of a tensor, as a tile loads or stores them.
 ///
-/// Row `r` of the tile is the tensor at `index`, with `index[along] + r` in the place of `index[along]`. A tile of rank 2
-/// spans the tensor's last dimension, so `index` has one entry fewer than the tensor has dimensions; a tile of rank 1 takes
-/// one element a row, and `index` has an entry for every dimension. Rows from `count` on are not touched: they load as
-/// zeros, and are not stored.
+/// Row `r` of the tile is the tensor at `index`: where an entry is a tile, at its element `r`, so that rows are gathered
+/// from anywhere and scattered anywhere; with `index[along] + r` in the place of `index[along]`, where rows run along a
+/// dimension. A tile of rank 2 spans the tensor's last dimension, so `index` has one entry fewer than the tensor has
+/// dimensions; a tile of rank 1 takes one element a row, and `index` has an entry for every dimension. Rows that do not
+/// count are not touched: they load as zeros, and are not stored.
+///
+/// Tiles among `index` and `count` are worked out where a row is: they are made of the row's number, scalars and table
+/// elements. The author keeps those elements' indices in bounds for every row, also for those that do not count, and
+/// scatters no two rows to one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// The tensor.
     pub tensor: ParamId,
-    /// `I32` scalars.
+    /// `I32` scalars, and `I32` tiles over the row axis.
     pub index: Vec<ValueId>,
-    /// Which dimension the rows run along.
-    pub along: usize,
-    /// How many rows there are: an `I32` scalar, at most the row axis' extent counts; zero or less means none.
+    /// Which dimension the rows run along; `None` where tiles alone say where they are.
+    pub along: Option<usize>,
+    /// Which rows there are. An `I32` scalar: so many, at most the row axis' extent counts; zero or less means none. A
+    /// `Bool` tile over the row axis: those where it is true.
     pub count: ValueId,
 }
 
@@ -395,7 +401,7 @@ pub enum Op {
     Select(ValueId, ValueId, ValueId),
     /// `a * b + c`, f32, rounded once.
     Fma(ValueId, ValueId, ValueId),
-    /// To the result's element type: f32 to bf16 or f16 (nearest even), i32 to f32.
+    /// To the result's element type: f32 to bf16 or f16 (nearest even), bf16 or f16 to f32, i32 to f32.
     Convert(ValueId),
     /// `0, 1, 2, ..` along an axis, i32.
     Iota(AxisId),

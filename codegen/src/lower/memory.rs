@@ -25,7 +25,7 @@ impl Lower<'_> {
         self.load_param(class, form, &name)
     }
 
-    fn pointer(&mut self, id: ParamId) -> Reg {
+    pub(super) fn pointer(&mut self, id: ParamId) -> Reg {
         let name = super::pointer_name(&self.func.params[id.index()]);
         let generic = self.load_param(Class::B64, "ld.param.u64", &name);
         self.e.invariant(Class::B64, "cvta.to.global.u64", [generic.into()])
@@ -63,7 +63,7 @@ impl Lower<'_> {
     }
 
     /// `base + index * stride of dim`, in bytes.
-    fn step(&mut self, base: Reg, id: ParamId, dim: usize, index: Operand) -> Reg {
+    pub(super) fn step(&mut self, base: Reg, id: ParamId, dim: usize, index: Operand) -> Reg {
         if let Operand::Int(0) = index {
             return base;
         }
@@ -80,11 +80,11 @@ impl Lower<'_> {
         self.e.invariant(Class::B64, "add.s64", [base.into(), bytes])
     }
 
-    /// `base + index[..]`, terms known furthest out first. A sum is taken apart: the start of a document is added before the
+    /// `base + index[..]`, terms known furthest out first; tiles of indices are left out, as each row has its own. A sum is taken apart: the start of a document is added before the
     /// loop over its blocks, and what the loop needs anyway need not be kept a second time as a sum.
-    fn address(&mut self, mut base: Reg, id: ParamId, index: &[ValueId]) -> Reg {
+    pub(super) fn address(&mut self, mut base: Reg, id: ParamId, index: &[ValueId]) -> Reg {
         let mut terms = Vec::new();
-        for (dim, &value) in index.iter().enumerate() {
+        for (dim, &value) in index.iter().enumerate().filter(|(_, value)| self.ty(**value).rank() == 0) {
             self.addends(value, dim, &mut terms);
         }
         terms.sort_by_key(|(_, index)| self.e.known_at(index));
@@ -118,10 +118,14 @@ impl Lower<'_> {
         let base = self.pointer(from.tensor);
         let column = self.e.cheap(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
         let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
+        let Some(along) = from.along.filter(|_| !self.is_gathered(from)) else {
+            let slot = self.slot_base(buffer, slot, tile);
+            return self.gather_async(from, column, tile, [row, chunk], slot);
+        };
         let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
-        let base = self.step(base, from.tensor, from.along, row.into());
+        let base = self.step(base, from.tensor, along, row.into());
         let mut source = self.address(base, from.tensor, &from.index);
-        let stride = self.stride(from.tensor, from.along).expect("verified: rows do not run along the last dimension");
+        let stride = self.stride(from.tensor, along).expect("verified: rows do not run along the last dimension");
         // Made anew each time: a shift costs less than two registers over a whole loop.
         let shift = i64::from(rows_a_pass.trailing_zeros()) + self.shift(from.tensor);
         let stride = self.e.op(Class::B64, "shl.b64", [stride.into(), shift.into()]);
@@ -160,7 +164,6 @@ impl Lower<'_> {
     /// each writes 16 bytes.
     pub(super) fn store_tile(&mut self, to: &Slice, value: ValueId) {
         let Low::Packed(tile) = self.get(value).clone() else { unreachable!("verified: a 16-bit tile") };
-        let count = self.scalar(to.count);
         let lane = self.lane();
         let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
         let wide = tile.blocks % 4 == 0;
@@ -180,9 +183,7 @@ impl Lower<'_> {
         for band in 0..self.bands() {
             for half in 0..2 {
                 let row = self.row(band, half);
-                let address = self.step(base, to.tensor, to.along, row.clone());
-                let row = self.e.in_reg(Class::B32, row);
-                let there = self.e.invariant(Class::Pred, "setp.lt.s32", [row.into(), count.clone()]);
+                let (address, there) = self.row_at(to, base, row);
                 let cells: Vec<Reg> =
                     (0..tile.blocks).map(|block| tile.regs[(band * tile.blocks + block) * 2 + half]).collect();
                 for (group, cells) in cells.chunks(if wide { 4 } else { 1 }).enumerate() {
@@ -225,7 +226,6 @@ impl Lower<'_> {
     /// Stores one number a row: one lane of the four that have it, of one warp.
     pub(super) fn store_rows(&mut self, to: &Slice, value: ValueId) {
         let Low::Rows(regs) = self.get(value).clone() else { unreachable!("verified: a tile over rows") };
-        let count = self.scalar(to.count);
         let lane = self.lane();
         let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
         let mut writer = self.e.invariant(Class::Pred, "setp.eq.s32", [quad.into(), 0i64.into()]);
@@ -239,9 +239,7 @@ impl Lower<'_> {
         for band in 0..self.bands() {
             for half in 0..2 {
                 let row = self.row(band, half);
-                let address = self.step(base, to.tensor, to.along, row.clone());
-                let row = self.e.in_reg(Class::B32, row);
-                let there = self.e.invariant(Class::Pred, "setp.lt.s32", [row.into(), count.clone()]);
+                let (address, there) = self.row_at(to, base, row);
                 let there = self.e.op(Class::Pred, "and.pred", [there.into(), writer.into()]);
                 let form = if regs[0].class == Class::F32 { "st.global.f32" } else { "st.global.b32" };
                 self.e.guarded((there, false), form, [super::Emit::at(address, 0), regs[band * 2 + half].into()]);

@@ -4,6 +4,7 @@
 //! Out: one entry. Every scalar is in a register that all threads agree on; every branch is uniform.
 
 mod emit;
+mod gather;
 mod lanes;
 mod memory;
 mod merge;
@@ -363,6 +364,7 @@ impl Lower<'_> {
                 let result = made(stmt);
                 self.pack(*x, self.ty(result).elem, result);
             }
+            Op::Convert(x) if matches!(self.ty(*x).elem, Elem::Bf16 | Elem::F16) => self.unpack(*x, made(stmt)),
             Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) | Op::Fma(..) | Op::Convert(_) => {
                 self.arithmetic(stmt);
             }
@@ -442,7 +444,8 @@ impl Lower<'_> {
                 self.set(made(stmt), Low::Shared(*buffer, slot));
             }
             Op::Operand(shared) => self.operand(*shared, made(stmt)),
-            Op::Load(_) => unreachable!("`layout` leaves no loads"),
+            // `layout` leaves no loads of two axes.
+            Op::Load(slice) => self.load_rows(slice, made(stmt)),
         }
     }
 

@@ -69,7 +69,7 @@ impl Cell {
 
 /// Who may use the same instruction.
 #[derive(Clone, Copy)]
-enum Share {
+pub(super) enum Share {
     No,
     /// Whoever computes the same at this level.
     Level,
@@ -148,7 +148,7 @@ impl Lower<'_> {
     }
 
     /// What a comparison compares.
-    fn source_elem(&self, op: &Op) -> Elem {
+    pub(super) fn source_elem(&self, op: &Op) -> Elem {
         match op {
             Op::Compare(_, a, _) | Op::Convert(a) => self.ty(*a).elem,
             _ => Elem::F32,
@@ -322,7 +322,7 @@ impl Lower<'_> {
     }
 
     /// One instruction on one element.
-    fn compute(
+    pub(super) fn compute(
         &mut self,
         op: &Op,
         elem: Elem,
@@ -493,6 +493,27 @@ impl Lower<'_> {
             }
         }
         self.set(result, Low::Packed(Tile { regs, blocks, split }));
+    }
+
+    /// From 16 bits: each register has a pair of neighbouring columns, the first in its low half. A bf16 is the high half of
+    /// the f32 that it stands for.
+    pub(super) fn unpack(&mut self, x: ValueId, result: ValueId) {
+        let Low::Packed(tile) = self.get(x).clone() else { unreachable!("layout: a 16-bit tile in registers") };
+        let bf16 = self.ty(x).elem == Elem::Bf16;
+        let mut regs = Vec::with_capacity(tile.regs.len() * 2);
+        for pair in tile.regs {
+            let halves = if bf16 {
+                let low = self.e.op(Class::B32, "shl.b32", [pair.into(), 16i64.into()]);
+                let high = self.e.op(Class::B32, "and.b32", [pair.into(), 0xffff_0000i64.into()]);
+                [low, high].map(|bits| self.e.op(Class::F32, "mov.b32", [bits.into()]))
+            } else {
+                let halves = [self.e.reg(Class::B16), self.e.reg(Class::B16)];
+                self.e.inst("mov.b32", [halves.to_vec().into(), pair.into()]);
+                halves.map(|half| self.e.op(Class::F32, "cvt.f32.f16", [half.into()]))
+            };
+            regs.extend(halves);
+        }
+        self.set(result, Low::Tile(Tile { regs, blocks: tile.blocks, split: tile.split }));
     }
 }
 

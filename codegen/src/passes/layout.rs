@@ -1,9 +1,12 @@
 //! Where each loaded tile lives: gives every load a shared-memory buffer, and decides which left operands stay in registers.
 //!
 //! In:  a partitioned func; tiles are loaded by `load`.
-//! Out: no `load` of a tile is left: each is a copy into slot 0 of its own buffer, and the shared tile. Left operands loaded
+//! Out: no `load` of a tile of two axes is left: each is a copy into slot 0 of its own buffer, and the shared tile. Left operands loaded
 //!      outside every loop are `operand`s in registers where the estimate of live registers allows it, and shared tiles
-//!      otherwise. Nothing waits yet for a copy: that is the next pass.
+//!      otherwise. What is converted is an `operand` in registers: its fragment is that of the accumulators. Nothing waits
+//!      yet for a copy: that is the next pass.
+
+use std::collections::HashSet;
 
 use super::{fresh, operands, visit};
 use crate::Error;
@@ -18,18 +21,18 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let (state, lhs) = registers(&func);
     let keep = state + lhs <= BUDGET;
     let mut body = std::mem::take(&mut func.body);
-    place(&mut func, &mut body, 0, keep);
+    place(&mut func, &mut body, 0, keep, &mut HashSet::new());
     func.body = body;
     Ok(func)
 }
 
-/// A loaded tile is an operand of products and nothing else.
+/// A loaded tile is an operand of products, or converted; nothing else is done with one.
 fn check_uses(func: &Func) -> Result<(), Error> {
     let mut loaded = Vec::new();
     let mut wrong = None;
     visit(&func.body, &mut |stmt| match &stmt.op {
-        Op::Load(_) => loaded.extend(stmt.result),
-        Op::Dot(..) | Op::Accumulate(..) => {}
+        Op::Load(_) => loaded.extend(stmt.result.filter(|v| func.values[v.index()].ty.rank() == 2)),
+        Op::Dot(..) | Op::Accumulate(..) | Op::Convert(_) => {}
         op => {
             if operands(op).iter().any(|v| loaded.contains(v)) {
                 wrong.get_or_insert(stmt.loc);
@@ -39,7 +42,7 @@ fn check_uses(func: &Func) -> Result<(), Error> {
     match wrong {
         None => Ok(()),
         Some(Some(loc)) => Err(Error::Staging(vec![crate::ir::Diagnostic {
-            message: "a tile loaded from memory can only be an operand of a product".to_owned(),
+            message: "a tile loaded from memory is an operand of a product, or is converted to f32 first".to_owned(),
             label: "used here in another way".to_owned(),
             loc,
         }])),
@@ -79,17 +82,20 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     (vars + if kept { scores / 2 } else { scores + scores / 2 }, lhs)
 }
 
-fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool) {
+/// `shared` are the tiles that stand in shared memory so far.
+fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool, shared: &mut HashSet<ValueId>) {
     let lhs = left_operands(body);
     let mut out = Vec::with_capacity(body.len() + 8);
     for mut stmt in std::mem::take(body) {
         match &mut stmt.op {
             Op::For { body, .. } | Op::If { body, .. } => {
-                place(func, body, depth + 1, keep);
+                place(func, body, depth + 1, keep, shared);
                 out.push(stmt);
             }
-            Op::Load(slice) => {
-                let result = stmt.result.expect("a load makes a value");
+            Op::Load(slice)
+                if let Some(result) = stmt.result
+                    && func.values[result.index()].ty.rank() == 2 =>
+            {
                 let ty = func.values[result.index()].ty.clone();
                 let name = func.params[slice.tensor.index()].name().to_owned();
                 let buffer = buffer(func, name, ty.clone());
@@ -97,12 +103,20 @@ fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool) {
                 out.push(Stmt { result: Some(slot), op: Op::Const(Const::I32(0)), loc: stmt.loc });
                 out.push(Stmt { result: None, op: Op::CopyAsync { from: slice.clone(), buffer, slot }, loc: stmt.loc });
                 if depth == 0 && keep && lhs.contains(&result) {
-                    let shared = fresh(func, ty, stmt.loc);
-                    out.push(shared_tile(shared, buffer, slot, stmt.loc));
-                    out.push(Stmt { result: Some(result), op: Op::Operand(shared), loc: stmt.loc });
+                    let tile = fresh(func, ty, stmt.loc);
+                    out.push(shared_tile(tile, buffer, slot, stmt.loc));
+                    out.push(Stmt { result: Some(result), op: Op::Operand(tile), loc: stmt.loc });
                 } else {
                     out.push(shared_tile(result, buffer, slot, stmt.loc));
+                    shared.insert(result);
                 }
+            }
+            Op::Convert(tile) if shared.contains(tile) => {
+                let ty = func.values[tile.index()].ty.clone();
+                let operand = fresh(func, ty, stmt.loc);
+                out.push(Stmt { result: Some(operand), op: Op::Operand(*tile), loc: stmt.loc });
+                *tile = operand;
+                out.push(stmt);
             }
             _ => out.push(stmt),
         }

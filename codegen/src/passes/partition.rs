@@ -1,9 +1,10 @@
 //! Who does what: gives the row axis and the column axis to warps.
 //!
-//! In:  a verified func; every product is between tiles that were loaded or made from scores.
+//! In:  a verified func; every product is between tiles that were loaded or made from scores. Without products, the rows are
+//!      those of the tiles of two axes.
 //! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
 //!      steps of 16 columns. A value that only one part of the column axis knows reaches a store only through a merge.
-//!      Without products there are no rows and columns, and no tiles of two axes. No rows are loaded or stored as a lane
+//!      Without tiles of two axes there are no rows and columns. No rows are loaded or stored as a lane
 //!      tile.
 //!
 //! Rows are split first: warps that share rows would need one another's row maxima. What rows are left over, a small
@@ -73,8 +74,9 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     Ok(func)
 }
 
-/// The row axis is the free axis of every left operand; the column axis is the free axis of the right operand of a product
-/// whose result is contracted again. Neither where there are lane tiles alone.
+/// The row axis is the free axis of every left operand, or the first axis of every tile where nothing is multiplied; the column
+/// axis is the free axis of the right operand of a product whose result is contracted again. Neither where there are lane tiles
+/// alone.
 fn roles(func: &Func) -> Result<(Option<AxisId>, Option<AxisId>), Error> {
     let mut row_axis = None;
     let mut col_axis = None;
@@ -87,15 +89,21 @@ fn roles(func: &Func) -> Result<(Option<AxisId>, Option<AxisId>), Error> {
             mixed |= col_axis.replace(lhs[1]).is_some_and(|axis| axis != lhs[1]);
         }
     });
+    if row_axis.is_none() {
+        for value in func.values.iter().filter(|value| value.ty.rank() == 2) {
+            let axis = value.ty.axes[0];
+            mixed |= row_axis.replace(axis).is_some_and(|other| other != axis);
+        }
+    }
     match (row_axis, mixed) {
         (Some(_), false) => Ok((row_axis, col_axis)),
         (None, _) if func.values.iter().all(|value| value.ty.rank() < 2) => Ok((None, None)),
         (None, _) => Err(Error::Unsupported(format!(
-            "`{}` has no product of tiles, so no tensor-core work to share out",
+            "`{}` has no tiles of two axes, so no rows to share out",
             func.name
         ))),
         (_, true) => Err(Error::Unsupported(format!(
-            "the products of `{}` have different row or key axes; one CTA works on one of each",
+            "the tiles of `{}` have different row or key axes; one CTA works on one of each",
             func.name
         ))),
     }

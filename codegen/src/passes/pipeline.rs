@@ -4,8 +4,8 @@
 //! Out: in a pipelined loop the copies of round `i + stages - 1` are issued in round `i`, after the barrier that ends every
 //!      warp's use of the slot they overwrite; each round commits one group, full or empty, so that the number in flight is
 //!      the same on every path. Buffers have one slot a stage. What the copies' addresses are computed from is computed for
-//!      the round that they serve; table elements among it (block indices) are fetched one round deeper still, and travel
-//!      in vars. Copies outside loops are one group, issued before the first loop fills its stages. Nothing is in flight
+//!      the round that they serve; single table elements among it (block indices) are fetched one round deeper still, and
+//!      travel in vars. Copies outside loops are one group, issued before the first loop fills its stages. Nothing is in flight
 //!      after a loop.
 //!
 //! ```text
@@ -151,7 +151,7 @@ impl Out<'_> {
 
 /// What one round's copies need: the statements that compute it, in order, and the copies.
 struct Issue {
-    /// Scalar statements that the copies depend on, without table elements.
+    /// What the copies depend on, without single table elements. Tiles among it are worked out where the rows are copied.
     scalars: Vec<Stmt>,
     /// Table elements among them, with the statements that their own indices depend on before each.
     elements: Vec<Stmt>,
@@ -159,7 +159,7 @@ struct Issue {
 }
 
 /// The statements of `body` that its copies depend on.
-fn issue_of(body: &[Stmt]) -> Result<Issue, Error> {
+fn issue_of(func: &Func, body: &[Stmt]) -> Result<Issue, Error> {
     let copies: Vec<Stmt> = body.iter().filter(|s| matches!(s.op, Op::CopyAsync { .. })).cloned().collect();
     let mut needed: HashSet<ValueId> = HashSet::new();
     for copy in &copies {
@@ -176,7 +176,7 @@ fn issue_of(body: &[Stmt]) -> Result<Issue, Error> {
             continue;
         }
         match &stmt.op {
-            Op::Element { index, .. } => {
+            Op::Element { index, .. } if func.values[result.index()].ty.rank() == 0 => {
                 if through {
                     return Err(Error::Unsupported(
                         "a pipelined loop whose loads follow two tables, one indexed by the other; read the first outside the loop"
@@ -191,6 +191,9 @@ fn issue_of(body: &[Stmt]) -> Result<Issue, Error> {
             | Op::Binary(..)
             | Op::Compare(..)
             | Op::Select(..)
+            | Op::Iota(_)
+            | Op::Broadcast(_)
+            | Op::Element { .. }
             | Op::Param(_)
             | Op::ProgramId(_) => {
                 let into = if direct { &mut needed } else { &mut of_elements };
@@ -233,7 +236,7 @@ fn replay(out: &mut Out<'_>, stmts: &[Stmt], map: &mut HashMap<ValueId, ValueId>
 
 fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Vec<Stmt>>) -> Result<(), Error> {
     let Op::For { index, lo, hi, pipelined, body } = stmt.op else { unreachable!("called for loops") };
-    let issue = issue_of(&body)?;
+    let issue = issue_of(out.func, &body)?;
     let ahead = stages as i32 - 1;
     for copy in &issue.copies {
         if let Op::CopyAsync { buffer, .. } = &copy.op {

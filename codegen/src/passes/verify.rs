@@ -5,8 +5,9 @@
 //!  * Ids are in range, extents and warp counts are possible, no axis stands twice in a type.
 //!  * A value is made once, before its uses, in the same body or in one around them; a loop's index is known in its body.
 //!  * Every operation has operands of the right types, and its result the type that follows from them.
-//!  * Indices, bounds and counts are i32 scalars, conditions bool scalars; a tensor is indexed in every dimension that the
-//!    tile does not span.
+//!  * Bounds are i32 scalars, conditions bool scalars; a tensor is indexed in every dimension that the tile does not span.
+//!    Where rows are, and which of them there are, is said by scalars, and by tiles over the rows that can be worked out for
+//!    any row by itself: made of its number, scalars and table elements.
 //!  * A sum that is spread over lanes starts at zero, and is only scaled, added to another, kept in a var and merged.
 //!  * The CTA ends early only at the top level, before any store.
 //!  * Reductions to a scalar, prefix sums, stores of elements, tables and counts are of scalars and lane tiles; one warp
@@ -47,6 +48,7 @@ pub fn verify(func: &Func) -> Result<(), Error> {
         scanned: vec![false; count],
         lane_axes: lane_axes(func),
         set: HashSet::new(),
+        by_row: vec![false; count],
         stored: false,
         wrong: Vec::new(),
     };
@@ -127,6 +129,8 @@ struct Verifier<'f> {
     lane_axes: Vec<bool>,
     /// Tensors that are stored element by element.
     set: HashSet<ParamId>,
+    /// Those that can be worked out for one row by itself.
+    by_row: Vec<bool>,
     /// Whether a store has been seen.
     stored: bool,
     wrong: Vec<Wrong>,
@@ -300,8 +304,24 @@ impl<'f> Verifier<'f> {
                 Op::Const(Const::I32(value)) => self.constant[result.index()] = Some(*value),
                 _ => {}
             }
+            self.by_row[result.index()] = self.is_by_row(&stmt.op);
         }
         checked.and(made)
+    }
+
+    /// Whether what an operation makes can be worked out for one row by itself, without the tile.
+    fn is_by_row(&self, op: &Op) -> bool {
+        let known = |value: &ValueId| {
+            self.by_row.get(value.index()).is_some_and(|&known| known || self.of(*value).rank() == 0)
+        };
+        match op {
+            Op::Iota(_) => true,
+            Op::Broadcast(_) | Op::Element { .. } => operands(op).iter().all(known),
+            Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..) => {
+                operands(op).iter().all(|v| known(v) && self.of(*v).elem != Elem::F32)
+            }
+            _ => false,
+        }
     }
 
     fn of(&self, value: ValueId) -> &'f Type {
@@ -398,14 +418,43 @@ impl<'f> Verifier<'f> {
                 format!("{given} indices are given"),
             );
         }
-        if slice.along >= given {
-            return mistake(
-                format!("rows of `{name}` run along an indexed dimension"),
-                format!("dimension {} has no index", slice.along),
-            );
+        match slice.along {
+            Some(along) if along >= given => {
+                return mistake(
+                    format!("rows of `{name}` run along an indexed dimension"),
+                    format!("dimension {along} has no index"),
+                );
+            }
+            None if slice.index.iter().all(|&i| self.of(i).rank() == 0) => {
+                return mistake(
+                    format!("rows of `{name}` run along a dimension, or are at a tile of indices"),
+                    "every row would be the same",
+                );
+            }
+            _ => {}
         }
-        self.ints("an index", &slice.index)?;
-        self.is("a count", slice.count, &INT)
+        for &index in &slice.index {
+            self.row("an index", index, tile.axes[0], Elem::I32)?;
+        }
+        match self.of(slice.count).rank() {
+            0 => self.is("a count", slice.count, &INT),
+            _ => self.row("what says which rows there are", slice.count, tile.axes[0], Elem::Bool),
+        }
+    }
+
+    /// An i32 scalar, or a tile over the rows that can be worked out for any row by itself.
+    fn row(&self, what: &str, value: ValueId, axis: AxisId, elem: Elem) -> Result<(), Mistake> {
+        if self.of(value).rank() == 0 {
+            return self.is(what, value, &INT);
+        }
+        self.is(what, value, &Type::tile(elem, vec![axis]))?;
+        if self.by_row[value.index()] {
+            return Ok(());
+        }
+        mistake(
+            "where a row is must follow from its number, numbers that are the same for the whole CTA, and tables",
+            "this comes from elsewhere",
+        )
     }
 
     /// The type of a product.
@@ -475,7 +524,9 @@ impl<'f> Verifier<'f> {
             Op::Convert(x) => {
                 self.whole(&[*x])?;
                 let to = said().elem;
-                if !matches!((self.of(*x).elem, to), (Elem::F32, Elem::Bf16 | Elem::F16) | (Elem::I32, Elem::F32)) {
+                if !matches!((self.of(*x).elem, to),
+                    (Elem::F32, Elem::Bf16 | Elem::F16) | (Elem::Bf16 | Elem::F16 | Elem::I32, Elem::F32)
+                ) {
                     return mistake(
                         format!("there is no conversion to {}", to.name()),
                         format!("this is {}", self.show(self.of(*x))),

@@ -38,7 +38,7 @@ fn far_apart(work: Work, strides: [u64; 2]) {
     let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, scale: 0.125 };
     let (reference, plain) = match work {
         Work::QueryMajor(_) => (attention(&problem, &masks::causal), plain_attention(&problem, &masks::causal)),
-        Work::GroupCentric(..) => (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64)),
+        Work::GroupCentric(..) | Work::ByBlock(..) => (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64)),
     };
 
     let plan = case.plan(Target::SM_80).expect("the default pick fits");
@@ -58,7 +58,7 @@ fn far_apart(work: Work, strides: [u64; 2]) {
         .float("scale", 0.125);
     bindings = match work {
         Work::QueryMajor(_) => bindings.int("max_seqlen", 5),
-        Work::GroupCentric(..) => bindings.tensor("picks", &spread(&device, &picks, strides)),
+        Work::GroupCentric(..) | Work::ByBlock(..) => bindings.tensor("picks", &spread(&device, &picks, strides)),
     };
     device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{case} with strides {strides:?}: {error}"));
     let (o, lse) = (o.to_f32_vec().expect("outputs"), lse.to_f32_vec().expect("LSE"));

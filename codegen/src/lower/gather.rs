@@ -1,0 +1,165 @@
+//! Rows that are anywhere: gathered by asynchronous copies, scattered by stores.
+//!
+//! Where row `r` is, is a tree over `r`: its number, scalars, arithmetic, table elements. No tile of it is ever made: the tree
+//! is worked out at the row that a thread is about to touch.
+
+use lacuna_ptx::{Class, Operand, Reg};
+
+use super::Lower;
+use super::shared::{CHUNK, TileLayout};
+use super::value::{Low, Share};
+use crate::ir::{Op, Slice, ValueId};
+
+impl Lower<'_> {
+    /// Whether each row of a slice says for itself where it is, or whether it is there.
+    pub(super) fn is_gathered(&self, slice: &Slice) -> bool {
+        slice.index.iter().chain([&slice.count]).any(|&value| self.ty(value).rank() > 0)
+    }
+
+    /// One element of a tile over rows, worked out at a row.
+    fn at_row(&mut self, value: ValueId, row: &Operand) -> Operand {
+        let Low::Lazy(op) = self.get(value).clone() else { return self.scalar(value) };
+        let operands = match op {
+            Op::Iota(_) => return row.clone(),
+            Op::Broadcast(x) => return self.at_row(x, row),
+            _ => crate::passes::operands(&op),
+        };
+        let operands: Vec<Operand> = operands.into_iter().map(|v| self.at_row(v, row)).collect();
+        if let Op::Element { tensor, .. } = op {
+            return self.tile_element(tensor, &operands).into();
+        }
+        let source = self.source_elem(&op);
+        self.compute(&op, self.ty(value).elem, source, operands, None, Share::Level)
+    }
+
+    /// Where a row is, from where the indices that are the same for every row lead to.
+    fn row_address(&mut self, slice: &Slice, mut base: Reg, row: &Operand) -> Reg {
+        if let Some(along) = slice.along {
+            base = self.step(base, slice.tensor, along, row.clone());
+        }
+        for (dim, &index) in slice.index.iter().enumerate().filter(|(_, v)| self.ty(**v).rank() > 0).collect::<Vec<_>>() {
+            let index = self.at_row(index, row);
+            base = self.step(base, slice.tensor, dim, index);
+        }
+        base
+    }
+
+    /// Whether there is such a row.
+    fn row_counts(&mut self, slice: &Slice, row: &Operand) -> Reg {
+        if self.ty(slice.count).rank() > 0 {
+            let counts = self.at_row(slice.count, row);
+            return self.in_predicate(counts);
+        }
+        let count = self.scalar(slice.count);
+        let row = self.e.in_reg(Class::B32, row.clone());
+        self.e.invariant(Class::Pred, "setp.lt.s32", [row.into(), count])
+    }
+
+    /// Where a row is loaded or stored, and whether it is. `base` is where the indices that are the same for every row lead to.
+    pub(super) fn row_at(&mut self, to: &Slice, base: Reg, row: Operand) -> (Reg, Reg) {
+        let address = self.row_address(to, base, &row);
+        (address, self.row_counts(to, &row))
+    }
+
+    /// Loads one number a row: zero where there is no such row.
+    pub(super) fn load_rows(&mut self, from: &Slice, result: ValueId) {
+        let base = self.pointer(from.tensor);
+        let base = self.address(base, from.tensor, &from.index);
+        let (class, form) = self.read_only(from.tensor);
+        let zero = if class == Class::F32 { 0f32.into() } else { 0i64.into() };
+        let mut regs = Vec::with_capacity(self.bands() * 2);
+        for (band, half) in (0..self.bands()).flat_map(|band| [(band, 0), (band, 1)]) {
+            let row = self.row(band, half);
+            let (address, there) = self.row_at(from, base, row);
+            let reg = self.e.mutable(class);
+            self.e.mov(reg, Operand::clone(&zero));
+            self.e.guarded((there, false), form, [reg.into(), super::Emit::at(address, 0)]);
+            regs.push(reg);
+        }
+        self.set(result, Low::Rows(regs));
+    }
+
+    /// Starts copying gathered rows into a slot: 16 bytes a thread and pass, zeros for rows that do not count.
+    ///
+    /// Several lanes copy one row, pass after pass. Each lane of a warp works out where one of the warp's rows is, and hands it
+    /// to those that copy it: a tree of table elements and divisions is walked once for 32 rows, not once a pass. A row that
+    /// does not count is nowhere, at address 0, and nothing is read of it (PTX ISA, `cp.async`: `src-size` 0).
+    pub(super) fn gather_async(
+        &mut self,
+        from: &Slice,
+        column: Reg,
+        tile: TileLayout,
+        [row, chunk]: [Reg; 2],
+        slot: (Option<Reg>, u32),
+    ) {
+        let chunks = tile.chunks();
+        let rows_a_pass = self.func.warps * 32 / chunks;
+        let rows_a_warp = 32 / chunks;
+        let passes = tile.rows.div_ceil(rows_a_pass);
+        let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);
+        let lane = self.lane();
+        let sub = self.e.invariant(Class::B32, "shr.u32", [lane.into(), i64::from(chunks.trailing_zeros()).into()]);
+        let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
+        let base = self.pointer(from.tensor);
+        let base = self.address(base, from.tensor, &from.index);
+
+        let mut halves = [Operand::Int(0), Operand::Int(0)];
+        for pass in 0..passes {
+            let first = pass * rows_a_pass;
+            // The lane that knows this thread's row of the pass.
+            let at = pass * rows_a_warp % 32;
+            if at == 0 {
+                let own = self.row_of_lane(tile, pass, rows_a_pass, rows_a_warp);
+                let address = self.row_address(from, base, &own);
+                let counts = self.row_counts(from, &own);
+                let address = self.e.op(Class::B64, "selp.b64", [address.into(), nowhere.into(), counts.into()]);
+                let (low, high) = (self.e.reg(Class::B32), self.e.reg(Class::B32));
+                self.e.inst("mov.b64", [vec![low, high].into(), address.into()]);
+                halves = [low.into(), high.into()];
+            }
+            let source = self.e.add(sub.into(), i64::from(at).into());
+            let [low, high] = halves.clone().map(|half| {
+                let all = [half, source.clone(), 31i64.into(), 0xffff_ffffi64.into()];
+                self.e.op(Class::B32, "shfl.sync.idx.b32", all)
+            });
+            let address = self.e.reg(Class::B64);
+            self.e.inst("mov.b64", [address.into(), vec![low, high].into()]);
+            let counts = self.e.op(Class::Pred, "setp.ne.u64", [address.into(), 0i64.into()]);
+            let bytes = self.e.op(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), counts.into()]);
+            let address = self.e.op(Class::B64, "add.s64", [address.into(), column.into()]);
+
+            let phase = pass % phases;
+            let place = self.chunk_place(tile, row, chunk, phase * rows_a_pass);
+            let (dst, offset) = self.shared_address(place, &slot, (first - phase * rows_a_pass) * tile.pitch);
+            let to = super::Emit::at(dst, offset);
+            let operands = [to, super::Emit::at(address, 0), i64::from(CHUNK).into(), bytes.into()];
+            if first + rows_a_pass > tile.rows {
+                let inside = i64::from(tile.rows - first);
+                let inside = self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), inside.into()]);
+                self.e.guarded((inside, false), "cp.async.cg.shared.global", operands);
+            } else {
+                self.e.inst("cp.async.cg.shared.global", operands);
+            }
+        }
+    }
+
+    /// The row that this lane works out for its warp: of the 32 or fewer that the warp copies from `pass` on.
+    fn row_of_lane(&mut self, tile: TileLayout, pass: u32, rows_a_pass: u32, rows_a_warp: u32) -> Operand {
+        let (lane, tid) = (self.lane(), self.tid());
+        let warp = self.e.invariant(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
+        let shift = i64::from(rows_a_warp.trailing_zeros());
+        let ahead = self.e.invariant(Class::B32, "shr.u32", [lane.into(), shift.into()]);
+        let ahead = self.e.mul(ahead.into(), rows_a_pass.into());
+        let sub = self.e.invariant(Class::B32, "and.b32", [lane.into(), i64::from(rows_a_warp - 1).into()]);
+        let of_warp = self.e.mul(warp.into(), rows_a_warp.into());
+        let row = self.e.add(ahead, of_warp);
+        let row = self.e.add(row, sub.into());
+        let row = self.e.add(row, i64::from(pass * rows_a_pass).into());
+        // Lanes that have no row work out the last one: what a table holds past it is not theirs to read.
+        if pass * rows_a_pass + 32 / rows_a_warp * rows_a_pass <= tile.rows {
+            return row;
+        }
+        let last = i64::from(tile.rows - 1);
+        self.e.invariant(Class::B32, "min.s32", [row, last.into()]).into()
+    }
+}

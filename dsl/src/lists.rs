@@ -16,7 +16,9 @@ use crate::axis::{Axis, Bool, F32, Half, I32};
 use crate::cx;
 use crate::flow::BlockList;
 use crate::grid::{GridAxis, KvHead, Token, Tokens};
-use crate::input::{Block, Blocks, Index, Input, Located, OutLse, Output, Place, Segments, Stored, Tensor, fixed, symbol};
+use crate::input::{
+    Block, Blocks, Index, Input, Located, OutLse, Output, Place, Segments, Stored, Tensor, fixed, symbol,
+};
 use crate::staging::current;
 use crate::value::{Scalar, Tile, Vector};
 

@@ -37,7 +37,8 @@ impl Lower<'_> {
         if let Some(along) = slice.along {
             base = self.step(base, slice.tensor, along, row.clone());
         }
-        for (dim, &index) in slice.index.iter().enumerate().filter(|(_, v)| self.ty(**v).rank() > 0).collect::<Vec<_>>() {
+        for (dim, &index) in slice.index.iter().enumerate().filter(|(_, v)| self.ty(**v).rank() > 0).collect::<Vec<_>>()
+        {
             let index = self.at_row(index, row);
             base = self.step(base, slice.tensor, dim, index);
         }

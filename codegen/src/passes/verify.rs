@@ -311,9 +311,8 @@ impl<'f> Verifier<'f> {
 
     /// Whether what an operation makes can be worked out for one row by itself, without the tile.
     fn is_by_row(&self, op: &Op) -> bool {
-        let known = |value: &ValueId| {
-            self.by_row.get(value.index()).is_some_and(|&known| known || self.of(*value).rank() == 0)
-        };
+        let known =
+            |value: &ValueId| self.by_row.get(value.index()).is_some_and(|&known| known || self.of(*value).rank() == 0);
         match op {
             Op::Iota(_) => true,
             Op::Broadcast(_) | Op::Element { .. } => operands(op).iter().all(known),
@@ -524,7 +523,8 @@ impl<'f> Verifier<'f> {
             Op::Convert(x) => {
                 self.whole(&[*x])?;
                 let to = said().elem;
-                if !matches!((self.of(*x).elem, to),
+                if !matches!(
+                    (self.of(*x).elem, to),
                     (Elem::F32, Elem::Bf16 | Elem::F16) | (Elem::Bf16 | Elem::F16 | Elem::I32, Elem::F32)
                 ) {
                     return mistake(

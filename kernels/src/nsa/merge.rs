@@ -15,7 +15,7 @@ use lacuna_dsl::prelude::*;
 /// One CTA has a tile of query heads of one token. It does nothing but read, so it wants many parts in flight.
 #[schedule(tune(Rows in [16, 32], stages in [3, 2, 4], warps in [1, 2]))]
 pub fn merge(cx: &Cx, parts: Parts<Dv>, picks: Blocks, docs: Segments) -> OutLse<Dv> {
-    let (i, t) = cx.grid2(parts.heads::<Rows>(), parts.tokens());
+    let (t, i) = cx.grid2(parts.tokens(), parts.heads::<Rows>());
     let rows = parts.of::<Rows, Kv>(docs.locate(t), i, &picks);
     let max: Var<Vector<F32, Rows>> = cx.var("max", f32::NEG_INFINITY);
     let sum: Var<Vector<F32, Rows>> = cx.var("sum", 0.0);

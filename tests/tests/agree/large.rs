@@ -38,7 +38,9 @@ fn far_apart(work: Work, strides: [u64; 2]) {
     let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, scale: 0.125 };
     let (reference, plain) = match work {
         Work::QueryMajor(_) => (attention(&problem, &masks::causal), plain_attention(&problem, &masks::causal)),
-        Work::GroupCentric(..) | Work::ByBlock(..) => (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64)),
+        Work::GroupCentric(..) | Work::ByBlock(..) => {
+            (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64))
+        }
     };
 
     let plan = case.plan(Target::SM_80).expect("the default pick fits");

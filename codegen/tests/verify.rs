@@ -86,6 +86,7 @@ fn what_makes_sense_passes() {
     accepts("%10 = iota Kv %11 = element table[%10] : i32<Kv> %12 = element lists[%0, %11] : i32<Kv>");
     accepts("%10 = iota Q %11 = broadcast %10 : i32<Q, Kv> %12 = element lse[%11, %0] : f32<Q, Kv>");
     accepts("%10 = segment lists[%0] of %0 at %0");
+    accepts("%10 = convert %4 : f32<Q, D>");
 }
 
 #[test]
@@ -186,6 +187,31 @@ fn tensors_are_indexed_in_every_dimension() {
     refuses("%10 = segment lists of %0 at %0", "`lists` holds i32 in 2 dimensions, and 0 indices say which row");
     refuses("%10 = segment lists[%3] of %0 at %0", "an index is i32: this is f32");
     refuses("%10 = segment table of %3 at %0", "a position is i32: this is f32");
+}
+
+/// Rows that are anywhere, each where the elements of index tiles lead.
+#[test]
+fn a_row_says_where_it_is_by_itself() {
+    // From its number, through arithmetic and tables; some of the indices, or all.
+    let row = "%10 = iota Q %11 = element table[%10] : i32<Q> %12 = broadcast %0 : i32<Q> %13 = rem %11, %12 : i32<Q>";
+    accepts(&format!("{row} %14 = load q[%13, %0] count %0 : bf16<Q, D> store lse[%13, %10] count %0 = %7"));
+    accepts(&format!("{row} %14 = load lse[%0, %13] rows token count %0 : f32<Q>"));
+    // Those that there are, by their number or by a truth of each.
+    accepts(&format!("{row} %14 = lt %10, %13 : bool<Q> %15 = load q[%13, %0] count %14 : bf16<Q, D>"));
+    accepts(&format!("{row} %14 = lt %10, %13 : bool<Q> %15 = load q[%0, %1] rows head count %14 : bf16<Q, D>"));
+
+    refuses(
+        "%10 = load q[%0, %1] count %0 : bf16<Q, D>",
+        "rows of `q` run along a dimension, or are at a tile of indices: every row would be the same",
+    );
+    refuses("%10 = iota Kv %11 = load q[%10, %0] count %0 : bf16<Q, D>", "an index is i32<Q>: this is i32<Kv>");
+    refuses("%10 = iota Q %11 = load q[%10, %0] count %10 : bf16<Q, D>", "there are is bool<Q>: this is i32<Q>");
+    let elsewhere =
+        "where a row is must follow from its number, numbers that are the same for the whole CTA, and tables";
+    refuses(
+        "%10 = lt %7, %7 : bool<Q> %11 = iota Q %12 = load q[%11, %0] count %10 : bf16<Q, D>",
+        &format!("{elsewhere}: this comes from elsewhere"),
+    );
 }
 
 #[test]

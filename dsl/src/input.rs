@@ -390,8 +390,7 @@ impl<D: Axis> Queries<D> {
     /// the last token are zeros, and are not stored.
     #[track_caller]
     pub fn gather<R: Axis, K: Axis>(&self, listed: &Pickers<R, K>) -> QueryRows<R, D> {
-        let place =
-            Place { token: listed.token.into(), head: listed.head, along: None, count: listed.count.into() };
+        let place = Place { token: listed.token.into(), head: listed.head, along: None, count: listed.count.into() };
         QueryRows {
             q: self.tensor.load(place),
             kv_head: listed.kv_head,

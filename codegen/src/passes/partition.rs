@@ -97,11 +97,7 @@ fn roles(func: &Func) -> Result<(Option<AxisId>, Option<AxisId>), Error> {
     }
     match (row_axis, mixed) {
         (Some(_), false) => Ok((row_axis, col_axis)),
-        (None, _) if func.values.iter().all(|value| value.ty.rank() < 2) => Ok((None, None)),
-        (None, _) => Err(Error::Unsupported(format!(
-            "`{}` has no tiles of two axes, so no rows to share out",
-            func.name
-        ))),
+        (None, _) => Ok((None, None)),
         (_, true) => Err(Error::Unsupported(format!(
             "the tiles of `{}` have different row or key axes; one CTA works on one of each",
             func.name

@@ -134,7 +134,7 @@ impl Work {
         match self {
             Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).plan(target, pick),
             Work::GroupCentric(..) => GroupCentric.at(shape.clone()).plan(target, pick),
-            Work::ByBlock(..) => ByBlock { shape: shape.clone() }.plan(target, pick),
+            Work::ByBlock(..) => ByBlock::new(shape.clone()).plan(target, pick),
         }
     }
 
@@ -146,7 +146,7 @@ impl Work {
         match self {
             Work::QueryMajor(seen) => of(&QueryMajor::new(seen.mask()).at(shape.clone()), target),
             Work::GroupCentric(..) => of(&GroupCentric.at(shape.clone()), target),
-            Work::ByBlock(..) => ByBlock { shape: shape.clone() }.given(target),
+            Work::ByBlock(..) => ByBlock::new(shape.clone()).given(target),
         }
     }
 }

@@ -345,15 +345,6 @@ fn run_typed<T: Float + Element>(
         bindings = bindings.tensor("picks", &tensor);
     }
 
-    let lists = problem.picks.as_ref().filter(|_| plan.tensors.iter().any(|t| t.name == "list_starts"));
-    let lists = lists.map(|picks| lists_of(problem, picks));
-    if let Some(lists) = &lists {
-        for (name, table) in ["list_starts", "list_tiles", "list_entries"].into_iter().zip(lists) {
-            let [heads, wide] = [table.len(), table[0].len()].map(|x| x as u64);
-            let tensor = Tensor::from_slice(device, &[heads, wide], &table.concat())?;
-            bindings = bindings.tensor(name, &tensor);
-        }
-    }
     let report = device.run(plan, &bindings)?;
     if let Some(stats) = report.total() {
         assert_eq!(stats.bank_conflicts, 0, "the swizzle of a shipped kernel leaves bank conflicts");
@@ -361,39 +352,6 @@ fn run_typed<T: Float + Element>(
     o.check("o", 1)?;
     lse.check("lse", 1)?;
     Ok(Outcome { o: o.view.to_f32_vec()?, lse: lse.view.to_f32_vec()? })
-}
-
-/// The picks turned around, for each KV head: where the list of each slot starts, where its tiles do, and all lists.
-fn lists_of(problem: &Problem, picks: &Host<i32>) -> [Vec<Vec<i32>>; 3] {
-    let (block, n) = (problem.case.shape.block as usize, picks.shape[2]);
-    let cu: Vec<usize> = problem.cu_seqlens.iter().map(|&x| x as usize).collect();
-    let slots = problem.case.total().div_ceil(block) + cu.len() - 1;
-    let size = problem.case.pick["rows"] as usize / problem.case.shape.group as usize;
-    let mut out: [Vec<Vec<i32>>; 3] = Default::default();
-    for head in 0..picks.shape[1] {
-        let mut lists = vec![Vec::new(); slots];
-        for (d, document) in cu.windows(2).enumerate() {
-            let blocks = (document[1] - document[0]).div_ceil(block) as i32;
-            for token in document[0]..document[1] {
-                for (j, &pick) in picks.row(token, head).iter().enumerate().filter(|(_, p)| (0..blocks).contains(*p)) {
-                    lists[document[0] / block + d + pick as usize].push((token * n + j) as i32);
-                }
-            }
-        }
-        let sum = |of: &dyn Fn(&Vec<i32>) -> usize| {
-            let sums = lists.iter().scan(0, |sum, list| {
-                *sum += of(list) as i32;
-                Some(*sum)
-            });
-            std::iter::once(0).chain(sums).collect::<Vec<i32>>()
-        };
-        out[0].push(sum(&Vec::len));
-        out[1].push(sum(&|list| list.len().div_ceil(size)));
-        let mut entries = lists.concat();
-        entries.resize((problem.case.total() * n).max(1), i32::MIN);
-        out[2].push(entries);
-    }
-    out
 }
 
 /// Q, K and V as views of one tensor `[total, Hq + 2 Hk, D]`.

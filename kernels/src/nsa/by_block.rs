@@ -8,16 +8,24 @@ use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Error, Expr, Pick, Plan, Space};
 
 use super::{BlockMajor, BlockMajorPick, Merge, MergePick};
+use crate::lists::InverseLists;
 
-/// [`block_major`](super::block_major()) and [`merge`](super::merge()), one after the other. What lies between them is in the
-/// workspace: the parts, `tokens * n * heads_q * (2 Dv + 4)` bytes.
-#[derive(Clone, Debug)]
+/// Who picked each block, then [`block_major`](super::block_major()), then [`merge`](super::merge()): from the same operands to
+/// the same result as [`group_centric`](super::group_centric()), bit for bit the same in every run.
+///
+/// What lies between the launches is in the workspace: mostly the parts, `tokens * n * heads_q * (2 Dv + 4)` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByBlock {
     /// The shape.
     pub shape: Shape,
 }
 
 impl ByBlock {
+    /// Selected attention of this shape.
+    pub fn new(shape: Shape) -> Self {
+        ByBlock { shape }
+    }
+
     /// The numbers that the schedules themselves give at launch.
     ///
     /// # Errors
@@ -33,14 +41,24 @@ impl Tunable for ByBlock {
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
-        let [tokens, blocks, heads] = ["tokens", "blocks", "heads_q"].map(Expr::symbol);
-        let width = Expr::Const(self.shape.dv.into());
-        let temporaries = [
-            Temporary::new("o_parts", self.shape.elem, [tokens.clone(), blocks.clone(), heads.clone(), width]),
-            Temporary::new("lse_parts", Elem::F32, [heads, tokens, blocks]),
-        ];
+        let at = BlockMajorPick::from_pick(pick)?;
         let parts = BlockMajor.at(self.shape.clone()).plan(target, pick)?;
         let whole = Merge.at(self.shape.clone()).plan(target, &MergePick::default().to_pick())?;
-        Plan::chain("by_block", [parts, whole], &temporaries)
+        // The tokens that have room in a tile of rows with all heads of their group.
+        let lists = InverseLists::new(self.shape.clone(), at.rows / self.shape.group);
+
+        let [tokens, blocks, heads] = ["tokens", "blocks", "heads_q"].map(Expr::symbol);
+        let width = Expr::Const(self.shape.dv.into());
+        let mut between = lists.scratch();
+        between.extend(lists.lists());
+        between.push(Temporary::new(
+            "o_parts",
+            self.shape.elem,
+            [tokens.clone(), blocks.clone(), heads.clone(), width],
+        ));
+        between.push(Temporary::new("lse_parts", Elem::F32, [heads, tokens, blocks]));
+        let mut plans = lists.plans(target)?;
+        plans.extend([parts, whole]);
+        Plan::chain("by_block", plans, &between)
     }
 }

@@ -101,6 +101,16 @@ pub struct Piece {
     pub end: Scalar<I32>,
 }
 
+impl Piece {
+    /// The `number`th piece of `extent` positions of `all`. Its end is found from what is left: the end of a whole piece may be
+    /// past 2^31.
+    #[track_caller]
+    pub(crate) fn new(number: Scalar<I32>, extent: i32, all: Scalar<I32>) -> Self {
+        let first = number * extent;
+        Piece { number, first, end: first + (all - first).min(extent) }
+    }
+}
+
 impl<X: Extent, A: Axis> Pieces<X, A> {
     #[track_caller]
     pub(crate) fn new() -> Self {
@@ -116,7 +126,6 @@ impl<X: Extent, A: Axis> GridAxis for Pieces<X, A> {
     }
 
     fn index(self, id: Scalar<I32>) -> Piece {
-        let first = id * self.extent as i32;
-        Piece { number: id, first, end: (first + self.extent as i32).min(value::<X>()) }
+        Piece::new(id, self.extent as i32, value::<X>())
     }
 }

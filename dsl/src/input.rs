@@ -505,6 +505,26 @@ impl<K: Axis> Block<K> {
     }
 }
 
+/// The picks of all tokens for one KV head, `A` of them at a time. [`Blocks::pieces`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct PickPieces<A> {
+    extent: i32,
+    of: PhantomData<*const A>,
+}
+
+impl<A: Axis> crate::grid::GridAxis for PickPieces<A> {
+    type Index = crate::Piece;
+
+    fn extent(&self) -> Expr {
+        (Expr::symbol("tokens") * Expr::symbol("blocks")).ceil_div(self.extent as u64)
+    }
+
+    fn index(self, id: Scalar<I32>) -> crate::Piece {
+        let all = crate::extent::value::<Tokens>() * crate::extent::value::<Listed>();
+        crate::Piece::new(id, self.extent, all)
+    }
+}
+
 crate::extents! {
     /// Blocks that are listed for a token and KV head.
     pub(crate) Listed = "blocks";
@@ -533,6 +553,13 @@ impl Blocks {
     /// Every token, as a dimension of the grid.
     pub fn tokens(&self) -> Tokens {
         Tokens(())
+    }
+
+    /// The picks of all tokens for one KV head, `A` of them at a time, in the order of tokens and of their lists, as a
+    /// dimension of the grid. A [`Piece`](crate::Piece) counts from the first token's first pick on.
+    #[track_caller]
+    pub fn pieces<A: Axis>(&self) -> PickPieces<A> {
+        PickPieces { extent: cx::extent::<A>(), of: PhantomData }
     }
 
     /// How many blocks are listed for each token and KV head.

@@ -1,16 +1,16 @@
-use lacuna_dsl::grid::{KvHeads, Tokens};
+use lacuna_dsl::grid::KvHeads;
 use lacuna_dsl::prelude::*;
 
 use super::picks::{Picked, each_pick};
 use super::{Chunk, Chunks, Lane, Slot, Slots};
 
-/// How often each chunk of tokens picks each slot: `list_counts[head, chunk, slot]`.
+/// How often each slot is picked in each chunk of picks: `list_counts[head, chunk, slot]`.
 ///
-/// A warp has a chunk of tokens of one KV head and a table of counts in shared memory. The lanes whose picks are alike find
+/// A warp has a chunk of the picks of one KV head and a table of counts in shared memory. The lanes whose picks are alike find
 /// each other, so that each count is changed once for all of them, and in order.
-#[schedule(tune(Lane in [128, 64, 256], Chunk in [512, 256, 1024], Slot in [2048, 1024, 4096], warps in [1]))]
+#[schedule(tune(Lane in [128, 64, 256], Chunk in [8192, 4096, 16384], Slot in [2048, 1024, 4096], warps in [1]))]
 pub fn count_picks(cx: &Cx, picks: Blocks, docs: Segments, list_counts: TableOut<I32, (KvHeads, Chunks, Slots)>) {
-    let (chunk, head, slots) = cx.grid3(cx.pieces::<Tokens, Chunk>(), picks.heads(), cx.pieces::<Slots, Slot>());
+    let (chunk, head, slots) = cx.grid3(picks.pieces::<Chunk>(), picks.heads(), cx.pieces::<Slots, Slot>());
     let (table, lane) = (cx.shared_table::<Slot>("counts"), cx.iota::<Lane>());
     let lanes = cx.extent::<Lane>() as i32;
     let rounds = (slots.end - slots.first + (lanes - 1)) / lanes;

@@ -8,9 +8,9 @@
 //! Three launches, without atomics and without the host: each counts, sums up or places in an order that is always the same.
 //!
 //! ```text
-//!   count     a warp for each chunk of tokens and head: how often the chunk picks each slot
+//!   count     a warp for each chunk of picks and head: how often each slot is picked there
 //!   offsets   a CTA for each head: per slot, sums over chunks; over slots, where lists begin
-//!   scatter   as count, from the offsets on: each pick goes where the count of its slot stands
+//!   scatter   a warp for each chunk and head: sorts it by counting again, and stores its share of each list
 //! ```
 
 mod count;
@@ -28,7 +28,7 @@ pub use offsets::{ListOffsets, ListOffsetsPick, list_offsets};
 pub use scatter::{ScatterPicks, ScatterPicksPick, scatter_picks};
 
 axes! {
-    /// Tokens whose picks one warp counts.
+    /// Picks that one warp counts.
     pub Chunk;
     /// Slots that a warp counts at a time.
     pub Slot;
@@ -37,7 +37,7 @@ axes! {
 }
 
 extents! {
-    /// Chunks of tokens.
+    /// Chunks of picks.
     pub Chunks = "chunks";
     /// Blocks of all documents, and some that are none.
     pub Slots = "slots";
@@ -62,7 +62,7 @@ pub struct InverseLists {
     pub shape: Shape,
     /// Entries of a tile of a list.
     pub tile: u32,
-    /// Tokens whose picks one warp counts: fewer make more warps, and more counts to sum up.
+    /// Picks that one warp counts and sorts, in 4 bytes each of shared memory: fewer make more warps, and more counts to sum up.
     pub chunk: u32,
     /// Slots that a warp counts at a time, in 4 bytes each of shared memory. Where there are more, picks are read again.
     pub slots: u32,
@@ -85,6 +85,10 @@ impl InverseLists {
         if self.tile == 0 {
             return Err(Error::Unsupported("a tile of a list has no entries; 1 or more are right".to_owned()));
         }
+        if u64::from(chunk) * u64::from(slot) > 1 << 31 {
+            let message = format!("{chunk} picks and {slot} slots at a time; 2^31 for the product of the two is most");
+            return Err(Error::Unsupported(message));
+        }
         let count = CountPicksPick { chunk, slot, ..CountPicksPick::default() };
         let scatter = ScatterPicksPick { chunk, slot, ..ScatterPicksPick::default() };
         let mut plans = vec![
@@ -100,7 +104,7 @@ impl InverseLists {
 
     /// What lies between the launches, and is of no use afterwards.
     pub fn scratch(&self) -> Vec<Temporary> {
-        let chunks = Expr::symbol("tokens").ceil_div(u64::from(self.chunk));
+        let chunks = entries().ceil_div(u64::from(self.chunk));
         let dims = [Expr::symbol("heads_kv"), chunks, self.slots()];
         ["list_counts", "list_offsets"].map(|name| Temporary::new(name, Elem::I32, dims.clone())).into()
     }

@@ -10,7 +10,7 @@ const TOGETHER: i32 = 8;
 /// `list_tiles` are sums over slots, of entries and of tiles of `tile` entries.
 ///
 /// One CTA has a KV head: each thread keeps sums of its own slots over the chunks, and all together sum up over slots.
-#[schedule(tune(Lane in [1024, 2048], warps in [32, 16]))]
+#[schedule(tune(Lane in [2048, 1024], warps in [32, 16]))]
 pub fn list_offsets(
     cx: &Cx,
     list_counts: TableIn<I32, (KvHeads, Chunks, Slots)>,

@@ -13,28 +13,28 @@ pub(super) struct Picked {
     pub(super) there: Vector<Bool, Lane>,
 }
 
-/// Goes through the picks of a chunk of tokens in their order, document by document, so that a slot is one sum away from a
-/// pick. A lane keeps its token and its place in that token's list, and steps on: the length of a list is no constant, and a
-/// division by it costs more than everything else here.
+/// Goes through a chunk of picks in their order, document by document, so that a slot is one sum away from a pick. A lane keeps
+/// its token and its place in that token's list, and steps on: the length of a list is no constant, and a division by it costs
+/// more than all else here.
 pub(super) fn each_pick(cx: &Cx, picks: Blocks, docs: Segments, chunk: Piece, head: KvHead, see: impl Fn(Picked)) {
     let (n, lanes, block) = (picks.per_token(), cx.extent::<Lane>() as i32, cx.extent::<Kv>() as i32);
     let lane = cx.iota::<Lane>();
-    let (ahead, behind) = (lane / n, lane % n);
     let (tokens_on, places_on) = (cx.scalar(lanes) / n, cx.scalar(lanes) % n);
-    let [first, last] = [chunk.first, chunk.end - 1].map(|token| docs.index_of(Token(token)).0);
+    let [first, last] = [chunk.first, chunk.end - 1].map(|pick| docs.index_of(Token(pick / n)).0);
     for d in cx.range(first, last + 1) {
         let document = docs.at(SegmentIndex(d));
-        let (begin, end) = (chunk.first.max(document.start), chunk.end.min(document.start + document.len));
+        let last_token = document.start + document.len - 1;
+        let (begin, end) = (chunk.first.max(document.start * n), chunk.end.min((last_token + 1) * n));
         let (first_slot, blocks) = (document.start / block + d, (document.len + (block - 1)) / block);
         let token = cx.var::<Vector<I32, Lane>>("token", 0);
         let place = cx.var::<Vector<I32, Lane>>("place", 0);
-        token.set(ahead + begin);
-        place.set(behind);
-        for round in cx.range(0, ((end - begin) * n + (lanes - 1)) / lanes) {
-            let (t, j) = (token.get(), place.get());
-            let picked = picks.at((t.min(end - 1), head.0, j));
-            let there = t.lt(end) & picked.ge(0) & picked.lt(blocks);
-            see(Picked { entry: lane + (begin * n + round * lanes), slot: picked + first_slot, there });
+        token.set((lane + begin) / n);
+        place.set((lane + begin) % n);
+        for round in cx.range(0, (end - begin + (lanes - 1)) / lanes) {
+            let (t, j, entry) = (token.get(), place.get(), lane + (begin + round * lanes));
+            let picked = picks.at((t.min(last_token), head.0, j));
+            let there = entry.lt(end) & picked.ge(0) & picked.lt(blocks);
+            see(Picked { entry, slot: picked + first_slot, there });
             let next = j + places_on;
             let over = next.ge(n);
             token.set(over.select(t + 1, t) + tokens_on);

@@ -8,7 +8,8 @@ use lacuna_dsl::{Elem, Error, Plan, Schedule, Shape};
 use lacuna_kernels::host::Host;
 use lacuna_kernels::inputs::{self, Locality};
 use lacuna_kernels::lists::{
-    CountPicks, CountPicksPick, InverseLists, ListOffsets, ListOffsetsPick, ScatterPicks, ScatterPicksPick,
+    CountPicks, CountPicksPick, InverseLists, ScatterPicks, ScatterPicksPick, SumCounts, SumCountsPick, SumLengths,
+    SumLengthsPick,
 };
 use lacuna_kernels::reference::lists::inverse_lists;
 use lacuna_runtime::{BenchOptions, Bindings, Device, Tensor};
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = Shape::new(Elem::Bf16, 128, 128, 1).with_block(block as u32);
     println!("{tokens} tokens, {heads} KV heads, {n} picks, blocks of {block}");
     check(&device, &InverseLists::new(shape.clone(), TILE), &picks, &cu_seqlens)?;
-    for chunk in [4096, 8192, 16384] {
+    for chunk in [2048, 4096, 8192] {
         let [count, scatter] = parts(&device, &shape, chunk, &picks, &cu_seqlens)?;
         println!("chunks of {chunk}: {count}");
         println!("                {scatter}");
@@ -68,7 +69,7 @@ fn check(
         assert!(entries[head * total * n..][..list.len()] == list, "entries of head {head}");
     }
     let timing = device.bench(&plan, &bindings, &BenchOptions::default())?;
-    println!("all three, as by the reference: {:.1} us", 1e3 * timing.median_ms);
+    println!("all four, as by the reference: {:.1} us", 1e3 * timing.median_ms);
     Ok(())
 }
 
@@ -89,6 +90,7 @@ fn parts(
         ("cu_seqlens", ints(device, &[cu_seqlens.len()], cu_seqlens)?),
         ("list_counts", ints(device, &[heads, chunks, slots], &[])?),
         ("list_offsets", ints(device, &[heads, chunks, slots], &[])?),
+        ("list_lengths", ints(device, &[heads, slots], &[])?),
         ("list_starts", ints(device, &[heads, slots + 1], &[])?),
         ("list_tiles", ints(device, &[heads, slots + 1], &[])?),
         ("list_entries", ints(device, &[heads, total * n], &[])?),
@@ -105,10 +107,13 @@ fn parts(
         let count = time(CountPicks.stage(target, shape, &pick)?.compile())?;
         texts[0] += &format!("count {lane} lanes {count:.1} us, ");
     }
-    for (lane, warps) in [(1024, 32), (2048, 32), (1024, 16), (2048, 16)] {
-        let pick = ListOffsetsPick { lane, warps };
-        let offsets = time(ListOffsets::new(TILE).stage(target, shape, &pick)?.compile())?;
-        texts[0] += &format!("offsets {lane} lanes {warps} warps {offsets:.1} us, ");
+    for (lane, warps) in [(128, 4), (256, 8), (128, 2)] {
+        let sums = time(SumCounts.stage(target, shape, &SumCountsPick { lane, warps })?.compile())?;
+        texts[0] += &format!("sums {lane} lanes {warps} warps {sums:.1} us, ");
+    }
+    for (lane, warps) in [(1024, 32), (1024, 16), (512, 16)] {
+        let starts = time(SumLengths::new(TILE).stage(target, shape, &SumLengthsPick { lane, warps })?.compile())?;
+        texts[0] += &format!("starts {lane} lanes {warps} warps {starts:.1} us, ");
     }
     for lane in [64, 128, 256] {
         let pick = ScatterPicksPick { lane, chunk, ..ScatterPicksPick::default() };

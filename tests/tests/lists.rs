@@ -1,10 +1,11 @@
 //! Block lists turned around, against going through everybody's picks: on the emulator, and on a GPU where there is one.
 
-use lacuna_dsl::{Elem, Shape};
+use lacuna_dsl::{Elem, Shape, Target};
 use lacuna_kernels::host::Host;
 use lacuna_kernels::inputs::{self, Locality, Spoil};
 use lacuna_kernels::lists::{CountPicksPick, InverseLists, ScatterPicksPick};
 use lacuna_kernels::reference::lists::inverse_lists;
+use lacuna_ptx::tools::assemble;
 use lacuna_runtime::{Bindings, Device, Tensor};
 use lacuna_tests::target_for;
 use proptest::prelude::*;
@@ -121,10 +122,26 @@ fn more_slots_than_one_table_and_more_chunks_than_are_summed_together() {
 }
 
 #[test]
+fn a_warp_has_registers_for_all_that_it_keeps() {
+    for target in [Target::SM_80, Target::SM_90] {
+        for plan in lists(64, 128).plans(target).expect("plans") {
+            let launch = &plan.launches[0];
+            let usage =
+                assemble(&launch.ptx, target).expect("PTX").usage(&launch.entry).expect("what it takes").clone();
+            assert_eq!((usage.spill_stores, usage.spill_loads), (0, 0), "{} for {target}", plan.name);
+        }
+    }
+}
+
+#[test]
 fn a_tile_of_no_entries_and_too_many_picks_are_refused() {
-    let none = lists(64, 0).plan(lacuna_dsl::Target::SM_80).expect_err("no tiles");
+    let none = lists(64, 0).plan(Target::SM_80).expect_err("no tiles");
     assert!(none.to_string().contains("a tile of a list has no entries"), "{none}");
-    let plan = lists(64, 1).plan(lacuna_dsl::Target::SM_80).expect("a plan");
+    let mut many = lists(64, 1);
+    (many.chunk, many.slots) = (65536, 65536);
+    let many = many.plan(Target::SM_80).expect_err("too many at a time");
+    assert!(many.to_string().contains("2^31 for the product"), "{many}");
+    let plan = lists(64, 1).plan(Target::SM_80).expect("a plan");
     let holds = |tokens: u64, blocks: u64| {
         let symbols = [("tokens", tokens), ("blocks", blocks)].map(|(name, extent)| (name.to_owned(), extent)).into();
         let requirement = plan.requires.iter().find(|r| r.what.contains("below 2^31")).expect("a requirement");

@@ -12,7 +12,7 @@ use lacuna_ptx::{Class, Operand, Reg};
 
 use super::value::{Cell, Low};
 use super::{Emit, Lower};
-use crate::ir::{AxisId, Elem, Fold, Func, Op, ParamId, Type, ValueId};
+use crate::ir::{AxisId, Binary, Elem, Fold, Func, Op, ParamId, Type, ValueId};
 
 /// Every lane of a warp.
 const ALL: i64 = 0xffff_ffff;
@@ -184,6 +184,27 @@ impl Lower<'_> {
                 vec![(Cell::lane(0), Keep::Where(first))]
             }
         }
+    }
+
+    /// A quotient or remainder of a lane tile by a power of two, by shifts: ptxas divides.
+    pub(super) fn shifted(&mut self, op: &Op, operands: &[Operand]) -> Option<Reg> {
+        let (Op::Binary(op @ (Binary::Div | Binary::Rem), ..), [Operand::Reg(x), Operand::Int(by)]) = (op, operands)
+        else {
+            return None;
+        };
+        if x.class != Class::B32 || *by < 2 || by & (by - 1) != 0 {
+            return None;
+        }
+        // Towards zero: what is negative is first made larger by all but one.
+        let bits = i64::from(by.trailing_zeros());
+        let sign = self.e.op(Class::B32, "shr.s32", [(*x).into(), 31i64.into()]);
+        let ahead = self.e.op(Class::B32, "shr.u32", [sign.into(), (32 - bits).into()]);
+        let sum = self.e.op(Class::B32, "add.s32", [(*x).into(), ahead.into()]);
+        if *op == Binary::Div {
+            return Some(self.e.op(Class::B32, "shr.s32", [sum.into(), bits.into()]));
+        }
+        let rest = self.e.op(Class::B32, "and.b32", [sum.into(), (by - 1).into()]);
+        Some(self.e.op(Class::B32, "sub.s32", [rest.into(), ahead.into()]))
     }
 
     /// A lane tile of a tensor's elements.

@@ -235,7 +235,13 @@ impl Lower<'_> {
                     .into_iter()
                     .enumerate()
                     .map(|(i, at)| {
-                        let operands = operands.iter().map(|&v| self.element(v, at)).collect();
+                        let operands: Vec<Operand> = operands.iter().map(|&v| self.element(v, at)).collect();
+                        if self.lane_axes[ty.axes[0].index()]
+                            && into.is_none()
+                            && let Some(shifted) = self.shifted(&stmt.op, &operands)
+                        {
+                            return shifted;
+                        }
                         let into = into.as_ref().map(|regs| regs[i]);
                         self.compute_reg(&stmt.op, ty.elem, source, operands, into)
                     })

@@ -5,18 +5,18 @@
 //! slot's block, in ascending order. A pick that is no block of its document is in no list; one that stands twice is twice in
 //! its list.
 //!
-//! Three launches, without atomics and without the host: each counts, sums up or places in an order that is always the same.
+//! Four launches, without atomics and without the host: each counts, sums up or places in an order that is always the same.
 //!
 //! ```text
 //!   count     a warp for each chunk of picks and head: how often each slot is picked there
-//!   offsets   a CTA for each head: per slot, sums over chunks; over slots, where lists begin
+//!   sums      per slot over chunks: how often it was picked before each; then over the slots of a head, where lists begin
 //!   scatter   a warp for each chunk and head: sorts it by counting again, and stores its share of each list
 //! ```
 
 mod count;
-mod offsets;
 mod picks;
 mod scatter;
+mod sums;
 
 use lacuna_codegen::Temporary;
 use lacuna_codegen::plan::Requirement;
@@ -24,8 +24,8 @@ use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Error, Expr, Plan};
 
 pub use count::{CountPicks, CountPicksPick, count_picks};
-pub use offsets::{ListOffsets, ListOffsetsPick, list_offsets};
 pub use scatter::{ScatterPicks, ScatterPicksPick, scatter_picks};
+pub use sums::{SumCounts, SumCountsPick, SumLengths, SumLengthsPick, sum_counts, sum_lengths};
 
 axes! {
     /// Picks that one warp counts.
@@ -93,7 +93,8 @@ impl InverseLists {
         let scatter = ScatterPicksPick { chunk, slot, ..ScatterPicksPick::default() };
         let mut plans = vec![
             CountPicks.stage(target, shape, &count)?.compile()?,
-            ListOffsets::new(self.tile).stage(target, shape, &ListOffsetsPick::default())?.compile()?,
+            SumCounts.stage(target, shape, &SumCountsPick::default())?.compile()?,
+            SumLengths::new(self.tile).stage(target, shape, &SumLengthsPick::default())?.compile()?,
             ScatterPicks.stage(target, shape, &scatter)?.compile()?,
         ];
         let few = (entries() + 1.into()).ceil_div(1 << 31);
@@ -106,7 +107,10 @@ impl InverseLists {
     pub fn scratch(&self) -> Vec<Temporary> {
         let chunks = entries().ceil_div(u64::from(self.chunk));
         let dims = [Expr::symbol("heads_kv"), chunks, self.slots()];
-        ["list_counts", "list_offsets"].map(|name| Temporary::new(name, Elem::I32, dims.clone())).into()
+        let mut scratch =
+            ["list_counts", "list_offsets"].map(|name| Temporary::new(name, Elem::I32, dims.clone())).to_vec();
+        scratch.push(Temporary::new("list_lengths", Elem::I32, [Expr::symbol("heads_kv"), self.slots()]));
+        scratch
     }
 
     /// The lists themselves, where they lie between launches too.

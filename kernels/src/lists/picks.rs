@@ -30,15 +30,19 @@ pub(super) fn each_pick(cx: &Cx, picks: Blocks, docs: Segments, chunk: Piece, he
         let place = cx.var::<Vector<I32, Lane>>("place", 0);
         token.set((lane + begin) / n);
         place.set((lane + begin) % n);
+        // One round ahead, so that what a round does hides the way from memory.
+        let fetch = || picks.at((token.get().min(last_token), head.0, place.get()));
+        let fetched = cx.var::<Vector<I32, Lane>>("fetched", 0);
+        fetched.set(fetch());
         for round in cx.range(0, (end - begin + (lanes - 1)) / lanes) {
-            let (t, j, entry) = (token.get(), place.get(), lane + (begin + round * lanes));
-            let picked = picks.at((t.min(last_token), head.0, j));
+            let (picked, entry) = (fetched.get(), lane + (begin + round * lanes));
+            let next = place.get() + places_on;
+            let over = next.ge(n);
+            token.set(token.get() + over.select(tokens_on + 1, tokens_on));
+            place.set(over.select(next - n, next));
+            fetched.set(fetch());
             let there = entry.lt(end) & picked.ge(0) & picked.lt(blocks);
             see(Picked { entry, slot: picked + first_slot, there });
-            let next = j + places_on;
-            let over = next.ge(n);
-            token.set(over.select(t + 1, t) + tokens_on);
-            place.set(over.select(next - n, next));
         }
     }
 }

@@ -134,6 +134,29 @@ fn floats_are_reduced_as_ieee_has_them() {
 }
 
 #[test]
+fn quotients_by_powers_of_two_go_towards_zero_as_others_do() {
+    for by in [1, 2, 64, 1 << 30, 3] {
+        let body = format!(
+            "
+        %2 = element x[%1] : i32<A>
+        %3 = const {by}
+        %4 = broadcast %3 : i32<A>
+        %5 = div %2, %4 : i32<A>
+        %6 = rem %2, %4 : i32<A>
+        %7 = const true
+        set_element quotient[%1] = %5 where %7
+        set_element rest[%1] = %6 where %7"
+        );
+        let tensors = ["x", "quotient", "rest"].map(|name| (name, Elem::I32));
+        let mut x = ints(90, by as u32);
+        x.extend([0, 1, -1, by, -by, by - 1, 1 - by, i32::MIN, i32::MAX, i32::MIN + 1]);
+        let found = run(&text(1, x.len(), &tensors, &body), &[x.as_slice().into()], &[x.len(); 2]);
+        let of = |f: fn(i32, i32) -> i32| x.iter().map(|&x| f(x, by)).collect::<Vec<_>>();
+        assert_eq!(found, [of(|x, by| x / by), of(|x, by| x % by)], "by {by}");
+    }
+}
+
+#[test]
 fn elements_are_stored_where_they_are_kept_and_nowhere_else() {
     let body = "
         %2 = element x[%1] : i32<A>

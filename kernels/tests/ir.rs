@@ -3,7 +3,9 @@
 use lacuna_codegen::ir;
 use lacuna_dsl::prelude::*;
 use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
-use lacuna_kernels::lists::{CountPicks, CountPicksPick, ListOffsets, ListOffsetsPick, ScatterPicks, ScatterPicksPick};
+use lacuna_kernels::lists::{
+    CountPicks, CountPicksPick, ScatterPicks, ScatterPicksPick, SumCounts, SumCountsPick, SumLengths, SumLengthsPick,
+};
 use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
 use lacuna_kernels::patterns::{causal, full, window, window_sink};
 

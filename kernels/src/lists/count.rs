@@ -8,7 +8,7 @@ use super::{Chunk, Chunks, Lane, Slot, Slots};
 ///
 /// A warp has a chunk of the picks of one KV head and a table of counts in shared memory. The lanes whose picks are alike find
 /// each other, so that each count is changed once for all of them, and in order.
-#[schedule(tune(Lane in [128, 64, 256], Chunk in [4096, 2048, 8192], Slot in [2048, 1024, 4096], warps in [1]))]
+#[schedule(tune(Lane in [256, 128, 64], Chunk in [4096, 2048, 8192], Slot in [2048, 1024, 4096], warps in [1]))]
 pub fn count_picks(cx: &Cx, picks: Blocks, docs: Segments, list_counts: TableOut<I32, (KvHeads, Chunks, Slots)>) {
     let (chunk, head, slots) = cx.grid3(picks.pieces::<Chunk>(), picks.heads(), cx.pieces::<Slots, Slot>());
     let (table, lane) = (cx.shared_table::<Slot>("counts"), cx.iota::<Lane>());

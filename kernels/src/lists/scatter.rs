@@ -8,7 +8,7 @@ use super::{Chunk, Chunks, Entries, Lane, Slot, SlotEnds, Slots};
 ///
 /// A warp sorts its chunk by slots in shared memory first, counting from where each slot begins among the chunk's picks, so
 /// that neighbours in a list are stored together. Then the chunk's share of each list goes where it begins.
-#[schedule(tune(Lane in [128, 64, 256], Chunk in [4096, 2048, 8192], Slot in [2048, 1024, 4096], warps in [1]))]
+#[schedule(tune(Lane in [256, 128, 64], Chunk in [4096, 2048, 8192], Slot in [2048, 1024, 4096], warps in [1]))]
 pub fn scatter_picks(
     cx: &Cx,
     picks: Blocks,

@@ -28,14 +28,15 @@
 //! assert!(text.ends_with("{\n  .reg .b32 %r<1>;\n  mov.u32 %r0, %tid.x;\n  ret;\n}\n"));
 //! assert_eq!(lacuna_ptx::read(&text), Ok(module));
 //! ```
-//! [`tools`] asks ptxas, where it is installed, to assemble the text. Nothing here knows how PTX is made
-//! (`lacuna-codegen`) or run (`lacuna-emulator`).
+//! [`tools`] asks ptxas to assemble the text, and nvdisasm what came of it, where they are installed. Nothing here knows how
+//! PTX is made (`lacuna-codegen`) or run (`lacuna-emulator`).
 
 pub mod isa;
 mod module;
 mod print;
 mod read;
 mod target;
+pub mod tidy;
 pub mod tools;
 mod verify;
 

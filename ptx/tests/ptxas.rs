@@ -6,7 +6,7 @@ mod common;
 use std::collections::{BTreeMap, HashSet};
 
 use common::{entry, lowest, module, variants};
-use lacuna_ptx::tools::{AssembleError, assemble};
+use lacuna_ptx::tools::{ToolError, assemble};
 use lacuna_ptx::*;
 
 /// Every PTX version from the floor of this crate.
@@ -53,7 +53,7 @@ fn refused(target: Target, version: Version, forms: &[Form]) -> (Vec<Form>, Stri
     let text = module(target, version, entries).to_string();
     let log = match assemble(&text, target) {
         Ok(assembled) => return (Vec::new(), assembled.log),
-        Err(AssembleError::Refused { log, .. }) => log,
+        Err(ToolError::Refused { log, .. }) => log,
         Err(error) => panic!("{error}"),
     };
     // `ptxas module.ptx, line 12; error   : ..`
@@ -141,5 +141,5 @@ fn what_an_entry_uses_is_read_from_the_log() {
     assert_eq!(assembled.usage("small").expect("small is reported").shared_static, 0);
     assert_eq!(&assembled.cubin[..4], b"\x7fELF");
     let error = assemble("nonsense", Target::SM_80).unwrap_err();
-    assert!(matches!(error, AssembleError::Refused { .. }), "{error}");
+    assert!(matches!(error, ToolError::Refused { .. }), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufWriter, Read as _, Write as _},
+    io::{BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use lacuna_codegen::ir::Elem;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use crate::{Device, Error, FileError, Result, Tensor};
+use crate::{Device, Error, FileError, Result, Tensor, WholeFile};
 
 /// The most bytes of a header (the format's own limit).
 const MOST_HEADER: u64 = 100_000_000;
@@ -162,7 +162,7 @@ fn elem(dtype: Dtype) -> Option<Elem> {
 ///
 /// # Errors
 /// [`FileError::Name`] for a reserved or repeated name; [`FileError::Io`] where it cannot be written, a full disk
-/// included; the device's errors.
+/// included; the device's errors. Then what was there before is there still.
 pub fn save<'t>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
@@ -204,10 +204,9 @@ pub fn save<'t>(
         return Err(FileError::Header { path: path.to_owned(), what }.into());
     }
     let write = |source| Error::from(FileError::Io { path: path.to_owned(), what: "write", source });
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = new_file(dir).map_err(write)?;
+    let mut file = WholeFile::create(path).map_err(write)?;
     {
-        let mut out = BufWriter::new(file.as_file_mut());
+        let mut out = BufWriter::new(&mut file);
         out.write_all(&(json.len() as u64).to_le_bytes()).map_err(write)?;
         out.write_all(&json).map_err(write)?;
         for (_, tensor) in order(4).chain(order(2)) {
@@ -215,17 +214,5 @@ pub fn save<'t>(
         }
         out.flush().map_err(write)?;
     }
-    // Some file systems tell of a full disk only here.
-    file.as_file().sync_all().map_err(write)?;
-    file.persist(path).map_err(|error| write(error.error))?;
-    Ok(())
-}
-
-/// A file beside its place, with the permissions that a new file has.
-fn new_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(dir)
+    file.keep().map_err(write)
 }

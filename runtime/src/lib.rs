@@ -32,6 +32,7 @@ mod run;
 mod store;
 mod stream;
 mod tensor;
+mod whole;
 
 pub use bind::{BindError, Bindings};
 pub use check::CheckError;
@@ -46,3 +47,4 @@ pub use run::{BenchOptions, Compiled, Report, Resources, Timing};
 pub use store::{Key, Store};
 pub use stream::Stream;
 pub use tensor::{Element, Tensor};
+pub use whole::WholeFile;

@@ -71,6 +71,8 @@ pub struct Compiled {
     pub entry: String,
     /// What it uses; `None` on the emulator, which runs the text as it is.
     pub resources: Option<Resources>,
+    /// CTAs of its launch that a multiprocessor holds at a time, as the driver says; `None` on the emulator.
+    pub ctas: Option<u32>,
     /// What the PTX compiler said, warnings included.
     pub log: String,
     /// Whether its machine code came from the cache on disk.
@@ -233,15 +235,16 @@ impl Device {
             all.push(match &self.0 {
                 Inner::Cuda(gpu) => {
                     let module = load(gpu, plan, launch)?;
-                    let resources = Some(module.kernel(&entry).ok_or_else(missing)?.resources);
+                    let kernel = module.kernel(&entry).ok_or_else(missing)?;
+                    let (resources, ctas) = (Some(kernel.resources), Some(kernel.ctas(gpu, launch)?));
                     let (log, cached, millis) = (module.log.clone(), module.cached, module.millis);
-                    Compiled { entry, resources, log, cached, millis }
+                    Compiled { entry, resources, ctas, log, cached, millis }
                 }
                 Inner::Emulator(emulated) => {
                     let begin = Instant::now();
                     emulated.load(plan, &launch.ptx)?.header.entry(&entry).ok_or_else(missing)?;
                     let millis = begin.elapsed().as_secs_f64() * 1e3;
-                    Compiled { entry, resources: None, log: String::new(), cached: false, millis }
+                    Compiled { entry, resources: None, ctas: None, log: String::new(), cached: false, millis }
                 }
             });
         }

@@ -20,14 +20,14 @@ use std::{
 
 use etcetera::BaseStrategy as _;
 
+use crate::whole::{Beside, TEMPORARY};
+
 /// Opens every entry.
 const MAGIC: &[u8; 8] = b"LACUNA1\n";
 /// Magic, length and hash.
 const HEADER: usize = 8 + 8 + 32;
 /// The end of an entry's file name.
 const SUFFIX: &str = ".cubin";
-/// The beginning of the name of a file that is being written.
-const TEMPORARY: &str = ".writing-";
 /// A temporary file older than this was left by a process that died.
 const STALE: Duration = Duration::from_secs(3600);
 
@@ -216,14 +216,14 @@ fn verified(bytes: &[u8]) -> Option<&[u8]> {
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     private_dir(dir)?;
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+    let mut beside = Beside::new(dir, None)?;
+    let file = beside.file();
     file.write_all(MAGIC)?;
     file.write_all(&(content.len() as u64).to_le_bytes())?;
     file.write_all(blake3::hash(content).as_bytes())?;
     file.write_all(content)?;
     file.flush()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    beside.keep(path)
 }
 
 /// Makes a directory and its missing parents, for this user alone.

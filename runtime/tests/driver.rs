@@ -119,6 +119,7 @@ fn plans_run() {
     let timing = device.bench(&axpy(), &bindings, &BenchOptions { warmup: 1, reps: 4, flush_l2: true }).unwrap();
     assert!(timing.reps == 4 && timing.max_ms > 0.0);
     let compiled = &device.compile(&axpy()).unwrap()[0];
+    assert_eq!(compiled.ctas, Some(21));
     let uses = compiled.resources.unwrap();
     assert_eq!((uses.registers, uses.local_bytes, uses.static_shared, uses.max_threads), (12, 8, 0, 1024));
     assert_eq!(compiled.log, "ptxas info : Used 12 registers");

@@ -221,3 +221,39 @@ fn threads_and_processes_share_it() {
     assert!(whole >= 8, "{whole}");
     assert!(store.warnings().is_empty());
 }
+
+/// A limit on file sizes stands in for a full disk, in a child process.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_reported_once_and_leaves_nothing() {
+    const CHILD: &str = "LACUNA_TEST_STORE_FULL";
+    if let Some(root) = std::env::var_os(CHILD) {
+        let store = Store::at(&root, CAP);
+        store.put(&key("small"), b"small");
+        for name in ["a", "b", "c"] {
+            store.put(&key(name), &[7; 100_000]);
+            assert_eq!(store.get(&key(name)), None);
+        }
+        assert_eq!(store.get(&key("small")).unwrap(), b"small", "what was there is kept");
+        let warnings = store.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("compiled kernels are not kept: "), "{warnings:?}");
+        assert!(warnings[0].contains("File too large") && warnings[0].contains(".cubin"), "{warnings:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Without a trap the signal would end the child before the error does.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact a_full_disk_is_reported_once_and_leaves_nothing";
+    let test = std::env::current_exe().unwrap();
+    let out = Command::new("bash").args(["-c", script]).arg(test).env(CHILD, dir.path()).output().unwrap();
+    assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let store = Store::at(dir.path(), CAP);
+    let all: Vec<_> = walk(store.root().unwrap());
+    assert_eq!(all, [entry(&store, "small")], "no temporary file is left");
+}
+
+/// Every file under a folder.
+#[cfg(unix)]
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let each = fs::read_dir(dir).unwrap().map(|found| found.unwrap().path());
+    each.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}

@@ -15,7 +15,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Chore {
-    /// Fetch what the tests need and cargo does not bring: ptxas, into target/tools
+    /// Fetch what the tests need and cargo does not bring: ptxas and nvdisasm, into target/tools
     Tools,
     /// Run every test; arguments go to `cargo test --workspace`
     Test {

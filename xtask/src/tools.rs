@@ -1,4 +1,4 @@
-//! ptxas, from the wheel in which NVIDIA publishes it: no CUDA toolkit is installed.
+//! ptxas and nvdisasm, from the wheels in which NVIDIA publishes them: no CUDA toolkit is installed.
 
 use std::env;
 use std::fs::{self, File};
@@ -9,60 +9,105 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-const PACKAGE: &str = "nvidia-cuda-nvcc==13.0.88";
-const PLATFORM: &str = "manylinux2014_x86_64";
-const WHEEL: &str = "nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl";
-const WHEEL_SHA256: &str = "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03";
-const MEMBER: &str = "nvidia/cu13/bin/ptxas";
-const PTXAS_SHA256: &str = "daba837a68265cae38c832d13399b61dab811891de9b8914defddef143b849f2";
+/// A program in a wheel.
+struct Tool {
+    name: &'static str,
+    /// What may name the place of one.
+    variable: &'static str,
+    package: &'static str,
+    size: &'static str,
+    wheel: &'static str,
+    wheel_sha256: &'static str,
+    member: &'static str,
+    sha256: &'static str,
+}
 
-/// Puts ptxas where the tests look for it, unless it is there.
+const PTXAS: Tool = Tool {
+    name: "ptxas",
+    variable: "LACUNA_PTXAS",
+    package: "nvidia-cuda-nvcc==13.0.88",
+    size: "37 MB",
+    wheel: "nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+    wheel_sha256: "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03",
+    member: "nvidia/cu13/bin/ptxas",
+    sha256: "daba837a68265cae38c832d13399b61dab811891de9b8914defddef143b849f2",
+};
+
+/// The oldest that is published by itself; it reads what older assemblers make.
+const NVDISASM: Tool = Tool {
+    name: "nvdisasm",
+    variable: "LACUNA_NVDISASM",
+    package: "nvidia-cuda-nvdisasm==13.2.51",
+    size: "4 MB",
+    wheel: "nvidia_cuda_nvdisasm-13.2.51-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+    wheel_sha256: "5a7acf77c55d6d2911ed6155d4d5bc156ffadf9df7a68a89b0c1155f4b13688c",
+    member: "nvidia/cu13/bin/nvdisasm",
+    sha256: "723fccdd8a77936df862bf65e3ee4e2925331b396d11978a8c6c301f3e9b979d",
+};
+
+const PLATFORM: &str = "manylinux2014_x86_64";
+
+/// Puts the tools where the tests look for them, unless they are there. Without nvdisasm fewer tests have something to do:
+/// that it cannot be had is said, and is no error.
 pub(crate) fn fetch(root: &Path) -> Result<()> {
-    if let Some(path) = env::var_os("LACUNA_PTXAS").filter(|path| !path.is_empty()) {
-        eprintln!("xtask: ptxas is {}, as LACUNA_PTXAS says", Path::new(&path).display());
-        return Ok(());
+    PTXAS.fetch(root)?;
+    if let Err(error) = NVDISASM.fetch(root) {
+        eprintln!("xtask: warning: no nvdisasm: {error:#}");
     }
-    let folder = root.join("target").join("tools");
-    let ptxas = folder.join("ptxas");
-    if sha256(&ptxas).is_ok_and(|hash| hash == PTXAS_SHA256) {
-        return Ok(());
-    }
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!(
-            "there is no ptxas of this version for this machine's system; set LACUNA_PTXAS to the path of one that runs"
-        );
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // A wheel from an earlier run that was cut short is as good as a new one.
-    let wheel = folder.join(WHEEL);
-    if !sha256(&wheel).is_ok_and(|hash| hash == WHEEL_SHA256) {
-        download(&folder)?;
-        let hash = sha256(&wheel)?;
-        ensure!(hash == WHEEL_SHA256, "{} has SHA-256 {hash}; expected {WHEEL_SHA256}", wheel.display());
-    }
-    unpack(&wheel, &ptxas)?;
-    let hash = sha256(&ptxas)?;
-    ensure!(hash == PTXAS_SHA256, "{} has SHA-256 {hash}; expected {PTXAS_SHA256}", ptxas.display());
-    fs::remove_file(&wheel).with_context(|| format!("cannot remove {}", wheel.display()))?;
-    eprintln!("xtask: ptxas is {}", ptxas.display());
     Ok(())
 }
 
-fn download(folder: &Path) -> Result<()> {
-    let (program, module) = pip()?;
-    eprintln!("xtask: downloading {PACKAGE} (37 MB) with {program}");
-    let output = Command::new(program)
-        .args(module)
-        .args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
-        .args(["--platform", PLATFORM, "--dest"])
-        .arg(folder)
-        .arg(PACKAGE)
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
-    if !output.status.success() {
-        bail!("pip cannot download {PACKAGE}:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+impl Tool {
+    fn fetch(&self, root: &Path) -> Result<()> {
+        let Tool { name, variable, .. } = self;
+        if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
+            eprintln!("xtask: {name} is {}, as {variable} says", Path::new(&path).display());
+            return Ok(());
+        }
+        let folder = root.join("target").join("tools");
+        let program = folder.join(name);
+        if sha256(&program).is_ok_and(|hash| hash == self.sha256) {
+            return Ok(());
+        }
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            bail!(
+                "there is no {name} of this version for this machine's system; set {variable} to the path of one that runs"
+            );
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // A wheel from an earlier run that was cut short is as good as a new one.
+        let wheel = folder.join(self.wheel);
+        if !sha256(&wheel).is_ok_and(|hash| hash == self.wheel_sha256) {
+            self.download(&folder)?;
+            let (hash, right) = (sha256(&wheel)?, self.wheel_sha256);
+            ensure!(hash == right, "{} has SHA-256 {hash}; expected {right}", wheel.display());
+        }
+        unpack(&wheel, self.member, &program)?;
+        let (hash, right) = (sha256(&program)?, self.sha256);
+        ensure!(hash == right, "{} has SHA-256 {hash}; expected {right}", program.display());
+        fs::remove_file(&wheel).with_context(|| format!("cannot remove {}", wheel.display()))?;
+        eprintln!("xtask: {name} is {}", program.display());
+        Ok(())
     }
-    Ok(())
+
+    fn download(&self, folder: &Path) -> Result<()> {
+        let Tool { name, variable, package, size, .. } = self;
+        let (program, module) =
+            pip().with_context(|| format!("{name} is downloaded with pip; or set {variable} to the path of one"))?;
+        eprintln!("xtask: downloading {package} ({size}) with {program}");
+        let output = Command::new(program)
+            .args(module)
+            .args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
+            .args(["--platform", PLATFORM, "--dest"])
+            .arg(folder)
+            .arg(package)
+            .output()
+            .with_context(|| format!("cannot run {program}"))?;
+        if !output.status.success() {
+            bail!("pip cannot download {package}:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(())
+    }
 }
 
 /// How pip is called here.
@@ -76,27 +121,25 @@ fn pip() -> Result<(&'static str, &'static [&'static str])> {
     if let Some(way) = ways.into_iter().find(|(program, module)| answers(program, module)) {
         return Ok(way);
     }
-    let hint = "or set LACUNA_PTXAS to the path of a ptxas that you have";
     if answers("python3", &[]) {
         bail!(
-            "python3 has no pip: install it (`apt install python3-pip`, `dnf install python3-pip`, or `python3 -m ensurepip`), \
-             {hint}"
+            "python3 has no pip: install it (`apt install python3-pip`, `dnf install python3-pip`, or `python3 -m ensurepip`)"
         );
     }
-    bail!("ptxas is downloaded with pip, and there is no Python: install python3 and its pip, {hint}")
+    bail!("there is no Python: install python3 and its pip")
 }
 
-/// Takes ptxas out of the wheel. It appears under its name only when it is whole.
-fn unpack(wheel: &Path, ptxas: &Path) -> Result<()> {
+/// Takes a program out of its wheel. It appears under its name only when it is whole.
+fn unpack(wheel: &Path, member: &str, program: &Path) -> Result<()> {
     let file = File::open(wheel).with_context(|| format!("cannot open {}", wheel.display()))?;
     let mut archive = zip::ZipArchive::new(file).with_context(|| format!("cannot read {}", wheel.display()))?;
-    let mut member = archive.by_name(MEMBER).with_context(|| format!("{} holds no {MEMBER}", wheel.display()))?;
-    let part: PathBuf = ptxas.with_extension("part");
+    let mut found = archive.by_name(member).with_context(|| format!("{} holds no {member}", wheel.display()))?;
+    let part: PathBuf = program.with_extension("part");
     let mut out = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
-    io::copy(&mut member, &mut out).with_context(|| format!("cannot write {}", part.display()))?;
+    io::copy(&mut found, &mut out).with_context(|| format!("cannot write {}", part.display()))?;
     drop(out);
     executable(&part).with_context(|| format!("cannot make {} executable", part.display()))?;
-    fs::rename(&part, ptxas).with_context(|| format!("cannot write {}", ptxas.display()))
+    fs::rename(&part, program).with_context(|| format!("cannot write {}", program.display()))
 }
 
 #[cfg(unix)]

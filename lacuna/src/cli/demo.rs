@@ -85,7 +85,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
     for row in &ROWS {
         let kernel = registry::find(row.kernel).ok_or_else(|| Failure::usage(format!("no kernel `{}`", row.kernel)))?;
         let options = kernel.options(row.options.iter().copied())?;
-        let progress = spinner();
+        let progress = spinner(demo.json);
         progress.set_message(row.label);
         let picks = input.picks_for(kernel, &options, false)?;
         let picks = picks.as_ref().map(|(picks, _)| picks);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::{self, Chosen, Knob};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input};
-use super::output::{self, beside, count, spinner};
+use super::output::{self, count, spinner};
 use super::picture::{self, Format};
 
 /// What `lacuna draw` takes.
@@ -59,9 +59,9 @@ impl Picture {
         let path = self.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.png", kernel.name)));
         let format = Format::of(&path)?;
         // A place that cannot be written is told of before the work.
-        beside(&path, "")?;
+        output::writable(&path)?;
         let options = self.chosen.options()?;
-        let progress = spinner();
+        let progress = spinner(self.json);
         progress.set_message(format!("drawing {}", kernel.name));
         if let Some(tokens) = self.tokens.or_else(|| self.docs.iter().copied().reduce(usize::saturating_add)) {
             fits(format, tokens)?;

@@ -12,6 +12,7 @@ mod emit;
 mod failure;
 mod input;
 mod inspect;
+mod interrupt;
 mod output;
 mod pages;
 mod picture;
@@ -30,8 +31,9 @@ const EXIT: &str = "\
 Exit codes:
   0  everything is right
   1  the numbers are wrong: beyond what is allowed, or not all written
-  2  bad usage or bad input
+  2  bad usage or bad input, or a file that cannot be written
   3  trouble with the device: no driver, one that is too old, out of memory, a fault
+  130  interrupted; every file is as it was, or whole
 
 Environment:
   LACUNA_DEVICE     the device where --device is not given: best, emulator, cuda, cuda:1
@@ -78,6 +80,7 @@ enum Command {
 
 /// Parses, runs, reports.
 pub(crate) fn main() -> ExitCode {
+    interrupt::watch();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tempfile::NamedTempFile;
+use lacuna::runtime::WholeFile;
 
 use super::failure::{Failure, Result};
 
@@ -28,25 +28,16 @@ pub(crate) fn warn(warnings: &[String]) {
     }
 }
 
-/// A file beside its place, with the permissions that a new file has. [`keep`] gives it its name.
+/// That a file could be written there.
 ///
 /// # Errors
-/// Where the directory is not there or cannot be written.
-pub(crate) fn beside(path: &Path, suffix: &str) -> Result<NamedTempFile> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-").suffix(suffix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(dir).map_err(|error| refused(path, &error))
-}
-
-/// Gives a file its name.
-///
-/// # Errors
-/// Where it cannot have it: it is a directory's, say.
-pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result {
-    file.persist(path).map(|_| ()).map_err(|error| refused(path, &error.error))
+/// Where it could not.
+pub(crate) fn writable(path: &Path) -> Result {
+    // Opening a pipe would already be noticed at its other end.
+    if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Ok(());
+    }
+    WholeFile::create(path).map(|_| ()).map_err(|error| refused(path, &error))
 }
 
 /// Writes a file, whole or not at all.
@@ -54,9 +45,11 @@ pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result {
 /// # Errors
 /// Where it cannot be written.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result {
-    let mut file = beside(path, "")?;
-    file.write_all(bytes).and_then(|()| file.flush()).map_err(|error| refused(path, &error))?;
-    keep(file, path)
+    let written = WholeFile::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.keep()
+    });
+    written.map_err(|error| refused(path, &error))
 }
 
 /// Makes a directory and its missing parents.
@@ -75,10 +68,10 @@ fn refused(path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("cannot write {}: {why}", path.display()))
 }
 
-/// A spinner on a terminal; nothing elsewhere.
-pub(crate) fn spinner() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+/// A spinner on a terminal; nothing elsewhere, and nothing beside JSON.
+pub(crate) fn spinner(json: bool) -> ProgressBar {
+    if json || !io::stderr().is_terminal() {
+        return hidden();
     }
     let spinner = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
@@ -86,6 +79,23 @@ pub(crate) fn spinner() -> ProgressBar {
     }
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
+}
+
+/// A bar of so many steps, under the rules of [`spinner`].
+pub(crate) fn bar(json: bool, length: u64) -> ProgressBar {
+    if json || !io::stderr().is_terminal() {
+        return hidden();
+    }
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("  {bar:24} {pos}/{len}  {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn hidden() -> ProgressBar {
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
 }
 
 /// `1.6e-3`.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
+use image::codecs::png::PngEncoder;
+use image::{ColorType, ImageEncoder as _};
 use lacuna::codegen::pattern::{Class, Given};
 use lacuna::dsl::Mask;
 use lacuna::kernels::host::Host;
@@ -16,7 +18,7 @@ use plotters::prelude::{
 };
 
 use super::failure::{Failure, Result};
-use super::output::{beside, keep};
+use super::output;
 
 /// The colours, said in words.
 pub(crate) const LEGEND: &str =
@@ -169,7 +171,6 @@ impl Canvas<'_> {
 /// Makes a picture, document by document.
 fn draw(path: &Path, cu_seqlens: &[i32], each: impl Fn(&Canvas<'_>, i64, i64) -> Result) -> Result {
     let format = Format::of(path)?;
-    let file = beside(path, &format.to_string())?;
     let total = cu_seqlens.last().map_or(0, |&end| i64::from(end));
     // At least a pixel a token, where that is not too large.
     let side = if (SIDE.into()..2 * i64::from(SIDE)).contains(&total) { total as i32 } else { SIDE };
@@ -179,14 +180,24 @@ fn draw(path: &Path, cu_seqlens: &[i32], each: impl Fn(&Canvas<'_>, i64, i64) ->
         let mut documents = cu_seqlens.windows(2).filter(|pair| pair[0] < pair[1]);
         documents.try_for_each(|pair| each(&canvas, pair[0].into(), (pair[1] - pair[0]).into()))
     };
-    match format {
-        Format::Png => onto(BitMapBackend::new(file.path(), size), all)?,
-        Format::Svg => onto(SVGBackend::new(file.path(), size), all)?,
-    }
-    keep(file, path)
+    let bytes = match format {
+        Format::Png => {
+            let mut pixels = vec![0; 3 * (side as usize).pow(2)];
+            onto(BitMapBackend::with_buffer(&mut pixels, size), all)?;
+            let mut png = Vec::new();
+            PngEncoder::new(&mut png).write_image(&pixels, size.0, size.1, ColorType::Rgb8).map_err(failed)?;
+            png
+        }
+        Format::Svg => {
+            let mut text = String::new();
+            onto(SVGBackend::with_string(&mut text, size), all)?;
+            text.into_bytes()
+        }
+    };
+    output::write(path, &bytes)
 }
 
-/// A white sheet with what `all` draws, written.
+/// A white sheet with what `all` draws.
 fn onto<B: DrawingBackend>(backend: B, all: impl Fn(&dyn Sheet) -> Result) -> Result {
     let area = backend.into_drawing_area();
     area.fill(&WHITE).map_err(failed)?;

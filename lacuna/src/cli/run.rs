@@ -15,7 +15,7 @@ use super::args::{self, Chosen, Knob, Place};
 use super::attend::{Compared, Done, Job};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
-use super::output::{self, beside, count, duration, measure, spinner};
+use super::output::{self, count, duration, measure, spinner};
 
 /// What `lacuna run` takes.
 #[derive(Debug, Args)]
@@ -90,9 +90,9 @@ impl Run {
         let target = args::target(&device, self.target)?;
         if let Some(path) = &self.output {
             // A place that cannot be written is told of before the work.
-            beside(path, "")?;
+            output::writable(path)?;
         }
-        let progress = spinner();
+        let progress = spinner(self.json);
         progress.set_message("reading the input");
         let kernel = self.chosen.kernel;
         let input = self.problem()?;

@@ -1,9 +1,6 @@
 //! `lacuna selftest`: every shipped kernel at every width, on small ragged inputs, against f64.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lacuna::codegen::plan::Pick;
 use lacuna::kernels::registry::{self, Allowed, Kernel, Options, Setting};
 use lacuna::kernels::tolerance::{Verdict, Verdicts};
@@ -66,7 +63,7 @@ impl Selftest {
         print(format!("lacuna {}   device: {device}   target: {target}\n", env!("CARGO_PKG_VERSION")))?;
         print(head())?;
         let cases = cases();
-        let progress = bar(cases.len() as u64);
+        let progress = output::bar(self.json, cases.len() as u64);
         let mut rows = Vec::new();
         for case in cases {
             progress.set_message(format!("{}, width {}, group {}", case.kernel.name, case.width, case.group));
@@ -184,18 +181,6 @@ fn head() -> String {
         "  {:<16}  {:>5}  {:>5}  {:>8}  {:>8}  {:>8}  {:>8}  {}\n",
         "kernel", "width", "group", "error", "allowed", "lse", "allowed", "ok"
     )
-}
-
-/// A bar on a terminal; nothing elsewhere.
-fn bar(length: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    }
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("  {bar:24} {pos}/{len}  {msg}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 #[cfg(test)]

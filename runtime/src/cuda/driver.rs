@@ -53,6 +53,7 @@ const SYMBOLS: &[&str] = &[
     "cuModuleUnload",
     "cuFuncGetAttribute",
     "cuFuncSetAttribute",
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuLaunchKernelEx",
     "cuGetErrorName",
     "cuGetErrorString",

@@ -135,6 +135,23 @@ impl Drop for Module {
 }
 
 impl Kernel {
+    /// CTAs of this launch that a multiprocessor holds.
+    pub(crate) fn ctas(&self, gpu: &Gpu, launch: &Launch) -> Result<u32> {
+        let _current = gpu.current()?;
+        let mut ctas = 0;
+        // SAFETY: the function is loaded and its context current; `ctas` is a valid place for an int.
+        let answer = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &mut ctas,
+                self.function,
+                launch.threads as i32,
+                launch.shared as usize,
+            )
+        };
+        gpu.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", answer)?;
+        Ok(ctas.unsigned_abs())
+    }
+
     /// Enqueues a launch.
     ///
     /// # Safety

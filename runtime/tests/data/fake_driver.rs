@@ -177,6 +177,11 @@ api! {
         assert_eq!((which, value), (8, 163 * 1024));
         context()
     }
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(out: *mut i32, function: usize, threads: i32, shared: usize) {
+        assert_eq!((function, threads, shared), (0xf0, 64, 0));
+        *out = 21;
+        context()
+    }
     fn cuLaunchKernelEx(config: *const Config, function: usize, params: *const *const c_void, extra: usize) {
         assert_eq!((function, (*config).count, extra), (0xf0, 0, 0));
         let pointer = |i: usize| *(*params.add(i)).cast::<*mut f32>();

@@ -1,13 +1,10 @@
 //! What the text holds, and what machine code is made of it, as far as the tools that are there can say.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::Command;
 
 use lacuna::codegen::plan::Plan;
 use lacuna::ptx::{self, Stmt, tools};
-use lacuna::runtime::Device;
+use lacuna::runtime::{Device, Resources};
 
 /// What the machine code uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,41 +23,57 @@ pub(super) struct Used {
 /// Something that is known, or why it is not.
 pub(super) type Known<T> = Result<T, String>;
 
-/// What is made of a plan's first launch: the usage, and the machine code where ptxas made it.
+/// What the driver's compiler makes of it, on a GPU that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ByDriver {
+    /// The GPU.
+    pub(super) device: String,
+    /// Registers a thread, bytes of local memory a thread (spills among them), and bytes of static shared memory a CTA.
+    pub(super) resources: Resources,
+    /// CTAs that a multiprocessor holds.
+    pub(super) ctas: u32,
+}
+
+/// What ptxas makes of a plan's first launch: the usage, and the machine code.
 pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Vec<u8>>) {
     let launch = &plan.launches[0];
-    let by_ptxas = tools::assemble(&launch.ptx, plan.target).map_err(|error| one_line(&error.to_string()));
-    match by_ptxas {
+    match tools::assemble(&launch.ptx, plan.target).map_err(|error| one_line(&error.to_string())) {
         Ok(done) => {
-            let used = done.usage(&launch.entry).map(|usage| Used {
+            let used = done.usage(&launch.entry).filter(|usage| usage.registers > 0).map(|usage| Used {
                 by: "ptxas",
                 registers: usage.registers,
                 spills: Some((usage.spill_stores, usage.spill_loads)),
                 stack: usage.stack,
                 static_shared: usage.shared_static,
             });
-            (used.ok_or_else(|| "ptxas does not say".to_owned()), Ok(done.cubin))
+            (used.ok_or_else(|| format!("ptxas does not say what `{}` uses", launch.entry)), Ok(done.cubin))
         }
-        Err(why) => (by_driver(plan).map_err(|no_gpu| format!("{why}; {no_gpu}")), Err(why)),
+        Err(why) => (Err(why.clone()), Err(why)),
     }
 }
 
-/// What the driver's own compiler makes of it, where there is a GPU that runs it.
-fn by_driver(plan: &Plan) -> Known<Used> {
+/// What the driver says, where there is a GPU that runs the target.
+pub(super) fn by_driver(plan: &Plan) -> Known<ByDriver> {
     let device = Device::best();
     if !device.is_cuda() {
         return Err("no GPU".to_owned());
     }
+    if !device.runs(plan.target) {
+        return Err(format!("{device} does not run {}", plan.target));
+    }
     let compiled = device.compile(plan).map_err(|error| one_line(&error.to_string()))?;
-    let resources = compiled.first().and_then(|compiled| compiled.resources);
-    let used = resources.map(|resources| Used {
-        by: "driver",
-        registers: resources.registers,
-        spills: (resources.local_bytes == 0).then_some((0, 0)),
-        stack: resources.local_bytes,
-        static_shared: resources.static_shared,
-    });
-    used.ok_or_else(|| "the driver does not say".to_owned())
+    let first = compiled.first().and_then(|compiled| compiled.resources.zip(compiled.ctas));
+    let (resources, ctas) = first.ok_or_else(|| "the driver does not say".to_owned())?;
+    Ok(ByDriver { device: device.name(), resources, ctas })
+}
+
+impl ByDriver {
+    /// As what the machine code uses: the driver does not tell spills from the stack.
+    pub(super) fn used(&self) -> Used {
+        let Resources { registers, local_bytes, static_shared, .. } = self.resources;
+        let spills = (local_bytes == 0).then_some((0, 0));
+        Used { by: "driver", registers, spills, stack: local_bytes, static_shared }
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -98,66 +111,33 @@ pub(super) fn counted(plan: &Plan) -> Known<([usize; KINDS.len()], BTreeMap<Stri
     Ok((kinds, each))
 }
 
-/// Machine instructions by name, where nvdisasm or cuobjdump is on `PATH`.
-pub(super) fn disassembled(cubin: &Known<Vec<u8>>) -> Known<BTreeMap<String, usize>> {
-    let (program, args) = disassembler().ok_or("neither nvdisasm nor cuobjdump is on PATH")?;
+/// Machine instructions by kind: the first is all of them, the last two are spills and other local memory.
+pub(super) const SASS_KINDS: [(&str, &[&str]); 9] = [
+    ("all", &[]),
+    ("HMMA", &["HMMA", "HGMMA"]),
+    ("LDSM", &["LDSM"]),
+    ("LDGSTS", &["LDGSTS", "UTMALDG"]),
+    ("BAR", &["BAR"]),
+    ("MUFU", &["MUFU"]),
+    ("SHFL", &["SHFL"]),
+    ("STL", &["STL"]),
+    ("LDL", &["LDL"]),
+];
+
+/// Machine instructions of the entry: of each kind, and of each name up to its first dot.
+pub(super) type Sass = ([usize; SASS_KINDS.len()], BTreeMap<String, usize>);
+
+/// Counts what nvdisasm finds in the machine code.
+pub(super) fn disassembled(plan: &Plan, cubin: &Known<Vec<u8>>) -> Known<Sass> {
+    let entry = &plan.launches[0].entry;
     let cubin = cubin.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
-    let failed = |error: std::io::Error| format!("cannot run {}: {error}", program.display());
-    let mut file = tempfile::Builder::new().suffix(".cubin").tempfile().map_err(failed)?;
-    file.write_all(cubin).and_then(|()| file.flush()).map_err(failed)?;
-    let done = Command::new(&program).args(args).arg(file.path()).output().map_err(failed)?;
-    if !done.status.success() {
-        return Err(format!("{} fails: {}", program.display(), one_line(&String::from_utf8_lossy(&done.stderr))));
+    let all = tools::disassemble(cubin).map_err(|error| one_line(&error.to_string()))?;
+    let names = all.entries.get(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))?;
+    let mut each = BTreeMap::new();
+    for name in names {
+        *each.entry(name.split('.').next().unwrap_or(name).to_owned()).or_default() += 1;
     }
-    Ok(sass(&String::from_utf8_lossy(&done.stdout)))
-}
-
-fn disassembler() -> Option<(PathBuf, &'static [&'static str])> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let known: [(&str, &[&str]); 2] = [("nvdisasm", &["-c"]), ("cuobjdump", &["-sass"])];
-    known.into_iter().find_map(|(name, args)| {
-        let mut here = std::env::split_paths(&path).map(|folder| folder.join(name));
-        here.find(|program| program.is_file()).map(|program| (program, args))
-    })
-}
-
-/// Names up to the first dot, from lines such as `/*0010*/  @P0 IMAD.MOV.U32 R1, RZ, RZ, c[0x0][0x28] ;`.
-fn sass(text: &str) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for line in text.lines() {
-        let Some((address, rest)) = line.trim().strip_prefix("/*").and_then(|line| line.split_once("*/")) else {
-            continue;
-        };
-        if address.is_empty() || !address.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            continue;
-        }
-        let name = rest.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
-        let name = name.trim_end_matches(';').split('.').next().unwrap_or_default();
-        if name.starts_with(|first: char| first.is_ascii_uppercase()) {
-            *counts.entry(name.to_owned()).or_default() += 1;
-        }
-    }
-    counts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn machine_instructions_are_counted_by_name() {
-        let text = "\
-\t.section\t.text.k,\"ax\",@progbits
-.text.k:
-        /*0000*/                   MOV R1, c[0x0][0x28] ;                      /* 0x00000a0000017a02 */
-                                                                               /* 0x000fe40000000f00 */
-        /*0010*/              @!P0 HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
-        /*0020*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
-        /*0030*/                   EXIT;
-.L_x_0:
-";
-        let counts = sass(text);
-        let want = [("EXIT", 1), ("HMMA", 2), ("MOV", 1)];
-        assert_eq!(counts, want.map(|(name, n)| (name.to_owned(), n)).into());
-    }
+    let of = |kinds: &[&str]| kinds.iter().filter_map(|kind| each.get(*kind)).sum::<usize>();
+    let kinds = SASS_KINDS.map(|(_, names)| if names.is_empty() { each.values().sum() } else { of(names) });
+    Ok((kinds, each))
 }

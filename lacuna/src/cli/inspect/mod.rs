@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::failure::{Failure, Result};
-use super::output::{self, count, duration};
+use super::output::{self, count, duration, spinner};
 use super::shaped::Shaped;
 use floor::{Extents, Floor};
-use machine::{KINDS, Known, Used};
+use machine::{ByDriver, KINDS, Known, SASS_KINDS, Sass, Used};
 use occupancy::{Cta, Occupancy};
 
 /// What `lacuna inspect` takes.
@@ -46,7 +46,8 @@ struct Found {
     plan: Plan,
     used: Known<Used>,
     ptx: Known<([usize; KINDS.len()], BTreeMap<String, usize>)>,
-    sass: Known<BTreeMap<String, usize>>,
+    sass: Known<Sass>,
+    driver: Known<ByDriver>,
     occupancy: Option<Occupancy>,
     extents: Extents,
     floor: Floor,
@@ -61,7 +62,19 @@ impl Inspect {
         let extents = self.extents()?;
         let attention = self.shaped.attention()?;
         let (pick, plan) = self.shaped.plan(&attention)?;
-        let (used, cubin) = machine::assembled(&plan);
+        let progress = spinner(self.json);
+        progress.set_message("asking ptxas");
+        let (by_ptxas, cubin) = machine::assembled(&plan);
+        progress.set_message("asking nvdisasm");
+        let sass = machine::disassembled(&plan, &cubin);
+        progress.set_message("asking the driver");
+        let driver = machine::by_driver(&plan);
+        progress.finish_and_clear();
+        let used = match (by_ptxas, &driver) {
+            (Ok(used), _) => Ok(used),
+            (Err(_), Ok(driver)) => Ok(driver.used()),
+            (Err(why), Err(no_gpu)) => Err(format!("{why}; {no_gpu}")),
+        };
         let launch = &plan.launches[0];
         let cta = Cta {
             threads: launch.threads,
@@ -70,7 +83,8 @@ impl Inspect {
         };
         let found = Found {
             ptx: machine::counted(&plan),
-            sass: machine::disassembled(&cubin),
+            sass,
+            driver,
             occupancy: occupancy::occupancy(plan.target, cta),
             floor: Floor::of(&attention, &pick, &extents),
             pick,
@@ -132,13 +146,28 @@ impl Inspect {
         line(
             "SASS",
             match &found.sass {
-                Ok(counts) => {
-                    let mut most: Vec<(&String, &usize)> = counts.iter().collect();
+                Ok((kinds, each)) => {
+                    let kinds: Vec<String> =
+                        SASS_KINDS.iter().zip(kinds).map(|((name, _), n)| format!("{n} {name}")).collect();
+                    let named = |name: &str| SASS_KINDS.iter().any(|(_, names)| names.contains(&name));
+                    let mut most: Vec<(&String, &usize)> = each.iter().filter(|(name, _)| !named(name)).collect();
                     most.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
-                    let most: Vec<String> = most.iter().take(8).map(|(name, n)| format!("{n} {name}")).collect();
-                    format!("{} all, {}", counts.values().sum::<usize>(), most.join(", "))
+                    let most: Vec<String> = most.iter().take(4).map(|(name, n)| format!("{n} {name}")).collect();
+                    format!("{}; of the others most are {}", kinds.join(", "), most.join(", "))
                 }
                 Err(why) => format!("not counted: {why}"),
+            },
+        );
+        line(
+            "driver",
+            match &found.driver {
+                Ok(ByDriver { device, resources, ctas }) => format!(
+                    "{} registers a thread, {} bytes of local memory, {} an SM ({device})",
+                    resources.registers,
+                    resources.local_bytes,
+                    count(*ctas as usize, "CTA")
+                ),
+                Err(why) => format!("not asked: {why}"),
             },
         );
         line(
@@ -196,6 +225,21 @@ impl Inspect {
                 "static_shared_bytes": used.static_shared,
             })
         });
+        let sass = found.sass.as_ref().map(|(kinds, each)| {
+            let kinds: serde_json::Map<String, Value> =
+                SASS_KINDS.iter().zip(kinds).map(|((name, _), n)| ((*name).to_owned(), (*n).into())).collect();
+            json!({ "kinds": kinds, "instructions": each })
+        });
+        let driver = found.driver.as_ref().map(|ByDriver { device, resources, ctas }| {
+            json!({
+                "device": device,
+                "registers": resources.registers,
+                "local_bytes": resources.local_bytes,
+                "static_shared_bytes": resources.static_shared,
+                "most_threads": resources.max_threads,
+                "ctas": ctas,
+            })
+        });
         let ptx = found.ptx.as_ref().map(|(kinds, each)| {
             let kinds: serde_json::Map<String, Value> =
                 KINDS.iter().zip(kinds).map(|((name, _), n)| ((*name).to_owned(), (*n).into())).collect();
@@ -223,8 +267,10 @@ impl Inspect {
             "used": used.as_ref().ok(),
             "used_unknown": found.used.as_ref().err(),
             "ptx": ptx.as_ref().ok(),
-            "sass": found.sass.as_ref().ok(),
+            "sass": sass.as_ref().ok(),
             "sass_unknown": found.sass.as_ref().err(),
+            "driver": driver.as_ref().ok(),
+            "driver_unknown": found.driver.as_ref().err(),
             "occupancy": occupancy,
             "launch": {
                 "docs": found.extents.docs,

@@ -10,6 +10,8 @@
 //! let result = trial.run(&Device::emulator(), &attention, &Default::default())?;
 //! let verdicts = trial.check(&result, |q, kv| kv <= q && q - kv < 20); // the same mask, by hand
 //! assert!(verdicts.ok(), "{verdicts}");
+//! assert!(trial.check_rows(&result, |q, kv| kv <= q && q - kv < 20, 9).ok(), "nine rows of them");
+//! assert!(!trial.check_rows(&result, |q, kv| kv <= q, 9).ok(), "which another mask would not be");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -20,7 +22,7 @@ use std::error::Error;
 
 use lacuna_codegen::plan::{Pick, Tunable as _};
 use lacuna_dsl::{Bound, Schedule, Shape, Target};
-use lacuna_kernels::host::{Dims, Float, Host};
+use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::reference::{self, Attended, Problem};
 use lacuna_kernels::tolerance::{self, Verdicts};
@@ -99,5 +101,25 @@ impl<T: Float + Element> Trial<T> {
         let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
         let (exact, plain) = (reference::attention(&problem, &sees), tolerance::plain_attention(&problem, &sees));
         tolerance::check_attention(&result.o.data, &result.lse.data, &exact, &plain, T::PRECISION)
+    }
+
+    /// As [`Trial::check`], on at most so many query rows, evenly spread over tokens and heads: f64 of every row of a long
+    /// document takes far longer than its attention. The first row and the last are among them.
+    ///
+    /// # Panics
+    /// If the trial has no query row.
+    pub fn check_rows(&self, result: &Attended<f32>, sees: impl Fn(i64, i64) -> bool + Sync, rows: usize) -> Verdicts {
+        let Qkv { q, k, v } = &self.qkv;
+        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
+        let [total, heads, _] = q.shape;
+        let of = total * heads;
+        assert!(of > 0, "a trial without query rows has nothing to compare");
+        let rows = rows.clamp(1, of);
+        let at = |i: usize| (of - 1) * i / (rows - 1).max(1);
+        let rows: Vec<Row> = (0..rows).map(|i| Row { token: at(i) / heads, head: at(i) % heads }).collect();
+        let exact = reference::attention_rows(&problem, &sees, &rows);
+        let plain = tolerance::plain_attention_rows(&problem, &sees, &rows);
+        let (o, lse) = (result.o.gather(&rows), result.lse.gather(&rows));
+        tolerance::check_attention(&o.data, &lse.data, &exact, &plain, T::PRECISION)
     }
 }

@@ -1,5 +1,7 @@
 //! `lacuna inspect`: what it counts stands in the text, what it cannot know it says, and what it computes is the architecture's.
 
+#![allow(clippy::print_stderr, reason = "what is not tested is said")]
+
 mod common;
 
 use common::lacuna;

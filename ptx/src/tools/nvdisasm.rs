@@ -43,7 +43,7 @@ pub fn disassemble(cubin: &[u8]) -> Result<Disassembled, ToolError> {
 
 /// Names, from text such as
 /// ```text
-/// 	.section	.text.k,"ax",@progbits
+///     .section  .text.k,"ax",@progbits
 ///         /*0010*/              @!P0 IMAD.MOV.U32 R1, RZ, RZ, c[0x0][0x28] ;
 /// ```
 fn read(text: &str) -> Disassembled {

@@ -178,7 +178,7 @@ api! {
         context()
     }
     fn cuOccupancyMaxActiveBlocksPerMultiprocessor(out: *mut i32, function: usize, threads: i32, shared: usize) {
-        assert_eq!((function, threads, shared), (0xf0, 64, 0));
+        assert_eq!((function, threads, shared), (0xf0, 128, 0));
         *out = 21;
         context()
     }

@@ -1,11 +1,12 @@
 //! Instructions that touch memory, and the asynchronous copies.
 
 use crate::decode::Inst;
-use crate::fault::{FaultKind, Space, Trap};
+use crate::fault::{FaultKind, Other, Space, Trap};
+use crate::global::{Conflict, Deed};
 use crate::lanes::ballot;
 use crate::memory::Denied;
 use crate::mma;
-use crate::shared::{Refusal, Thread, WARP_WIDE};
+use crate::shared::{Earlier, Refusal, Thread, WARP_WIDE};
 use crate::step::Machine;
 use crate::warp::{Copy, Doubles, Warp, Words};
 
@@ -35,8 +36,53 @@ fn denied(why: Denied, address: u64, bytes: usize, lane: usize) -> Box<Trap> {
     let kind = match why {
         Denied::OutOfBounds => FaultKind::OutOfBounds { space, address, bytes: bytes as u32, limit: None },
         Denied::Unwritten => FaultKind::UnwrittenMemory { space, address },
+        Denied::Unordered(conflict) => return unordered(conflict, address, lane),
     };
     Trap::new(kind, Some(lane as u32))
+}
+
+fn unordered(conflict: Conflict, address: u64, lane: usize) -> Box<Trap> {
+    let space = Space::Global;
+    // Who did the later deed is told by its instruction.
+    let (kind, other) = match conflict {
+        Conflict::AfterWrite(write) => {
+            (FaultKind::Race { space, address, first_writes: true, second_writes: false }, write)
+        }
+        Conflict::AfterRead(read) => {
+            (FaultKind::Race { space, address, first_writes: false, second_writes: true }, read)
+        }
+        Conflict::InFlight(copy) => (FaultKind::SourceInFlight { address }, copy),
+        Conflict::Constant(write) => (FaultKind::Constant { address }, write),
+    };
+    let mut trap = Trap::new(kind, Some(lane as u32));
+    trap.other = Some(Other { cta: Some(other.cta), earlier: Earlier { thread: other.thread, pc: other.pc } });
+    trap
+}
+
+/// Notes what a lane does to global memory that it may touch, where that is remembered.
+#[inline(always)]
+fn note(m: &mut Machine<'_, '_, '_>, address: u64, bytes: usize, deed: Deed, lane: usize) -> Result<(), Box<Trap>> {
+    if m.view.remembers(address, deed) {
+        let pc = m.warp.paths.pc;
+        let by = m.common.global_toucher(m.number, lane, pc);
+        m.view.note(address, bytes, deed, &by).map_err(|why| clash(why, address, bytes, lane, deed))?;
+    }
+    Ok(())
+}
+
+#[cold]
+fn clash(why: Denied, address: u64, bytes: usize, lane: usize, deed: Deed) -> Box<Trap> {
+    let mut trap = denied(why, address, bytes, lane);
+    if let FaultKind::Race { second_writes, .. } = &mut trap.kind {
+        *second_writes = matches!(deed, Deed::Write | Deed::Atomic);
+    }
+    trap
+}
+
+/// What `ld.global` does: with `.nc` the memory model does not cover it.
+#[inline(always)]
+fn loading(i: &Inst) -> Deed {
+    if i.aux == 0 { Deed::Read } else { Deed::ReadConstant }
 }
 
 #[cold]
@@ -50,7 +96,8 @@ fn misaligned(space: Space, address: u64, bytes: usize, lane: usize) -> Box<Trap
 fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, lane: usize, writes: bool) -> Box<Trap> {
     let space = Space::Shared;
     let at = u64::from;
-    let race = |address, first_writes| FaultKind::Race { address: at(address), first_writes, second_writes: writes };
+    let race =
+        |address, first_writes| FaultKind::Race { space, address: at(address), first_writes, second_writes: writes };
     let (kind, other) = match why {
         Refusal::OutOfBounds => {
             let limit = Some(m.common.shared.bytes().into());
@@ -63,7 +110,7 @@ fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, la
         Refusal::AfterRead { address, read } => (race(address, false), Some(read)),
     };
     let mut trap = Trap::new(kind, Some(lane as u32));
-    trap.other = other;
+    trap.other = other.map(|earlier| Other { cta: None, earlier });
     trap
 }
 
@@ -84,11 +131,13 @@ fn gather_global<const N: usize>(
     base: &Doubles,
     offset: i64,
     lanes: u32,
+    deed: Deed,
 ) -> Result<[Words; N], Box<Trap>> {
     let mut out = [[0; 32]; N];
     for lane in each(lanes) {
         let address = aligned(base, lane, offset, 4 * N)?;
         let words = m.view.load::<N>(address).map_err(|why| denied(why, address, 4 * N, lane))?;
+        note(m, address, 4 * N, deed, lane)?;
         for (out, word) in out.iter_mut().zip(words) {
             out[lane] = word;
         }
@@ -108,6 +157,8 @@ fn scatter_global<const N: usize>(
     for lane in each(lanes) {
         let address = aligned(base, lane, offset, 4 * N)?;
         let words = std::array::from_fn(|i| value[i][lane]);
+        m.view.holds(address, 4 * N).map_err(|why| denied(why, address, 4 * N, lane))?;
+        note(m, address, 4 * N, Deed::Write, lane)?;
         m.view.store::<N>(address, words).map_err(|why| denied(why, address, 4 * N, lane))?;
     }
     m.moved.global += u64::from(lanes.count_ones()) * 4 * N as u64;
@@ -118,7 +169,7 @@ fn scatter_global<const N: usize>(
 #[inline(always)]
 pub(crate) fn load_global<const N: usize>(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32) -> Result<(), Box<Trap>> {
     let base = *m.warp.registers.double(i.slots[N]);
-    let value = gather_global::<N>(m, &base, i.imm[0], lanes)?;
+    let value = gather_global::<N>(m, &base, i.imm[0], lanes, loading(i))?;
     for (slot, value) in i.slots.iter().zip(&value) {
         m.warp.registers.set_word(*slot, value, lanes);
     }
@@ -133,7 +184,7 @@ pub(crate) fn load_global_doubles<const N: usize, const W: usize>(
     lanes: u32,
 ) -> Result<(), Box<Trap>> {
     let base = *m.warp.registers.double(i.slots[N]);
-    let value = gather_global::<W>(m, &base, i.imm[0], lanes)?;
+    let value = gather_global::<W>(m, &base, i.imm[0], lanes, loading(i))?;
     for (slot, value) in i.slots.iter().zip(value.chunks_exact(2)) {
         m.warp.registers.set_double(*slot, &joined(&value[0], &value[1]), lanes);
     }
@@ -154,6 +205,7 @@ pub(crate) fn load_global_half(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32
     for lane in each(lanes) {
         let address = aligned(&base, lane, i.imm[0], 2)?;
         out[lane] = m.view.load_half(address).map_err(|why| denied(why, address, 2, lane))?;
+        note(m, address, 2, loading(i), lane)?;
     }
     m.moved.global += u64::from(lanes.count_ones()) * 2;
     m.warp.registers.set_word(i.slots[0], &out, lanes);
@@ -184,6 +236,8 @@ pub(crate) fn store_global_half(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u3
     let value = *m.warp.registers.word(i.slots[1]);
     for lane in each(lanes) {
         let address = aligned(&base, lane, i.imm[0], 2)?;
+        m.view.holds(address, 2).map_err(|why| denied(why, address, 2, lane))?;
+        note(m, address, 2, Deed::Write, lane)?;
         m.view.store_half(address, value[lane]).map_err(|why| denied(why, address, 2, lane))?;
     }
     m.moved.global += u64::from(lanes.count_ones()) * 2;
@@ -203,7 +257,15 @@ pub(crate) fn atomic(
     let mut out = [0; 32];
     for lane in each(lanes) {
         let address = aligned(&base, lane, i.imm[0], 4)?;
-        out[lane] = m.view.update(address, |old| f(old, operand[lane])).map_err(|why| denied(why, address, 4, lane))?;
+        m.view.holds(address, 4).map_err(|why| denied(why, address, 4, lane))?;
+        note(m, address, 4, Deed::Atomic, lane)?;
+        // What is handed over here and the value that says so change together.
+        let mut places = m.kernel.fences.then(|| m.view.ledger().released());
+        let old = m.view.update(address, |old| f(old, operand[lane]));
+        if let Some(places) = &mut places {
+            m.common.handover(m.number).exchange(places, address, returns);
+        }
+        out[lane] = old.map_err(|why| denied(why, address, 4, lane))?;
     }
     if returns {
         m.warp.registers.set_word(i.slots[0], &out, lanes);
@@ -396,6 +458,7 @@ pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: 
         // A source of no bytes is not read: it may lie anywhere.
         if bytes != 0 {
             m.view.probe(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
+            note(m, address, bytes, Deed::ReadLater, lane)?;
         }
         let thread = thread(m, lane);
         let by = m.common.clocks.toucher(m.number, pc);
@@ -438,6 +501,7 @@ pub(crate) fn wait(m: &mut Machine<'_, '_, '_>, pending: u32, lanes: u32) -> Res
     let clock = m.common.clocks.toucher(m.number, 0).clock;
     let number = m.number as u32;
     let copies = &mut m.warp.copies;
+    copies.waited = Some((m.warp.paths.pc, pending));
     for copy in &mut copies.flying {
         // The group is among the last `pending`, or not committed at all, unless this many were committed.
         let needed = copy.group.saturating_add(pending);
@@ -447,6 +511,10 @@ pub(crate) fn wait(m: &mut Machine<'_, '_, '_>, pending: u32, lanes: u32) -> Res
             let (address, bytes) = (copy.global[lane], copy.source[lane] as usize);
             let thread = number * 32 + lane as u32;
             let words = m.view.copy_source(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
+            if bytes != 0 && m.view.remembers(address, Deed::ReadDone) {
+                let by = m.common.global_toucher(m.number, lane, copy.pc);
+                m.view.note(address, bytes, Deed::ReadDone, &by).map_err(|why| denied(why, address, bytes, lane))?;
+            }
             let to = copy.shared[lane];
             match copy.size {
                 16 => m.common.shared.land::<4>(to, words, thread, clock),

@@ -2,6 +2,8 @@
 
 use crate::decode::Kernel;
 use crate::fault::{BarrierState, FaultKind, Trap};
+use crate::global::{self, Handover, Known, learn};
+use crate::order::{Seen, Time};
 use crate::shared::{CLOCK_LIMIT, Shared, Toucher};
 use crate::warp::{Copies, Paths, Registers, Status, Warp};
 
@@ -58,15 +60,53 @@ pub(crate) struct Common {
     /// Warps that a barrier has let go, by bit.
     released: u32,
     live_warps: u32,
+    /// The CTA's number in the grid.
+    number: u32,
+    /// How often the clocks started anew.
+    round: u32,
+    /// What was acquired of other CTAs.
+    known: Known,
+    /// By warp.
+    handovers: Vec<Handover>,
 }
 
 impl Common {
+    /// Who touches global memory, for the checks.
+    pub(crate) fn global_toucher(&self, warp: usize, lane: usize, pc: u32) -> global::Toucher<'_> {
+        let own = self.clocks.row(warp);
+        global::Toucher {
+            cta: self.number,
+            thread: (warp * 32 + lane) as u32,
+            pc,
+            now: Time::new(self.round, own[warp]),
+            seen: Seen { round: self.round, own, others: &self.known },
+        }
+    }
+
+    /// `membar.gl`: what was offered to the warp is acquired, and what it has seen may be handed on.
+    pub(crate) fn fence(&mut self, warp: usize) {
+        self.tick(warp);
+        for offered in std::mem::take(&mut self.handovers[warp].offered) {
+            learn(&mut self.known, &offered);
+        }
+        let mut all = self.known.clone();
+        let own = self.clocks.row(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
+        learn(&mut all, &Known::from([(self.number, own)]));
+        self.handovers[warp].released = Some(all.into());
+    }
+
+    /// What a warp hands to others and was handed.
+    pub(crate) fn handover(&mut self, warp: usize) -> &mut Handover {
+        &mut self.handovers[warp]
+    }
+
     /// A moment passes for a warp: what its lanes did is now seen by its other lanes.
     pub(crate) fn tick(&mut self, warp: usize) {
         let own = warp * self.clocks.warps + warp;
         self.clocks.seen[own] += 1;
         if self.clocks.seen[own] == CLOCK_LIMIT {
             self.shared.forget_clocks();
+            self.round += 1;
             self.clocks.seen.fill(1);
             self.barriers.iter_mut().for_each(|barrier| barrier.seen.fill(1));
         }
@@ -157,6 +197,10 @@ impl<'k> Cta<'k> {
                 barriers: vec![Barrier::default(); 16],
                 released: 0,
                 live_warps: 0,
+                number: 0,
+                round: 0,
+                known: Known::new(),
+                handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
             },
             turn: 0,
         }
@@ -164,6 +208,11 @@ impl<'k> Cta<'k> {
 
     /// Makes this the CTA at `index`, at its beginning.
     pub(crate) fn begin(&mut self, kernel: &Kernel, index: [u32; 3], grid: [u32; 3], block: [u32; 3]) {
+        let [x, y, z] = index.map(u64::from);
+        self.common.number = (x + u64::from(grid[0]) * (y + u64::from(grid[1]) * z)) as u32;
+        self.common.round = 0;
+        self.common.known.clear();
+        self.common.handovers.iter_mut().for_each(|handover| *handover = Handover::default());
         use lacuna_ptx::Special;
         self.index = index;
         self.turn = 0;
@@ -234,6 +283,10 @@ mod tests {
             barriers: vec![Barrier::default(); 16],
             released: 0,
             live_warps: warps as u32,
+            number: 0,
+            round: 0,
+            known: Known::new(),
+            handovers: std::iter::repeat_with(Handover::default).take(warps).collect(),
         }
     }
 

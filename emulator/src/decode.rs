@@ -12,6 +12,7 @@ use lacuna_ptx::{Base, Class, Entry, Inst as Text, Module, Op, Operand, Reg, Sha
 
 use crate::flow::{self, Step, Touched};
 use crate::micro::Micro;
+use crate::stores::{self, Stored};
 
 /// A register in its file, or a constant behind it.
 pub(crate) type Slot = u16;
@@ -67,6 +68,10 @@ pub(crate) struct Kernel {
     pub(crate) limits: lacuna_ptx::Limits,
     pub(crate) code: Vec<Inst>,
     /// By instruction; empty for those that are not tracked.
+    /// Where it may store.
+    pub(crate) stored: Stored,
+    /// It has a `membar.gl`, by which CTAs can tell each other what they did.
+    pub(crate) fences: bool,
     pub(crate) tracks: Vec<Track>,
     pub(crate) ops: Vec<Op>,
     pub(crate) words: usize,
@@ -217,6 +222,8 @@ impl Kernel {
             code.push(Inst { imm: inst.imm, slots, aux: inst.aux, guard, micro: inst.micro, flags: negated });
         }
         let ops = texts.iter().map(|text| text.form.op()).collect();
+        let stored = stores::stored(&texts, &params);
+        let fences = code.iter().any(|inst| inst.micro == Micro::Fence && inst.aux != 0);
         let tracks = analyse(&mut code, &texts, &pool);
         let mut word_constants = vec![[0; 32]; pool.word_constants.len()];
         pool.word_constants.iter().for_each(|(value, slot)| word_constants[*slot as usize] = [*value; 32]);
@@ -229,6 +236,8 @@ impl Kernel {
             limits: entry.limits,
             code,
             tracks,
+            stored,
+            fences,
             ops,
             words: words_in_file as usize,
             doubles: doubles_in_file as usize,

@@ -62,9 +62,21 @@ pub enum FaultKind {
         /// The word.
         address: u64,
     },
-    /// Two accesses to shared memory, one of them a write, that nothing orders.
+    /// The source of an asynchronous copy is written before the thread that issued it has waited for it.
+    SourceInFlight {
+        /// First byte of the write.
+        address: u64,
+    },
+    /// `ld.global.nc` reads what this launch has written: no barrier and no fence makes that visible to it.
+    Constant {
+        /// First byte of the read.
+        address: u64,
+    },
+    /// Two accesses, one of them a write, that nothing orders.
     Race {
-        /// The word.
+        /// Which memory.
+        space: Space,
+        /// Shared memory: the word; global memory: the first byte of the second access.
         address: u64,
         /// Whether the access that came first was a write.
         first_writes: bool,
@@ -139,6 +151,8 @@ pub struct Fault {
     pub entry: String,
     /// Where: the access that faulted first, then the one that it clashes with; for a deadlock every warp.
     pub sites: Vec<Site>,
+    /// What is wrong in terms of groups and stages, where that can be known.
+    pub note: Option<String>,
 }
 
 impl std::error::Error for Fault {}
@@ -151,8 +165,8 @@ impl FaultKind {
             FaultKind::OutOfBounds { .. } => "out of bounds",
             FaultKind::Misaligned { .. } => "misaligned",
             FaultKind::UnwrittenRegister { .. } | FaultKind::UnwrittenMemory { .. } => "uninitialised",
-            FaultKind::Pending { .. } => "missing wait",
-            FaultKind::Race { .. } => "race",
+            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => "missing wait",
+            FaultKind::Race { .. } | FaultKind::Constant { .. } => "race",
             FaultKind::Deadlock { .. } => "deadlock",
             FaultKind::Diverged { .. } => "divergence",
             FaultKind::Operand(_) => "operand",
@@ -184,29 +198,47 @@ impl FaultKind {
                 "shared memory at {address:#x} is touched while an asynchronous copy to it is in flight: the thread that issued \
                  it has not waited for its group"
             ),
-            FaultKind::Race { address, first_writes, second_writes } => {
+            FaultKind::SourceInFlight { address } => write!(
+                f,
+                "global memory at {address:#x} is written while an asynchronous copy from it is in flight: the thread that issued it \
+                 has not waited for its group"
+            ),
+            FaultKind::Constant { address } => write!(
+                f,
+                "global memory at {address:#x} is read through the non-coherent cache after this launch has written it"
+            ),
+            FaultKind::Race { space, address, first_writes, second_writes } => {
                 let verb = |writes: &bool| if *writes { "written" } else { "read" };
-                let who = |site: Option<&Site>| site.map_or_else(String::new, |site| format!(" by warp {}", site.warp));
-                let within = sites.len() > 1 && sites[0].warp == sites[1].warp && sites[0].cta == sites[1].cta;
+                let apart = sites.len() > 1 && sites[0].cta != sites[1].cta;
+                let who = |site: Option<&Site>| match site {
+                    Some(site) if apart => {
+                        let [x, y, z] = site.cta;
+                        format!(" by CTA {x},{y},{z}")
+                    }
+                    Some(site) => format!(" by warp {}", site.warp),
+                    None => String::new(),
+                };
+                let within = sites.len() > 1 && !apart && sites[0].warp == sites[1].warp;
+                let (second, first) = (verb(second_writes), verb(first_writes));
                 if within {
-                    write!(
+                    return write!(
                         f,
-                        "shared memory at {address:#x} is {} by one lane of warp {} after it was {} by another, and no bar.warp.sync or \
-                         barrier orders them",
-                        verb(second_writes),
-                        sites[0].warp,
-                        verb(first_writes)
-                    )
-                } else {
-                    write!(
-                        f,
-                        "shared memory at {address:#x} is {}{} after it was {}{}, and no barrier orders them",
-                        verb(second_writes),
-                        who(sites.first()),
-                        verb(first_writes),
-                        who(sites.get(1))
-                    )
+                        "{space} memory at {address:#x} is {second} by one lane of warp {} after it was {first} by another, and no \
+                         bar.warp.sync or barrier orders them",
+                        sites[0].warp
+                    );
                 }
+                let orders = if apart {
+                    "nothing orders CTAs of a launch but membar.gl around atomics at one address"
+                } else {
+                    "no barrier orders them"
+                };
+                write!(
+                    f,
+                    "{space} memory at {address:#x} is {second}{} after it was {first}{}, and {orders}",
+                    who(sites.first()),
+                    who(sites.get(1))
+                )
             }
             FaultKind::Deadlock { barriers } => {
                 f.write_str("no warp of the CTA can go on")?;
@@ -242,6 +274,9 @@ impl fmt::Display for Fault {
                 write!(f, "\n      from {}", source.as_deref().unwrap_or_default())?;
             }
         }
+        if let Some(note) = &self.note {
+            write!(f, "\n  {note}")?;
+        }
         Ok(())
     }
 }
@@ -260,6 +295,14 @@ impl fmt::Display for Site {
     }
 }
 
+/// The other party to a fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Other {
+    /// Its CTA's number in the grid, where it may be another.
+    pub(crate) cta: Option<u32>,
+    pub(crate) earlier: crate::shared::Earlier,
+}
+
 /// A fault as the interpreter raises it, before places have names.
 #[derive(Debug)]
 pub(crate) struct Trap {
@@ -268,8 +311,7 @@ pub(crate) struct Trap {
     pub(crate) lane: Option<u32>,
     /// Where, when it is not the current instruction.
     pub(crate) pc: Option<u32>,
-    /// The other party.
-    pub(crate) other: Option<crate::shared::Earlier>,
+    pub(crate) other: Option<Other>,
 }
 
 impl Trap {

@@ -11,7 +11,7 @@
 //! ```
 //! It knows nothing of how the text was made. It takes what the driver would take, and besides computing it finds
 //! accesses out of bounds or off their alignment, reads of what nobody wrote (registers by lane, memory by byte), races
-//! in shared memory, touches of an asynchronous copy's destination before its wait, divergence where a warp must be
+//! in shared and global memory, touches of an asynchronous copy's destination or source before its wait, divergence where a warp must be
 //! together, and deadlocks. Each report names the PTX line and, where `// from file:line:column` comments say so, the
 //! author's line.
 //!
@@ -48,15 +48,18 @@ mod cta;
 mod decode;
 mod fault;
 mod flow;
+mod global;
 mod lanes;
 mod launch;
 mod memory;
 mod micro;
 mod mma;
+mod order;
 mod program;
 mod run;
 mod shared;
 mod step;
+mod stores;
 mod sync;
 mod warp;
 

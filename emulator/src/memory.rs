@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-const PAGE_BITS: u32 = 16;
-const PAGE: u64 = 1 << PAGE_BITS;
+use crate::global::{Conflict, Deed, Ledger, Shadow, Toucher};
+
+pub(crate) const PAGE_BITS: u32 = 16;
+pub(crate) const PAGE: u64 = 1 << PAGE_BITS;
 /// Where an allocation starts in its first page: a multiple of 256 and of nothing more, so that code which leans on a
 /// larger alignment than the driver promises is seen to.
 const SKEW: u64 = 256;
@@ -233,6 +235,17 @@ impl Memory {
         None
     }
 
+    /// The allocation that holds `address`: its start and its end.
+    pub(crate) fn allocation(&self, address: u64) -> Option<(u64, u64)> {
+        self.space.read().unwrap_or_else(PoisonError::into_inner).holding(address)
+    }
+
+    /// Every allocation.
+    pub(crate) fn allocations(&self) -> Vec<(u64, u64)> {
+        let space = self.space.read().unwrap_or_else(PoisonError::into_inner);
+        space.allocations.iter().map(|(start, end)| (*start, *end)).collect()
+    }
+
     fn check(&self, address: u64, bytes: u64) -> Result<(), MemoryError> {
         let space = self.space.read().unwrap_or_else(PoisonError::into_inner);
         if bytes == 0 || space.contains(address, bytes) {
@@ -272,21 +285,32 @@ impl ChunkByPage for [u8] {
 pub(crate) enum Denied {
     OutOfBounds,
     Unwritten,
+    Unordered(Conflict),
 }
 
 /// A worker's way into global memory: the pages that it touched last, at hand.
 pub(crate) struct View<'m> {
     memory: &'m Memory,
-    cache: Vec<(u64, Option<Arc<Page>>)>,
+    ledger: &'m Ledger,
+    cache: Vec<Cached>,
     nothing: Arc<Page>,
+}
+
+/// A page at hand, and who did what to it in this launch, where that is remembered.
+#[derive(Clone)]
+struct Cached {
+    number: u64,
+    page: Option<Arc<Page>>,
+    shadow: Option<Arc<Mutex<Shadow>>>,
 }
 
 const CACHED: usize = 512;
 
 impl<'m> View<'m> {
-    pub(crate) fn new(memory: &'m Memory) -> Self {
+    pub(crate) fn new(memory: &'m Memory, ledger: &'m Ledger) -> Self {
         let nothing = Arc::new(Page { first: 0, end: 0, words: Box::default(), written: Box::default() });
-        View { memory, cache: vec![(u64::MAX, None); CACHED], nothing }
+        let empty = Cached { number: u64::MAX, page: None, shadow: None };
+        View { memory, ledger, cache: vec![empty; CACHED], nothing }
     }
 
     /// The page of `address` and the offset in it, if `bytes` (aligned to their own size) from there are in bounds.
@@ -294,10 +318,10 @@ impl<'m> View<'m> {
     fn at(&mut self, address: u64, bytes: usize) -> Result<(&Page, usize), Denied> {
         let number = address >> PAGE_BITS;
         let slot = number as usize % CACHED;
-        if self.cache[slot].0 != number {
+        if self.cache[slot].number != number {
             self.fetch(address, slot);
         }
-        let page: &Page = self.cache[slot].1.as_deref().unwrap_or(&self.nothing);
+        let page: &Page = self.cache[slot].page.as_deref().unwrap_or(&self.nothing);
         let offset = (address % PAGE) as usize;
         if offset >= page.first as usize && offset + bytes <= page.end as usize {
             Ok((page, offset))
@@ -310,10 +334,37 @@ impl<'m> View<'m> {
     #[inline(never)]
     fn fetch(&mut self, address: u64, slot: usize) {
         if let Some(page) = self.memory.page(address) {
-            self.cache[slot] = (address >> PAGE_BITS, Some(page));
+            let shadow = self.ledger.shadow(address);
+            self.cache[slot] = Cached { number: address >> PAGE_BITS, page: Some(page), shadow };
         } else {
-            self.cache[slot] = (u64::MAX, None);
+            self.cache[slot] = Cached { number: u64::MAX, page: None, shadow: None };
         }
+    }
+
+    /// Whether it is remembered who touches this address, which was just accessed; from its first write on it is.
+    #[inline(always)]
+    pub(crate) fn remembers(&self, address: u64, deed: Deed) -> bool {
+        let slot = (address >> PAGE_BITS) as usize % CACHED;
+        self.cache[slot].shadow.is_some() || matches!(deed, Deed::Write | Deed::Atomic)
+    }
+
+    /// Notes who does what to up to 16 bytes of a page that is at hand.
+    #[inline(never)]
+    pub(crate) fn note(&mut self, address: u64, bytes: usize, deed: Deed, by: &Toucher<'_>) -> Result<(), Denied> {
+        let slot = (address >> PAGE_BITS) as usize % CACHED;
+        let shadow = self.cache[slot].shadow.get_or_insert_with(|| self.ledger.make(address));
+        let mut shadow = shadow.lock().unwrap_or_else(PoisonError::into_inner);
+        shadow.touch((address % PAGE) as u32, bytes as u32, deed, by).map_err(Denied::Unordered)
+    }
+
+    /// Whether `bytes` from here lie in an allocation.
+    #[inline(always)]
+    pub(crate) fn holds(&mut self, address: u64, bytes: usize) -> Result<(), Denied> {
+        self.at(address, bytes).map(|_| ())
+    }
+
+    pub(crate) const fn ledger(&self) -> &'m Ledger {
+        self.ledger
     }
 
     /// Whether a copy of `bytes` (of a unit of `unit` bytes) may start here.

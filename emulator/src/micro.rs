@@ -179,6 +179,10 @@ impl Micro {
         let aux = match micro {
             SetpU | SetpS | SetpDoubleU | SetpDoubleS | SetpFloat => index(&COMPARISONS, ty(0)),
             Shfl => index(&SHUFFLES, ty(0)),
+            Fence => index(&["cta", "gl"], ty(0)),
+            LdGlobalHalf | LdGlobal1 | LdGlobal2 | LdGlobal4 | LdGlobalDouble | LdGlobalDouble2 => {
+                u32::from(ty(0).contains("nc"))
+            }
             Ldmatrix | LdmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };

@@ -16,9 +16,11 @@ use rayon::prelude::*;
 
 use crate::cta::Cta;
 use crate::decode::Kernel;
-use crate::fault::{Fault, FaultKind, Site, Trap};
-use crate::launch::{self, Launch};
+use crate::fault::{Fault, FaultKind, Site, Space, Trap};
+use crate::global::Ledger;
+use crate::launch::{self, Arg, Launch};
 use crate::memory::{Memory, View};
+use crate::micro::Micro;
 use crate::program::Program;
 use crate::step::{Machine, Moved, PATIENCE, Run};
 use crate::warp::Status;
@@ -70,20 +72,25 @@ const WARP_SLICE: u64 = 50_000;
 /// The first fault found; of several found at once on several cores, the one in the earliest CTA.
 pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Options) -> Result<Stats, Box<Fault>> {
     let refuse = |what: String| {
-        Box::new(Fault { kind: FaultKind::Launch(what), entry: launch.entry.to_owned(), sites: Vec::new() })
+        Box::new(Fault { kind: FaultKind::Launch(what), entry: launch.entry.to_owned(), sites: Vec::new(), note: None })
     };
     let Some(kernel) = program.kernel(launch.entry) else {
         let known: Vec<&str> = program.entries().collect();
         return Err(refuse(format!("the module has no kernel `{}`; it has {}", launch.entry, known.join(", "))));
     };
     let params = launch::params(kernel, launch, program.target()).map_err(refuse)?;
+    let ctas: u64 = launch.grid.iter().map(|extent| u64::from(*extent)).product();
+    if u32::try_from(ctas).is_err() {
+        return Err(refuse(format!("{ctas} CTAs are more than the emulator tells apart")));
+    }
     let grid = Grid {
         kernel,
         launch,
         params: &params,
         memory,
+        ledger: Ledger::new(watched(kernel, launch, memory)),
         options,
-        ctas: launch.grid.iter().map(|extent| u64::from(*extent)).product(),
+        ctas,
         next: AtomicU64::new(0),
         issued: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -106,6 +113,19 @@ pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Op
         return Err(fault);
     }
     Ok(total(kernel, &tallies))
+}
+
+/// The allocations that the kernel may store to, by where its addresses come from.
+fn watched(kernel: &Kernel, launch: &Launch<'_>, memory: &Memory) -> Vec<(u64, u64)> {
+    let mut watched = Vec::new();
+    for &param in &kernel.stored.params {
+        match &launch.args[param] {
+            Arg::U64(address) => watched.extend(memory.allocation(*address)),
+            Arg::Bytes(_) => return memory.allocations(),
+            Arg::U32(_) | Arg::F32(_) => {}
+        }
+    }
+    if kernel.stored.anything { memory.allocations() } else { watched }
 }
 
 struct Tally {
@@ -137,6 +157,7 @@ struct Grid<'a> {
     launch: &'a Launch<'a>,
     params: &'a [u8],
     memory: &'a Memory,
+    ledger: Ledger,
     options: &'a Options,
     ctas: u64,
     next: AtomicU64,
@@ -161,7 +182,7 @@ impl Turns {
 impl<'a> Grid<'a> {
     /// Takes CTAs until there are none left.
     fn work(&self, worker: u64) -> Tally {
-        let mut view = View::new(self.memory);
+        let mut view = View::new(self.memory, &self.ledger);
         let mut tally = Tally { counts: vec![0; self.kernel.code.len()], moved: Moved::default(), ctas: 0 };
         let mut turns = Turns(self.options.seed ^ worker.rotate_left(32));
         let mut live: VecDeque<(u64, Cta<'a>)> = VecDeque::new();
@@ -204,8 +225,7 @@ impl<'a> Grid<'a> {
             return None;
         }
         let Launch { grid, block, shared, .. } = *self.launch;
-        let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
-        let index = [(number % x) as u32, (number / x % y) as u32, (number / (x * y)) as u32];
+        let index = self.index(number);
         let dynamic = if self.kernel.dynamic_shared { shared } else { 0 };
         let mut cta = spare
             .pop()
@@ -218,7 +238,7 @@ impl<'a> Grid<'a> {
     fn run_cta(
         &self,
         cta: &mut Cta<'a>,
-        view: &mut View<'a>,
+        view: &mut View<'_>,
         tally: &mut Tally,
         turns: &mut Turns,
     ) -> Result<bool, Box<Fault>> {
@@ -291,9 +311,63 @@ impl<'a> Grid<'a> {
         let pc = trap.pc.unwrap_or(cta.warps[warp].paths.pc);
         let mut sites = vec![self.site(cta, warp as u32, trap.lane, pc)];
         if let Some(other) = trap.other {
-            sites.push(self.site(cta, other.thread / 32, Some(other.thread % 32), other.pc));
+            let earlier = other.earlier;
+            let mut site = self.site(cta, earlier.thread / 32, Some(earlier.thread % 32), earlier.pc);
+            site.cta = other.cta.map_or(cta.index, |number| self.index(number.into()));
+            sites.push(site);
         }
-        Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites })
+        let note = self.note(cta, &trap, pc);
+        Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites, note })
+    }
+
+    /// What is wrong in terms of groups and stages, where that can be known.
+    fn note(&self, cta: &Cta<'_>, trap: &Trap, pc: u32) -> Option<String> {
+        let earlier = trap.other?.earlier;
+        let copies = |pc: u32| self.kernel.code[pc as usize].micro == Micro::CpAsync;
+        let line = |pc: u32| self.kernel.lines.get(pc as usize).copied().unwrap_or_default();
+        match trap.kind {
+            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => {
+                let thread = earlier.thread as usize;
+                let warp = cta.warps.get(thread / 32)?;
+                let lane = thread % 32;
+                let mut mine = warp.copies.flying.iter().filter(|copy| copy.lanes >> lane & 1 != 0);
+                let group = mine.find(|copy| copy.pc == earlier.pc)?.group;
+                let committed = warp.copies.committed[lane];
+                let after = committed.checked_sub(group + 1);
+                Some(match (after, warp.copies.waited) {
+                    (None, _) => "its group was never committed: no wait covers it".to_owned(),
+                    (Some(after), Some((at, pending))) if pending > after => format!(
+                        "the last wait, at line {}, lets {pending} groups pass, and of those committed this copy's is number {} from \
+                         the last: the wait lets {} too many pass",
+                        line(at),
+                        after + 1,
+                        pending - after
+                    ),
+                    (Some(after), Some((at, _))) => format!(
+                        "the last wait, at line {}, came before this copy's group was committed: one that lets {after} groups pass \
+                         must follow",
+                        line(at)
+                    ),
+                    (Some(after), None) => {
+                        format!("its thread has waited for nothing: a wait that lets {after} groups pass must follow")
+                    }
+                })
+            }
+            FaultKind::Race { space: Space::Shared, first_writes: true, .. } if copies(earlier.pc) => Some(
+                "the copy has landed for the thread that waited for it: a barrier after its wait shows it to the others".to_owned(),
+            ),
+            FaultKind::Race { space: Space::Shared, first_writes: false, .. } if copies(pc) => {
+                Some("the copy refills a stage that is still read: a barrier must stand after the last read of it".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Where a CTA of this number lies in the grid.
+    fn index(&self, number: u64) -> [u32; 3] {
+        let grid = self.launch.grid;
+        let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
+        [(number % x) as u32, (number / x % y) as u32, (number / (x * y)) as u32]
     }
 
     /// Where every warp stands that has not ended.
@@ -313,6 +387,7 @@ impl<'a> Grid<'a> {
             kind: FaultKind::Deadlock { barriers: cta.barriers() },
             entry: self.kernel.name.clone(),
             sites,
+            note: None,
         })
     }
 }

@@ -3,21 +3,7 @@
 //! Every access from an instruction goes through [`Shared::read`] or [`Shared::write`] (or the asynchronous pair
 //! [`Shared::poison`] and [`Shared::land`]), so that the rules stand in one place.
 //!
-//! **The rules.** A warp's time is its *clock*: it ticks when the warp arrives at a barrier or synchronises with itself
-//! (`bar.warp.sync`). A warp *has seen* another up to a clock; meeting at a barrier joins what the two have seen. Then
-//! an access is ordered after an earlier one if the same thread made both, or if the warp has seen the clock that the
-//! earlier one bears. Each word keeps its last write (thread, clock, instruction), each 16-byte granule the last read of
-//! every warp, and:
-//!
-//! | earlier | later | faults unless |
-//! |---|---|---|
-//! | write | read, or write | the later is ordered after it (two lanes of one instruction may write the same word) |
-//! | read by another warp | write | the later is ordered after it |
-//! | `cp.async` issued | any | its thread has waited for the group; the data then lands as a write of that thread, at that moment |
-//!
-//! What is let pass: a read and a write by two lanes of one warp in that order; a warp's earlier read of other words
-//! of a granule, once it reads it again; halves of one word written by different warps with nothing between (the word
-//! is then unordered until a write that has seen the last one).
+//! **The rules** are the table in [`order`](crate::order).
 
 /// Which thread of the CTA, `warp * 32 + lane`. More than any thread of a CTA: a warp as a whole.
 pub(crate) type Thread = u32;

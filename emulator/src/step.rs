@@ -345,7 +345,13 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                 sync::members(m, i.slots[0], lanes)?;
                 m.common.tick(m.number);
             }
-            Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+            Fence => {
+                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+                // `membar.cta` hands nothing to other CTAs.
+                if i.aux != 0 {
+                    m.common.fence(m.number);
+                }
+            }
 
             Shfl => apart(simd, || sync::shuffle(m, i, lanes))?,
             Ballot => {

@@ -241,18 +241,21 @@ pub(crate) struct Copies {
     pub(crate) flying: Vec<Copy>,
     /// Groups that each lane has committed.
     pub(crate) committed: Words,
+    /// The last `cp.async.wait_group` and how many groups it let pass.
+    pub(crate) waited: Option<(u32, u32)>,
     /// Copies that have landed, for their room.
     pub(crate) spare: Vec<Copy>,
 }
 
 impl Copies {
     pub(crate) fn new() -> Copies {
-        Copies { flying: Vec::new(), committed: [0; 32], spare: Vec::new() }
+        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new() }
     }
 
     pub(crate) fn clear(&mut self) {
         self.spare.append(&mut self.flying);
         self.committed = [0; 32];
+        self.waited = None;
     }
 }
 

@@ -128,7 +128,7 @@ fn a_copy_that_was_not_waited_for() {
         report(&fault),
         "missing wait: shared memory at 0x4 is touched while an asynchronous copy to it is in flight: the thread that issued it has \
          not waited for its group\n  --> k.ptx:18   ld.shared.b32 %r1, [%r11+4];                        CTA 0,0,0 warp 0 lane 0\n      \
-         k.ptx:16   @%p0 cp.async.cg.shared.global [%r11], [%d3], 16;   CTA 0,0,0 warp 0 lane 0"
+         k.ptx:16   @%p0 cp.async.cg.shared.global [%r11], [%d3], 16;   CTA 0,0,0 warp 0 lane 0\n  its thread has waited for nothing: a wait that lets 0 groups pass must follow"
     );
     // Overwriting it is no better, nor is a second copy to the same place.
     for later in ["st.shared.b32 [%r11], %r0; ret;", "cp.async.cg.shared.global [%r11], [%d3], 16; ret;"] {

@@ -1,132 +1,279 @@
-//! Every wait, commit and barrier of the shipped kernels is needed, and the emulator notices when one is gone.
+//! Every instruction of the shipped kernels that orders copies, threads or lanes is needed, and the emulator notices when it is
+//! gone or altered, and names the PTX line and the author's line.
 //!
-//! One line at a time is deleted from the PTX of a default pick, or its wait made to wait for one group fewer; the rest runs
-//! at a small size. What survives is listed with the reason.
+//! The kernels are those of the registry, each at its default pick: a new one is covered as soon as it is registered. One line
+//! at a time is changed; the rest runs at a small size. What survives is listed with the reason.
 #![allow(clippy::print_stdout, reason = "what each change comes to is for people to read")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use lacuna_dsl::{Plan, Target};
-use lacuna_emulator::{FaultKind, Options};
-use lacuna_kernels::inputs::Locality;
-use lacuna_runtime::{Device, Error};
-use lacuna_tests::{Case, Picks, Problem, Seen, Work, run};
+use half::bf16;
+use lacuna_codegen::plan::Access;
+use lacuna_dsl::{Elem, Pick, Plan, Shape, Target, Tunable};
+use lacuna_emulator::{Fault, Options};
+use lacuna_kernels::host::{Dims, Host, Precision};
+use lacuna_kernels::inputs::{self, Locality, Qkv};
+use lacuna_kernels::reference::Problem;
+use lacuna_kernels::registry::{Allowed, Attention, Expected, Extras, KERNELS, Kernel, Need, Setting};
+use lacuna_runtime::{Bindings, Device, Error, Scalar, Tensor};
+use rayon::prelude::*;
 
-/// The lines that order asynchronous copies and threads.
-const ORDERING: [&str; 3] = ["cp.async.wait_group", "cp.async.commit_group", "bar.sync"];
+/// The instructions that order asynchronous copies, threads and lanes.
+const ORDERING: [&str; 9] = [
+    "cp.async.wait_group",
+    "cp.async.wait_all",
+    "cp.async.commit_group",
+    "bar.sync",
+    "bar.arrive",
+    "bar.warp.sync",
+    "membar",
+    "shfl.sync",
+    "vote.sync",
+];
+
+/// Every lane, as a member mask is printed, and all lanes but the last.
+const MASKS: [&str; 2] = ["4294967295", "2147483647"];
 
 /// What became of a change.
-#[derive(Debug, PartialEq)]
 enum Fate {
-    Found(FaultKind),
+    Found(Box<Fault>),
     Wrong,
     Survived,
 }
 
-/// A text with one change, and what the change is.
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fate::Found(fault) => f.write_str(fault.kind.title()),
+            Fate::Wrong => f.write_str("wrong"),
+            Fate::Survived => f.write_str("survived"),
+        }
+    }
+}
+
+/// A text with one change.
 struct Mutant {
+    /// The kernel of the plan whose text it is.
+    launch: usize,
+    /// The instruction, which of its kind, and the change: `bar.sync 2 deleted`.
     what: String,
     text: String,
 }
 
-/// Every change to a text, named by the instruction, which of its kind it is, and what stands around it.
-fn mutants(text: &str) -> Vec<Mutant> {
+/// The instruction of a line, without its guard.
+fn instruction(line: &str) -> &str {
+    let line = line.trim_start();
+    if line.starts_with('@') { line.split_once(' ').map_or(line, |(_, rest)| rest) } else { line }
+}
+
+/// Every change to a text.
+fn mutants(launch: usize, text: &str) -> Vec<Mutant> {
     let lines: Vec<&str> = text.lines().collect();
     let mut mutants = Vec::new();
     for kind in ORDERING {
-        let places = (0..lines.len()).filter(|&i| lines[i].trim_start().starts_with(kind));
+        let places = (0..lines.len()).filter(|&i| instruction(lines[i]).starts_with(kind));
         for (number, at) in places.enumerate() {
-            let with = |line: Option<&str>| {
+            let mut change = |how: &str, line: Option<&str>| {
                 let changed = lines.iter().enumerate().filter_map(|(i, old)| if i == at { line } else { Some(*old) });
-                changed.map(|line| format!("{line}\n")).collect::<String>()
+                let text = changed.map(|line| format!("{line}\n")).collect();
+                mutants.push(Mutant { launch, what: format!("{kind} {number} {how}"), text });
             };
-            mutants.push(Mutant { what: format!("{kind} {number} deleted"), text: with(None) });
-            let groups = lines[at].trim().strip_prefix("cp.async.wait_group ").and_then(|rest| rest.strip_suffix(';'));
-            if let Some(groups) = groups {
+            // Whose result is missing is found by its register, and says nothing of order.
+            if !["shfl.sync", "vote.sync"].contains(&kind) {
+                change("deleted", None);
+            }
+            if kind == "cp.async.wait_group" {
+                let groups = instruction(lines[at]).trim_start_matches(kind).trim().trim_end_matches(';');
                 let groups: u32 = groups.parse().expect("a number of groups");
-                let line = format!("  cp.async.wait_group {};", groups + 1);
-                mutants.push(Mutant { what: format!("{kind} {number} for one group fewer"), text: with(Some(&line)) });
+                change("for one group fewer", Some(&format!("  {kind} {};", groups + 1)));
+            }
+            if lines[at].contains(MASKS[0]) {
+                change("without a lane", Some(&lines[at].replace(MASKS[0], MASKS[1])));
             }
         }
     }
     mutants
 }
 
-/// Runs a text in the place of the plan's, in several orders of turns.
-fn fate(plan: &Plan, text: &str, problem: &Problem) -> Fate {
-    let mut plan = plan.clone();
-    plan.launches[0].ptx = Arc::from(text);
-    for seed in 0..4 {
-        let options = Options { seed, max_instructions: Some(50_000_000), ..Options::default() };
-        match run(&Device::emulator_with(options), &plan, problem) {
-            Ok(outcome) if problem.judge(&[&outcome]).iter().all(|verdicts| verdicts.ok()) => {}
-            Ok(_) => return Fate::Wrong,
-            Err(Error::Fault { fault, .. }) => return Fate::Found(fault.kind),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    Fate::Survived
+/// A kernel at a shape with its operands and what they must give.
+struct Subject {
+    kernel: &'static Kernel,
+    attention: Attention,
+    plan: Plan,
+    dims: Dims,
+    qkv: Qkv<bf16>,
+    cu_seqlens: Vec<i32>,
+    picks: Option<Host<i32>>,
+    extras: Extras,
+    expected: Expected,
 }
 
-/// Makes every change; compares what survives with the list.
-fn survivors(case: &Case, expected: &[&str]) {
-    let plan = case.plan(Target::SM_80).expect("the default pick fits");
-    let problem = Problem::draw(case);
-    let text = plan.launches[0].ptx.clone();
-    assert_eq!(fate(&plan, &text, &problem), Fate::Survived, "{case}: the text as it is");
-    let mut survived = Vec::new();
-    let all = mutants(&text);
-    for Mutant { what, text } in &all {
-        let fate = fate(&plan, text, &problem);
-        println!(
-            "{what}: {}",
-            match &fate {
-                Fate::Found(kind) => kind.title(),
-                Fate::Wrong => "wrong",
-                Fate::Survived => "survived",
+/// One document of some blocks and a tail.
+const TOKENS: usize = 200;
+
+/// An option that shows on a document of so many tokens.
+fn small(setting: &Setting) -> (&'static str, u32) {
+    let value = match setting.allowed {
+        Allowed::Range(low, _) => setting.default.min(7).max(low),
+        Allowed::OneOf(_) => setting.default,
+    };
+    (setting.name, value)
+}
+
+impl Subject {
+    fn draw(kernel: &'static Kernel, width: u32, group: u32) -> Subject {
+        let options = kernel.options(kernel.settings.iter().map(small)).expect("options in their range");
+        let attention = kernel.build(Shape::new(Elem::Bf16, width, width, group), &options).expect("a shipped shape");
+        let pick = attention.pick(Target::SM_80, &Pick::new()).expect("a pick that fits");
+        let plan = attention.plan(Target::SM_80, &pick).expect("a pick that fits");
+        let (hq, dk) = (group as usize, width as usize);
+        let dims = Dims { total: TOKENS, hq, hk: 1, dk, dv: dk };
+        let cu_seqlens = inputs::cu_seqlens(&[TOKENS]);
+        let qkv = inputs::qkv(1, dims);
+        let draw = || {
+            let (block, n) = (options.get("block") as usize, options.get("blocks") as usize);
+            inputs::picks(101, &cu_seqlens, 1, block, n, Locality::PerBlock)
+        };
+        let picks = kernel.needs(Need::Picks).then(draw);
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).expect("extras are drawn");
+        let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu_seqlens, scale: scale(dk) };
+        let expected = attention.expected(&problem, picks.as_ref(), &extras, None);
+        Subject { kernel, attention, plan, dims, qkv, cu_seqlens, picks, extras, expected }
+    }
+
+    /// Runs a plan on the operands. Whether the result is right.
+    fn run(&self, device: &Device, plan: &Plan) -> Result<bool, Error> {
+        let Dims { total, hq, dk, dv, .. } = self.dims;
+        let upload = |x: &Host<bf16>| Tensor::from_slice(device, &x.shape.map(|extent| extent as u64), &x.data);
+        let [q, k, v] = [upload(&self.qkv.q)?, upload(&self.qkv.k)?, upload(&self.qkv.v)?];
+        let o = Tensor::poisoned(device, Elem::Bf16, &[total as u64, hq as u64, dv as u64])?;
+        let lse = Tensor::poisoned(device, Elem::F32, &[total as u64, hq as u64])?;
+        let reads = |name: &str| plan.tensors.iter().any(|t| t.name == name && t.access == Access::Read);
+        let mut bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v);
+        bindings = bindings.tensor("o", &o).tensor("lse", &lse);
+        let ints = |x: &Host<i32>| Tensor::from_slice(device, &x.shape.map(|extent| extent as u64), &x.data);
+        if reads("cu_seqlens") {
+            let cu = Tensor::from_slice(device, &[self.cu_seqlens.len() as u64], &self.cu_seqlens)?;
+            bindings = bindings.tensor("cu_seqlens", &cu);
+        }
+        if let Some(picks) = self.picks.as_ref().filter(|_| reads("picks")) {
+            bindings = bindings.tensor("picks", &ints(picks)?);
+        }
+        for (name, numbers) in self.attention.tables(hq) {
+            bindings = bindings.tensor(&name, &Tensor::from_slice(device, &[hq as u64], &numbers)?);
+        }
+        for (name, table) in &self.extras {
+            let extents: Vec<u64> = table.shape.iter().map(|&extent| extent as u64).collect();
+            bindings = bindings.tensor(name, &Tensor::from_slice(device, &extents, &table.data)?);
+        }
+        let mut given: BTreeMap<String, Scalar> = self.attention.given(plan.target).expect("what was planned is staged");
+        given.insert("scale".to_owned(), Scalar::F32(scale(dk)));
+        given.insert("max_seqlen".to_owned(), Scalar::I32(TOKENS as i32));
+        for (name, value) in given.into_iter().filter(|(name, _)| plan.scalars.iter().any(|s| s.name == *name)) {
+            bindings = bindings.scalar(&name, value);
+        }
+        device.run(plan, &bindings)?;
+        let written = o.first_poison()?.is_none() && lse.first_poison()?.is_none();
+        let verdicts = || -> Result<_, Error> {
+            Ok(self.expected.check(&o.to_f32_vec()?, &lse.to_f32_vec()?, Precision::Bf16))
+        };
+        Ok(written && verdicts()?.ok())
+    }
+
+    /// Runs a text in the place of one of the plan's, in several orders of turns.
+    fn fate(&self, launch: usize, text: &str) -> Fate {
+        let mut plan = self.plan.clone();
+        plan.launches[launch].ptx = Arc::from(text);
+        for seed in 0..3 {
+            let options = Options { seed, threads: 1, max_instructions: Some(20_000_000), ..Options::default() };
+            match self.run(&Device::emulator_with(options), &plan) {
+                Ok(true) => {}
+                Ok(false) => return Fate::Wrong,
+                Err(Error::Fault { fault, .. }) => return Fate::Found(fault),
+                Err(other) => panic!("{other}"),
             }
-        );
-        if fate == Fate::Survived {
-            survived.push(what.as_str());
         }
+        Fate::Survived
     }
-    assert!(all.len() >= 6, "{} changes to {case}", all.len());
-    assert_eq!(survived, expected, "of {} changes to {case}", all.len());
 }
 
-fn query_major(width: u32) -> Case {
-    Case::new(Work::QueryMajor(Seen::Causal), width, 1, &[200])
+fn scale(width: usize) -> f32 {
+    1.0 / (width as f32).sqrt()
 }
 
-fn group_centric(width: u32, group: u32) -> Case {
-    let picks = Picks::Drawn(Locality::PerBlock);
-    Case::new(Work::GroupCentric(picks, 4), width, group, &[200])
+/// A report names the lines of the text as it ran, and the author's.
+fn names_its_lines(fault: &Fault, text: &str) -> bool {
+    let lines: Vec<&str> = text.lines().collect();
+    let here = |line: usize| line.checked_sub(1).and_then(|at| lines.get(at)).is_some_and(|line| !line.trim().is_empty());
+    !fault.sites.is_empty()
+        && fault.sites.iter().all(|site| here(site.line) && site.source.as_ref().is_some_and(|at| at.contains(".rs:")))
 }
 
-/// The wait behind the loop is for copies that nothing reads: a round commits a group also where no block is left to fetch,
-/// so the groups still under way when the loop ends are empty. It stands there so that nothing can be in flight when a CTA
-/// ends or uses its shared memory again.
-const DRAIN: [&str; 2] = ["cp.async.wait_group 2 deleted", "cp.async.wait_group 2 for one group fewer"];
+/// Every kernel of the registry at one width, and two that differ more at another. Kernels of the same text are run once.
+fn subjects() -> Vec<Subject> {
+    let group = |kernel: &Kernel| if kernel.needs(Need::Picks) { 16 } else { 1 };
+    let mut all: Vec<Subject> = KERNELS.par_iter().map(|kernel| Subject::draw(kernel, 64, group(kernel))).collect();
+    for kernel in KERNELS.iter().filter(|kernel| ["causal", "nsa-selected"].contains(&kernel.name)) {
+        all.push(Subject::draw(kernel, 128, if kernel.needs(Need::Picks) { 64 } else { 1 }));
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|subject| {
+        let texts: Vec<Arc<str>> = subject.plan.launches.iter().map(|launch| Arc::clone(&launch.ptx)).collect();
+        seen.insert(texts)
+    });
+    all
+}
+
+/// Why a change that survives is no fault of the emulator.
+///
+/// The wait behind a pipelined loop is for copies that nothing reads: a round commits a group also where no block is left to
+/// fetch, so the groups still under way when the loop ends are empty. It stands there so that nothing can be in flight when a
+/// CTA ends or uses its shared memory again.
+///
+/// Where Q stays in shared memory, which it does at a width of 128, nothing waits for it alone: without a commit of its own it
+/// is part of the first block's group, which is waited for before either is used.
+fn may_survive(subject: &Subject, mutant: &Mutant, text: &str) -> bool {
+    let count = |kind| text.lines().filter(|line| instruction(line).starts_with(kind)).count();
+    let drain = format!("cp.async.wait_group {} ", count("cp.async.wait_group").saturating_sub(1));
+    let with_block = mutant.what == "cp.async.commit_group 0 deleted" && subject.dims.dk == 128;
+    mutant.what.starts_with(&drain) || with_block
+}
 
 #[test]
-fn query_major_64() {
-    survivors(&query_major(64), &DRAIN);
-}
-
-/// Q stays in shared memory at this width, so nothing waits for it alone: without a commit of its own it is part of the
-/// first block's group, which is waited for before either is used.
-#[test]
-fn query_major_128() {
-    let drain = ["cp.async.wait_group 1 deleted", "cp.async.wait_group 1 for one group fewer"];
-    survivors(&query_major(128), &[drain[0], drain[1], "cp.async.commit_group 0 deleted"]);
-}
-
-#[test]
-fn group_centric_of_16() {
-    survivors(&group_centric(64, 16), &DRAIN);
-}
-
-#[test]
-fn group_centric_of_64() {
-    survivors(&group_centric(128, 64), &DRAIN);
+fn every_ordering_instruction_is_needed_and_found_gone() {
+    let subjects = subjects();
+    let trouble: Vec<String> = subjects
+        .par_iter()
+        .flat_map_iter(|subject| {
+            let name = format!("{} D{}", subject.kernel.name, subject.dims.dk);
+            let mut trouble = Vec::new();
+            let mut changes = 0;
+            for (number, launch) in subject.plan.launches.iter().enumerate() {
+                if !matches!(subject.fate(number, &launch.ptx), Fate::Survived) {
+                    trouble.push(format!("{name}: the text as it is, {}", subject.fate(number, &launch.ptx)));
+                }
+                for mutant in mutants(number, &launch.ptx) {
+                    changes += 1;
+                    let fate = subject.fate(mutant.launch, &mutant.text);
+                    let what = format!("{name}, {}: {}: {fate}", launch.entry, mutant.what);
+                    println!("{what}");
+                    match &fate {
+                        Fate::Found(fault) if !names_its_lines(fault, &mutant.text) => {
+                            trouble.push(format!("{what}, without its lines\n{fault}"));
+                        }
+                        Fate::Survived if !may_survive(subject, &mutant, &launch.ptx) => trouble.push(what),
+                        Fate::Found(_) | Fate::Wrong | Fate::Survived => {}
+                    }
+                }
+            }
+            if changes < 6 {
+                trouble.push(format!("{name}: only {changes} changes"));
+            }
+            trouble
+        })
+        .collect();
+    assert!(trouble.is_empty(), "{}", trouble.join("\n"));
+    assert!(subjects.len() > KERNELS.len() / 2, "most kernels have a text of their own");
 }

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use lacuna_codegen::ir::{Elem, ParamId, Slice, Type, ValueId};
+use lacuna_codegen::ir::{Binary, Elem, ParamId, Slice, Type, ValueId};
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
 use crate::axis::{Axis, F32, Half, I32};
@@ -22,7 +22,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `Segments`, `TableIn` or `TableOut`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `Segments`, `Sinks`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`"
 )]
 pub trait Input: Sized {
@@ -460,6 +460,78 @@ impl<R, D> std::fmt::Debug for QueryRows<R, D> {
     }
 }
 
+/// Where query rows are, without the queries.
+#[derive(Debug)]
+pub(crate) struct RowsAt<R> {
+    pub(crate) positions: Positions<R>,
+    pub(crate) place: Place,
+}
+
+impl<R, D> QueryRows<R, D> {
+    pub(crate) fn at(&self) -> RowsAt<R> {
+        RowsAt { positions: self.positions, place: self.place }
+    }
+}
+
+impl<R: Axis> RowsAt<R> {
+    /// The query head: a scalar where all rows are of one, else i32 over the rows. Rows past the last head have the last one.
+    #[track_caller]
+    pub(crate) fn heads(&self, state: &mut State) -> ValueId {
+        let head = self.place.head.take(state);
+        if self.place.along != Some(1) {
+            return head;
+        }
+        let (axis, count) = (state.axis::<R>(), self.place.count.take(state));
+        let (row, one) = (state.builder.iota(axis), state.builder.int(1));
+        let last = state.builder.binary(Binary::Sub, count, one);
+        let row = state.builder.binary(Binary::Min, row, last);
+        state.builder.binary(Binary::Add, row, head)
+    }
+
+    /// The positions of the rows: i32, a scalar or over the rows.
+    #[track_caller]
+    pub(crate) fn positions(&self, state: &mut State) -> ValueId {
+        match self.positions {
+            Positions::Each(positions) => state.take(positions),
+            Positions::One(position) => state.take(position),
+        }
+    }
+}
+
+/// A learnable sink for each query head, f32, `[heads_q]`: a logit that takes part in the softmax of every row and has no
+/// value, as in gpt-oss. It is a logit as the softmax sees it: neither the kernel's scale nor a score changes it, no mask hides
+/// it, and the LSE counts it. A row that sees no key has the sink as its LSE; a sink of -inf is none.
+///
+/// [`OnlineSoftmax::with_sinks`](crate::OnlineSoftmax::with_sinks) takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sinks {
+    tensor: Tensor,
+}
+
+impl Input for Sinks {
+    fn declare(cx: &Cx, name: &str) -> Self {
+        Sinks { tensor: Tensor::declare(cx, name, Some(Elem::F32), &[symbol("heads_q")]) }
+    }
+}
+
+impl Sinks {
+    /// The sink of each row.
+    #[track_caller]
+    pub(crate) fn of_rows<R: Axis>(self, rows: &RowsAt<R>) -> Vector<F32, R> {
+        let run = current();
+        let mut state = run.borrow_mut();
+        if !state.lives(self.tensor.home, "input") {
+            let id = state.stand_in::<Vector<F32, R>>();
+            return state.give(id);
+        }
+        let heads = rows.heads(&mut state);
+        let sinks = state.builder.element(self.tensor.id, &[heads]);
+        let axis = state.axis::<R>();
+        let sinks = state.builder.broadcast(sinks, &[axis]);
+        state.give(sinks)
+    }
+}
+
 /// The position of each row.
 pub(crate) enum Positions<R> {
     /// Its own.
@@ -475,6 +547,12 @@ impl<R> Clone for Positions<R> {
 }
 
 impl<R> Copy for Positions<R> {}
+
+impl<R> std::fmt::Debug for Positions<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Positions").finish_non_exhaustive()
+    }
+}
 
 /// A block of `K` keys of a document.
 pub struct Block<K> {

@@ -45,7 +45,7 @@ pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
 pub use cx::Cx;
 pub use extent::{Extent, Piece};
 pub use flow::{BlockList, Var};
-pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Values};
+pub use input::{Blocks, Input, Keys, OutLse, Output, Queries, QueryRows, Segments, Sinks, Values};
 pub use lacuna_codegen::Error;
 pub use lacuna_codegen::ir::Elem;
 pub use lacuna_codegen::pattern::{Keep, Pattern, Pos, Table};
@@ -58,7 +58,7 @@ pub use lanes::{PrefixSum, SharedTable};
 pub use lists::{Lists, PartLse, Parts};
 pub use mask::Mask;
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
-pub use score::{HeadScore, Logit, PerHead, Score};
+pub use score::{Logit, PerHead, PerHeadTable, Score};
 pub use softmax::OnlineSoftmax;
 pub use staging::Staging;
 pub use table::{TableIn, TableOut};
@@ -68,9 +68,9 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
-        Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, Piece, Pos, PrefixSum,
-        Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Table, TableIn, TableOut,
-        Target, Tile, Tunable, Values, Var, Vector, axes, extents,
+        Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, PerHeadTable, Piece,
+        Pos, PrefixSum, Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Sinks, Table,
+        TableIn, TableOut, Target, Tile, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

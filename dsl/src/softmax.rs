@@ -3,6 +3,7 @@
 //! Milakov and Gimelshein, arXiv 1805.02867; as FlashAttention-2 uses it, arXiv 2307.08691, algorithm 1. In base 2: scores
 //! stay unscaled, and `scale * log2(e)` is multiplied in as the exponent is formed, in one fused multiply-add.
 
+use std::cell::Cell;
 use std::f32::consts::{LN_2, LOG2_E};
 
 use lacuna_codegen::ir::Elem;
@@ -10,59 +11,92 @@ use lacuna_codegen::ir::Elem;
 use crate::Cx;
 use crate::axis::{Axis, F32, Half};
 use crate::flow::Var;
-use crate::input::{OutLse, Place, QueryRows};
+use crate::input::{Block, OutLse, QueryRows, RowsAt, Sinks};
+use crate::score::{RowScore, Score};
 use crate::value::{PartialSum, Scalar, Tile, Vector};
 
 /// Running maximum, sum of exponentials and weighted sum of values of each query row.
 ///
-/// A row that sees no key, or only keys at `-inf`, comes out as zeros with an LSE of `-inf`; never NaN. NaN and `+inf` in
-/// the scores propagate as in the plain formula.
+/// A row that sees no key, or only keys at `-inf`, comes out as zeros with an LSE of `-inf`, or of its [sink](Sinks); never
+/// NaN. NaN and `+inf` in the scores propagate as in the plain formula.
 #[derive(Debug)]
 pub struct OnlineSoftmax<R, D> {
     max: Var<Vector<F32, R>>,
     sum: Var<PartialSum<R>>,
     acc: Var<Tile<F32, R, D>>,
-    /// The softmax scale times log2(e).
+    /// What the scores are multiplied by, times log2(e).
     scale: Scalar<F32>,
-    place: Place,
+    rows: RowsAt<R>,
+    score: Option<RowScore<R>>,
+    /// Whether the score was applied to what the next step takes.
+    scored: Cell<bool>,
+    sinks: Option<Sinks>,
 }
 
 impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
     /// The softmax of `rows`, before any key. Its scale is the kernel's parameter `scale`, `1/sqrt(Dk)` as a rule.
     #[track_caller]
     pub fn new(cx: &Cx, rows: &QueryRows<R, impl Axis>) -> Self {
-        let scale: Scalar<F32> = {
-            let mut state = cx.state.borrow_mut();
-            let scale = state.scalar("scale", Elem::F32);
-            state.give(scale)
+        Self::under(cx, rows, None)
+    }
+
+    /// The softmax of `rows` under a score, or under none: [`logits`](Self::logits) applies it. The score reads its arguments
+    /// here, so this stands before the loop over keys.
+    #[track_caller]
+    pub fn under<'s>(cx: &Cx, rows: &QueryRows<R, impl Axis>, score: impl Into<Option<&'s Score>>) -> Self {
+        let rows = rows.at();
+        // Matches, not closures: a closure would be the place that the operation names.
+        let (score, scale): (_, Option<Scalar<F32>>) = match score.into() {
+            Some(score) => (Some(score.of_rows(&rows)), None),
+            None => {
+                let mut state = cx.state.borrow_mut();
+                let scale = state.scalar("scale", Elem::F32);
+                (None, Some(state.give(scale)))
+            }
         };
-        Self::scaled(cx, rows, Some(scale))
-    }
-
-    /// The softmax of `rows`, before any key, of logits that are scaled already: what a [score](crate::HeadScore::logits)
-    /// makes.
-    #[track_caller]
-    pub fn of_logits(cx: &Cx, rows: &QueryRows<R, impl Axis>) -> Self {
-        Self::scaled(cx, rows, None)
-    }
-
-    #[track_caller]
-    fn scaled(cx: &Cx, rows: &QueryRows<R, impl Axis>, scale: Option<Scalar<F32>>) -> Self {
         OnlineSoftmax {
             max: cx.var("max", f32::NEG_INFINITY),
             sum: cx.var("sum", 0.0),
             acc: cx.var("acc", 0.0),
             scale: match scale {
                 Some(scale) => scale * LOG2_E,
+                // Scores scale their logits themselves.
                 None => cx.scalar::<F32>(LOG2_E),
             },
-            place: rows.place,
+            rows,
+            score,
+            scored: Cell::new(false),
+            sinks: None,
+        }
+    }
+
+    /// The softmax with a sink for each row, or with none.
+    #[must_use]
+    pub fn with_sinks(self, sinks: impl Into<Option<Sinks>>) -> Self {
+        OnlineSoftmax { sinks: sinks.into(), ..self }
+    }
+
+    /// What [`step`](Self::step) takes for the products of a block, before the mask: the products times the kernel's parameter
+    /// `scale` under the score; without one the products as they are.
+    #[track_caller]
+    pub fn logits<K: Axis>(&self, products: Tile<F32, R, K>, block: Block<K>) -> Tile<F32, R, K> {
+        self.scored.set(true);
+        match &self.score {
+            Some(score) => score.logits(products, &self.rows, block),
+            None => products,
         }
     }
 
     /// Takes in a block: its scores, unscaled and masked, and its values.
     #[track_caller]
     pub fn step<K: Axis>(&self, scores: Tile<F32, R, K>, values: Tile<Half, K, D>) {
+        if self.score.is_some() && !self.scored.take() {
+            let label = "apply it to the products of the block: `softmax.logits(cx.dot(..), b)`";
+            crate::staging::current()
+                .borrow_mut()
+                .builder
+                .fail("these scores are not under the softmax's score", label);
+        }
         let before = self.max.get();
         let max = before.max(scores.row_max());
         // Where nothing has been seen, `-inf - -inf` would be NaN.
@@ -81,10 +115,23 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
     #[track_caller]
     pub fn finish(&self) -> OutLse<D> {
         let sum = self.merge();
+        let Some(sinks) = self.sinks else {
+            let empty = sum.eq_(0.0);
+            let o = self.acc.get() * empty.select(0.0, sum.recip());
+            let lse = (self.max.get() * self.scale + sum.log2()) * LN_2;
+            return OutLse::new(o.to_half(), empty.select(f32::NEG_INFINITY, lse), self.rows.place);
+        };
+        // The sink is one more logit, without a value. It takes part in the maximum, so that no exponential overflows.
+        let sink = sinks.of_rows(&self.rows) * LOG2_E;
+        let seen = self.max.get() * self.scale;
+        let max = seen.max(sink);
+        let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
+        let shrink = (seen - safe).exp2();
+        let sum = sum * shrink + (sink - safe).exp2();
         let empty = sum.eq_(0.0);
-        let o = self.acc.get() * empty.select(0.0, sum.recip());
-        let lse = (self.max.get() * self.scale + sum.log2()) * LN_2;
-        OutLse::new(o.to_half(), empty.select(f32::NEG_INFINITY, lse), self.place)
+        let o = self.acc.get() * empty.select(0.0, shrink * sum.recip());
+        let lse = (max + sum.log2()) * LN_2;
+        OutLse::new(o.to_half(), empty.select(f32::NEG_INFINITY, lse), self.rows.place)
     }
 
     /// The whole sum of each row; `max` and `acc` are whole as well from here on.

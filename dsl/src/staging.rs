@@ -64,6 +64,8 @@ pub struct State {
     params: HashMap<String, ParamId>,
     /// Values that the schedule itself gives at launch.
     given: BTreeMap<String, Scalar>,
+    /// What must hold between extents, besides their grouping.
+    pub(crate) requires: Vec<Requirement>,
 }
 
 thread_local! {
@@ -154,6 +156,7 @@ impl Staging {
             args: Vec::new(),
             params: HashMap::new(),
             given: BTreeMap::new(),
+            requires: Vec::new(),
         };
         let state = Rc::new(RefCell::new(state));
         RUNS.with_borrow_mut(|runs| runs.push(Rc::clone(&state)));
@@ -172,7 +175,7 @@ impl Staging {
             pick: self.pick.join(", "),
             func,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
-            requires: grouping(&state.tensors, state.shape.group),
+            requires: grouping(&state.tensors, state.shape.group).into_iter().chain(state.requires).collect(),
             tensors: state.tensors,
             scalars: state.scalars,
             args: state.args,

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use lacuna_dsl::prelude::*;
-use lacuna_dsl::score::Arg;
+use lacuna_dsl::score::{Arg, Holds};
 use lacuna_dsl::{Error, Plan};
 
 /// Every operation and every kind of argument.
@@ -44,10 +44,9 @@ fn tiled(
 ) -> OutLse<Dv> {
     let (i, h, d) = cx.grid3(docs.tiles::<Rows>(), q.heads(), docs.count());
     let rows = q.tile(docs.at(d), i, h);
-    let score = score.at(h);
-    let softmax = OnlineSoftmax::of_logits(cx, &rows);
+    let softmax = OnlineSoftmax::under(cx, &rows, score);
     for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
-        let s = score.logits(cx.dot(rows.q, k.block(b, h)), &rows, b);
+        let s = softmax.logits(cx.dot(rows.q, k.block(b, h)), b);
         softmax.step(mask.keep(s, &rows, b), v.block(b, h));
     }
     softmax.finish()
@@ -66,12 +65,13 @@ fn too_late(
 ) -> OutLse<Dv> {
     let (i, h, d) = cx.grid3(docs.tiles::<Rows>(), q.heads(), docs.count());
     let rows = q.tile(docs.at(d), i, h);
-    let softmax = OnlineSoftmax::of_logits(cx, &rows);
+    let plain = OnlineSoftmax::new(cx, &rows);
     for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
-        let s = score.at(h).logits(cx.dot(rows.q, k.block(b, h)), &rows, b);
+        let softmax = OnlineSoftmax::under(cx, &rows, score);
+        let s = softmax.logits(cx.dot(rows.q, k.block(b, h)), b);
         softmax.step(mask.keep(s, &rows, b), v.block(b, h));
     }
-    softmax.finish()
+    plain.finish()
 }
 
 fn shape() -> Shape {
@@ -91,11 +91,11 @@ fn its_value_is_that_of_the_function() {
     let score = everything(10, -3, 20.0);
     let near: f64 = 10.0;
     let want = (20.0 * (7.0f64 / 20.0).tanh() - 3.0) * 2.0 + 0.5 * near + (-near).exp2().max(0.25) - 1.0;
-    assert!((score.of(7.0, 4, 90, &[0.5, 2.0]) - want).abs() < 1e-12);
+    assert!((score.of(7.0, 4, 90, &[&[0.5], &[2.0]]) - want).abs() < 1e-12);
     assert_eq!(score.name(), "everything");
     let args: Vec<(&str, Arg)> = score.args().collect();
     assert_eq!(args, [("far", Arg::U32(10)), ("shift", Arg::I32(-3)), ("cap", Arg::F32(20.0))]);
-    assert_eq!(score.tables().collect::<Vec<_>>(), ["bias", "gain"]);
+    assert_eq!(score.tables().collect::<Vec<_>>(), [("bias", Holds::Number), ("gain", Holds::Number)]);
 }
 
 #[test]

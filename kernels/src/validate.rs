@@ -229,6 +229,22 @@ pub enum Invalid {
         /// The table that is not.
         missing: &'static str,
     },
+    /// A table of a score, or sinks, for another number of heads.
+    #[error("{name} has numbers for {rows} heads; it needs them for {heads}, the query heads")]
+    PerHead {
+        /// The table.
+        name: &'static str,
+        /// For how many heads it is.
+        rows: usize,
+        /// The query heads.
+        heads: usize,
+    },
+    /// A table of a score without an entry.
+    #[error("{name} has no entries; an index past its end reads the last one, so it needs at least 1")]
+    NoEntries {
+        /// The table.
+        name: &'static str,
+    },
     /// Fewer selected blocks than forced ones.
     #[error("{n} selected blocks leave no room for the 3 forced ones; it must be 3 or more")]
     Selected {
@@ -394,6 +410,21 @@ pub fn table(table: &Described<'_>, total: usize) -> Result<(), Invalid> {
     let [entries] = extents::<1>(table, &["tokens"])?;
     dtype(table, "i32")?;
     if entries == total { Ok(()) } else { Err(Invalid::Table { name: table.name, entries, tokens: total }) }
+}
+
+/// Checks numbers of f32 that a score reads: one for each query head, a row for each, or, without heads, one row for all.
+pub fn numbers(table: &Described<'_>, heads: Option<usize>, row: bool) -> Result<(), Invalid> {
+    dtype(table, "f32")?;
+    let (rows, entries) = match (heads, row) {
+        (Some(_), true) => extents::<2>(table, &["query heads", "entries"]).map(|[rows, entries]| (rows, entries))?,
+        (Some(_), false) => extents::<1>(table, &["query heads"]).map(|[rows]| (rows, 1))?,
+        (None, _) => extents::<1>(table, &["entries"]).map(|[entries]| (0, entries))?,
+    };
+    match heads {
+        Some(heads) if heads != rows => Err(Invalid::PerHead { name: table.name, rows, heads }),
+        _ if entries == 0 => Err(Invalid::NoEntries { name: table.name }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the lengths of NSA.

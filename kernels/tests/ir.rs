@@ -18,7 +18,7 @@ fn query_major(mask: Mask) -> String {
 fn group_centric() -> String {
     let pick = GroupCentricPick { stages: 2, warps: 2 };
     let shape = Shape::new(Elem::F16, 32, 64, 6).with_block(32);
-    GroupCentric.stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
+    GroupCentric::new().stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
 }
 
 fn lists() -> [(&'static str, String); 4] {

@@ -18,7 +18,7 @@ fn query_major(mask: Mask) -> Staged {
 }
 
 fn group_centric(shape: &Shape) -> Staged {
-    GroupCentric.stage(Target::SM_80, shape, &GroupCentricPick::default()).unwrap()
+    GroupCentric::new().stage(Target::SM_80, shape, &GroupCentricPick::default()).unwrap()
 }
 
 /// Arguments as one reads them: `q q.0 q.1 k ..`.
@@ -180,13 +180,13 @@ fn every_pick_compiles() {
         for (dk, dv) in [(32, 32), (64, 64), (128, 128)] {
             let shape = Shape { elem, dk, dv, ..shape() };
             compiles(&QueryMajor::new(causal()).at(shape.clone()), 12);
-            compiles(&GroupCentric.at(shape), 6);
+            compiles(&GroupCentric::new().at(shape), 6);
         }
     }
     for mask in [full(), window(128)] {
         compiles(&QueryMajor::new(mask).at(shape()), 12);
     }
     for group in [1, 3, 5, 6, 7, 17, 64] {
-        compiles(&GroupCentric.at(Shape { group, ..shape() }), 4);
+        compiles(&GroupCentric::new().at(Shape { group, ..shape() }), 4);
     }
 }

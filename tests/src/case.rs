@@ -133,7 +133,7 @@ impl Work {
     pub fn plan(self, target: Target, shape: &Shape, pick: &Pick) -> Result<Plan, Error> {
         match self {
             Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).plan(target, pick),
-            Work::GroupCentric(..) => GroupCentric.at(shape.clone()).plan(target, pick),
+            Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).plan(target, pick),
             Work::ByBlock(..) => ByBlock::new(shape.clone()).plan(target, pick),
         }
     }
@@ -145,7 +145,7 @@ impl Work {
         }
         match self {
             Work::QueryMajor(seen) => of(&QueryMajor::new(seen.mask()).at(shape.clone()), target),
-            Work::GroupCentric(..) => of(&GroupCentric.at(shape.clone()), target),
+            Work::GroupCentric(..) => of(&GroupCentric::new().at(shape.clone()), target),
             Work::ByBlock(..) => ByBlock::new(shape.clone()).given(target),
         }
     }

@@ -47,9 +47,14 @@ fn every_rust_block_is_run() {
 
 /// The patterns of a source, each with the lines of its body: what stands between the line that ends in `{` and the `}`.
 fn patterns(source: &str) -> Vec<(&str, usize)> {
+    bodies(source, "#[pattern]")
+}
+
+/// The same of the functions under any attribute.
+fn bodies<'a>(source: &'a str, attribute: &str) -> Vec<(&'a str, usize)> {
     let mut found = Vec::new();
     let mut lines = source.lines();
-    while lines.any(|line| line == "#[pattern]") {
+    while lines.any(|line| line == attribute) {
         let head = lines.find(|line| line.starts_with("pub fn ")).expect("an attribute stands before a function");
         let name = head["pub fn ".len()..].split('(').next().expect("a name");
         if !head.ends_with('{') {
@@ -60,15 +65,14 @@ fn patterns(source: &str) -> Vec<(&str, usize)> {
     found
 }
 
-/// The table says how long each pattern is: it is, and none is longer than FlexAttention's.
-#[test]
-fn every_pattern_is_as_short_as_the_table_says() {
+/// What a table of the readme says: names, our lines, FlexAttention's; against the functions of a source.
+fn as_short_as_said(source: &str, attribute: &str, head: &str) {
     let read = |path: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()))
     };
-    let (readme, source) = (read("README.md"), read("kernels/src/patterns/mod.rs"));
-    let table = readme.lines().skip_while(|line| !line.ends_with("| lines | FlexAttention |")).skip(2);
+    let (readme, source) = (read("README.md"), read(source));
+    let table = readme.lines().skip_while(|line| !line.ends_with(head)).skip(2);
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [name, _, ours, theirs] = cells[..] else { panic!("`{line}` has four cells") };
@@ -77,8 +81,20 @@ fn every_pattern_is_as_short_as_the_table_says() {
     };
     let table: Vec<_> = table.take_while(|line| line.starts_with('|')).map(row).collect();
     let said: Vec<_> = table.iter().map(|(name, ours, _)| (name.as_str(), *ours)).collect();
-    assert_eq!(said, patterns(&source));
+    assert!(!said.is_empty(), "no table ends with `{head}`");
+    assert_eq!(said, bodies(&source, attribute));
     assert!(table.iter().all(|(_, ours, theirs)| ours <= theirs), "{table:?}");
+}
+
+/// The tables say how long each pattern and score is: it is, and none is longer than FlexAttention's.
+#[test]
+fn every_pattern_is_as_short_as_the_table_says() {
+    as_short_as_said("kernels/src/patterns/mod.rs", "#[pattern]", "| lines | FlexAttention |");
+}
+
+#[test]
+fn every_score_is_as_short_as_the_table_says() {
+    as_short_as_said("kernels/src/scores/mod.rs", "#[score]", "| lines of it | of FlexAttention's |");
 }
 
 #[test]

@@ -24,8 +24,10 @@ mod staged;
 ///
 /// * The first parameter is the context, `cx: &Cx`.
 /// * Parameters marked `#[fixed]` are choices made before compiling; they become fields of the generated schedule.
+/// * Parameters marked `#[optional]` may be left out: `score: Option<&Score>` is such a choice, given by `.with_score(..)`, and
+///   `sinks: Option<Sinks>` such an input, there after `.with_sinks()`. What is left out leaves nothing in the kernel.
 /// * Every other parameter is an input in global memory, named after the parameter: `Queries`, `Keys`, `Values`, `Blocks`,
-///   `Segments`.
+///   `Segments`, `Sinks`.
 /// * A knob of `tune(..)` that is named like an axis sets that axis' extent, `warps` sets the warps of a CTA, and every
 ///   other one is a `u32` of that name in the body. The first value of each is the default.
 ///
@@ -93,10 +95,11 @@ pub fn pattern_of_lacuna(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The first three parameters are the scaled logit and the positions of the query and of the key, counted in their document.
-/// The others are `u32`, `i32` or `f32` arguments, given when the kernel is launched, and `PerHead` tables: tensors
-/// `[heads_q]`, f32, that are bound by the parameter's name. The macro makes `fn alibi() -> Score`, with the arguments that
-/// are not tables as its parameters. In the body all of them are f32 numbers, of the type `Logit`: they can be computed
-/// with, not branched on.
+/// The others are `u32`, `i32` or `f32` arguments, given when the kernel is launched, and tables: tensors, f32, that are bound
+/// by the parameter's name. A `PerHead` is `[heads_q]`, a number for each head; a `PerHeadTable` is `[heads_q, n]` and a `Table`
+/// `[n]`, of which `bias.at(q - kv)` is the number at a whole index, the first or last one where the index is beyond them. The
+/// macro makes `fn alibi() -> Score`, with the arguments that are not tables as its parameters. In the body all numbers are of
+/// the type `Logit`: they can be computed with, not branched on.
 #[proc_macro_attribute]
 pub fn score(args: TokenStream, item: TokenStream) -> TokenStream {
     score::expand(&quote!(::lacuna_dsl), args.into(), item.into()).into()

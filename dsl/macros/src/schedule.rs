@@ -1,7 +1,7 @@
 //! `#[schedule]`: a function becomes a type that stages it.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens as _, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, Ident, ItemFn, Pat, ReturnType, Type, Visibility};
 
@@ -15,7 +15,20 @@ const TAKEN: [&str; 5] = ["o", "lse", "scale", "cu_seqlens", "max_seqlen"];
 struct Param {
     name: Ident,
     ty: Type,
-    fixed: bool,
+    kind: Kind,
+}
+
+/// How a parameter comes to its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A tensor in global memory.
+    Input,
+    /// Chosen before compiling.
+    Fixed,
+    /// Chosen before compiling, or left out: `Option<&T>`.
+    OptionalChoice,
+    /// A tensor in global memory, or none: `Option<T>`.
+    OptionalInput,
 }
 
 pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
@@ -49,7 +62,8 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
 
     let schedule = schedule(dsl, &func, &knobs, &params);
     if errors.0.is_empty() {
-        quote!(#func #schedule)
+        // Its parameters are a kernel's inputs, and those are as many as they are.
+        quote!(#[allow(clippy::too_many_arguments)] #func #schedule)
     } else {
         let errors = errors.tokens();
         quote!(#errors #[allow(dead_code, unused, clippy::all)] #func #schedule)
@@ -79,27 +93,62 @@ fn context(func: &ItemFn, errors: &mut Errors) -> Option<Ident> {
     found
 }
 
-/// The parameters after the context; takes `#[fixed]` off them.
+/// The parameters after the context; takes `#[fixed]` and `#[optional]` off them.
 fn params(func: &mut ItemFn, errors: &mut Errors) -> Vec<Param> {
     let mut params = Vec::new();
     for input in func.sig.inputs.iter_mut().skip(1) {
         let FnArg::Typed(typed) = input else { continue };
-        let before = typed.attrs.len();
-        typed.attrs.retain(|a| !a.path().is_ident("fixed"));
-        let fixed = typed.attrs.len() < before;
+        let has = |name: &str| typed.attrs.iter().any(|a| a.path().is_ident(name));
+        let (fixed, optional) = (has("fixed"), has("optional"));
+        typed.attrs.retain(|a| !a.path().is_ident("fixed") && !a.path().is_ident("optional"));
         let Pat::Ident(pat) = &*typed.pat else {
             errors.at(&typed.pat, "a parameter of a schedule is a plain name: it names the tensor");
             continue;
         };
-        if !fixed && TAKEN.contains(&pat.ident.to_string().as_str()) {
+        if fixed && optional {
+            errors.at(&pat.ident, format!("`{}` is fixed or optional, not both", pat.ident));
+        }
+        let kind = match (fixed, inside(&typed.ty)) {
+            (true, _) => Kind::Fixed,
+            (false, Some(Type::Reference(_))) if optional => Kind::OptionalChoice,
+            (false, Some(_)) if optional => Kind::OptionalInput,
+            (false, _) if optional => {
+                let what = "an optional parameter is an `Option`: of a choice, `Option<&Score>`, or of an input, `Option<Sinks>`";
+                errors.at(&typed.ty, what);
+                Kind::OptionalInput
+            }
+            _ => Kind::Input,
+        };
+        if kind != Kind::Fixed && kind != Kind::OptionalChoice && TAKEN.contains(&pat.ident.to_string().as_str()) {
             errors.at(
                 &pat.ident,
                 format!("`{}` is the name of something that every schedule has; call this input otherwise", pat.ident),
             );
         }
-        params.push(Param { name: pat.ident.clone(), ty: (*typed.ty).clone(), fixed });
+        params.push(Param { name: pat.ident.clone(), ty: (*typed.ty).clone(), kind });
     }
     params
+}
+
+/// The `T` of an `Option<T>`.
+fn inside(ty: &Type) -> Option<&Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|segment| segment.ident == "Option")?;
+    match &last.arguments {
+        syn::PathArguments::AngleBracketed(of) => of.args.iter().find_map(|arg| match arg {
+            syn::GenericArgument::Type(ty) => Some(ty),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+/// A type, without its reference.
+fn owned(ty: &Type) -> &Type {
+    match ty {
+        Type::Reference(reference) => &reference.elem,
+        ty => ty,
+    }
 }
 
 /// Whether the signature is one that a schedule can have.
@@ -138,8 +187,7 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
     let docs: Vec<&Attribute> =
         func.attrs.iter().filter(|a| a.path().is_ident("doc") || a.path().is_ident("cfg")).collect();
 
-    let fixed: Vec<&Param> = params.iter().filter(|p| p.fixed).collect();
-    let definition = definition(vis, &name, function, &docs, &fixed);
+    let definition = definition(vis, &name, function, &docs, params);
     let pick_definition = pick_definition(dsl, vis, &pick, &name, knobs);
 
     let settings = knobs.iter().map(|knob| {
@@ -155,10 +203,15 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
     });
     let arguments = params.iter().map(|param| {
         let (name, ty, text) = (&param.name, &param.ty, param.name.to_string());
-        match (param.fixed, ty) {
-            (false, _) => quote_spanned!(ty.span()=> <#ty as #dsl::Input>::declare(cx, #text)),
-            (true, Type::Reference(_)) => quote!(&self.#name),
-            (true, _) => quote!(::core::clone::Clone::clone(&self.#name)),
+        match (param.kind, ty) {
+            (Kind::Input, _) => quote_spanned!(ty.span()=> <#ty as #dsl::Input>::declare(cx, #text)),
+            (Kind::Fixed, Type::Reference(_)) => quote!(&self.#name),
+            (Kind::Fixed, _) => quote!(::core::clone::Clone::clone(&self.#name)),
+            (Kind::OptionalChoice, _) => quote!(self.#name.as_ref()),
+            (Kind::OptionalInput, _) => {
+                let input = inside(ty).unwrap_or(ty);
+                quote_spanned!(ty.span()=> self.#name.then(|| <#input as #dsl::Input>::declare(cx, #text)))
+            }
         }
     });
     let text = function.to_string();
@@ -195,9 +248,10 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
 }
 
 /// The type, with a field for each compile-time choice.
-fn definition(vis: &Visibility, name: &Ident, function: &Ident, docs: &[&Attribute], fixed: &[&Param]) -> TokenStream {
+fn definition(vis: &Visibility, name: &Ident, function: &Ident, docs: &[&Attribute], params: &[Param]) -> TokenStream {
     let line = format!("The schedule that [`{function}()`] writes, with its compile-time choices.");
-    if fixed.is_empty() {
+    let choices: Vec<&Param> = params.iter().filter(|p| p.kind != Kind::Input).collect();
+    if choices.is_empty() {
         return quote! {
             #(#docs)*
             #[doc = ""]
@@ -206,29 +260,59 @@ fn definition(vis: &Visibility, name: &Ident, function: &Ident, docs: &[&Attribu
             #vis struct #name;
         };
     }
+    let fields = choices.iter().map(|p| {
+        let (field, ty) = (&p.name, &p.ty);
+        let (line, ty) = match p.kind {
+            Kind::OptionalChoice => {
+                let ty = owned(inside(ty).unwrap_or(ty));
+                (format!("The `{field}` of [`{function}()`], where it has one."), quote!(::core::option::Option<#ty>))
+            }
+            Kind::OptionalInput => (format!("Whether [`{function}()`] has `{field}`."), quote!(bool)),
+            Kind::Input | Kind::Fixed => (format!("The `{field}` of [`{function}()`]."), owned(ty).to_token_stream()),
+        };
+        quote!(#[doc = #line] pub #field: #ty,)
+    });
+    let (fixed, optional): (Vec<&Param>, Vec<&Param>) = choices.iter().partition(|p| p.kind == Kind::Fixed);
     let names: Vec<&Ident> = fixed.iter().map(|p| &p.name).collect();
-    let types: Vec<&Type> = fixed
-        .iter()
-        .map(|p| match &p.ty {
-            Type::Reference(reference) => &*reference.elem,
-            ty => ty,
-        })
-        .collect();
-    let lines = names.iter().map(|n| format!("The `{n}` of [`{function}()`]."));
+    let types = fixed.iter().map(|p| owned(&p.ty));
+    let others = optional.iter().map(|p| {
+        let field = &p.name;
+        if p.kind == Kind::OptionalChoice {
+            quote!(#field: ::core::option::Option::None)
+        } else {
+            quote!(#field: false)
+        }
+    });
+    let builders = optional.iter().map(|p| {
+        let (field, with) = (&p.name, format_ident!("with_{}", p.name));
+        let line = format!("The schedule with `{field}`.");
+        let builder = match p.kind {
+            Kind::OptionalChoice => {
+                let ty = owned(inside(&p.ty).unwrap_or(&p.ty));
+                quote!(pub fn #with(self, #field: #ty) -> Self { Self { #field: ::core::option::Option::Some(#field), ..self } })
+            }
+            _ => quote!(pub fn #with(self) -> Self { Self { #field: true, ..self } }),
+        };
+        quote!(#[doc = #line] #[must_use] #[allow(dead_code, clippy::needless_update)] #builder)
+    });
+    let default = fixed.is_empty().then(|| quote!(, Default));
     quote! {
         #(#docs)*
         #[doc = ""]
         #[doc = #line]
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug #default)]
         #vis struct #name {
-            #(#[doc = #lines] pub #names: #types,)*
+            #(#fields)*
         }
 
         impl #name {
             /// The schedule with these choices.
+            #[allow(clippy::new_without_default)]
             pub fn new(#(#names: #types),*) -> Self {
-                Self { #(#names),* }
+                Self { #(#names,)* #(#others),* }
             }
+
+            #(#builders)*
         }
     }
 }

@@ -14,6 +14,9 @@ const WORDS: Words = Words {
     result: "what becomes of a logit: it returns `Logit`",
 };
 
+/// What is no argument but a tensor.
+const TABLES: [&str; 3] = ["PerHead", "PerHeadTable", "Table"];
+
 pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
     let (func, mut errors) = match recorded::function(&WORDS, &args, item) {
         Ok(function) => function,
@@ -34,8 +37,10 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         }
     }
     for (name, typed) in rest {
-        if !is(&typed.ty, &["u32", "i32", "f32", "PerHead"]) {
-            let message = format!("`{name}` is an argument of a score, and those are `u32`, `i32`, `f32` or `PerHead`");
+        if !is(&typed.ty, &["u32", "i32", "f32"]) && !is(&typed.ty, &TABLES) {
+            let message = format!(
+                "`{name}` is an argument of a score, and those are `u32`, `i32`, `f32`, `PerHead`, `PerHeadTable` or `Table`"
+            );
             errors.at(&typed.ty, message);
         }
     }
@@ -51,22 +56,34 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         ReturnType::Type(_, ty) => quote_spanned!(ty.span()=> #ty),
         ReturnType::Default => quote!(()),
     };
-    let (tables, scalars): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, typed)| is(&typed.ty, &["PerHead"]));
-    let tables: Vec<String> = tables.into_iter().map(|(name, _)| name.to_string()).collect();
+    let (tables, scalars): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, typed)| is(&typed.ty, &TABLES));
+    let tables = tables.into_iter().map(|(name, typed)| {
+        let name = name.to_string();
+        let holds = match () {
+            () if is(&typed.ty, &["PerHead"]) => quote!(Number),
+            () if is(&typed.ty, &["Table"]) => quote!(Shared),
+            () => quote!(Row),
+        };
+        quote!((#name, #dsl::score::Holds::#holds))
+    });
     let inputs = scalars.iter().map(|(_, typed)| typed);
     let names: Vec<&Ident> = scalars.iter().map(|(name, _)| *name).collect();
     let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
     let (mut arg, mut table) = (0usize.., 0usize..);
-    let passed = rest.iter().map(|(_, typed)| match is(&typed.ty, &["PerHead"]) {
-        true => table.next().map(|n| quote!(tables[#n])),
-        false => arg.next().map(|n| quote!(args[#n])),
+    let passed = rest.iter().map(|(_, typed)| match () {
+        () if is(&typed.ty, &["PerHead"]) => table.next().map(|n| quote!(tables[#n].number())),
+        () if is(&typed.ty, &TABLES) => table.next().map(|n| quote!(tables[#n])),
+        () => arg.next().map(|n| quote!(args[#n])),
     });
-    let symbols = params.iter().map(|(name, _)| name);
+    let symbols = params.iter().map(|(name, typed)| {
+        let table = is(&typed.ty, &["PerHeadTable", "Table"]);
+        if table { quote!(#name: #dsl::score::Table) } else { quote!(#name: #dsl::Logit) }
+    });
     quote! {
         #(#attrs)*
         #vis fn #name(#(#inputs),*) -> #dsl::Score {
             #[allow(clippy::too_many_arguments)]
-            fn score(#(#symbols: #dsl::Logit),*) -> #output #block
+            fn score(#(#symbols),*) -> #output #block
             #dsl::Score::record(
                 #text,
                 &[#((#texts, #dsl::score::Arg::from(#names))),*],

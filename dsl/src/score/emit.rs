@@ -2,8 +2,11 @@
 //!
 //! Each node keeps the lowest rank that it can: what is the same for the whole CTA is computed once, what is of a row or a
 //! column once for it. A product that is added or subtracted becomes a fused multiply-add.
+//!
+//! Whole numbers are i32 in the index of a table; elsewhere they are f32 from their leaves on, so that a bias by distance takes
+//! one conversion a row and a column instead of one a logit.
 
-use lacuna_codegen::ir::{AxisId, Binary, Builder, Elem, Unary, ValueId};
+use lacuna_codegen::ir::{AxisId, Binary, Builder, Elem, ParamId, Unary, ValueId};
 
 use super::record::{Node, Tree};
 
@@ -17,16 +20,27 @@ pub(super) struct Values {
     pub(super) q: ValueId,
     /// Over the columns.
     pub(super) kv: ValueId,
-    /// Scalars.
+    /// The query heads, i32: over the rows, or a scalar. Where a table has a row for each.
+    pub(super) heads: Option<ValueId>,
+    /// Scalars, i32 or f32.
     pub(super) args: Vec<ValueId>,
-    /// Scalars.
-    pub(super) tables: Vec<ValueId>,
+    pub(super) tables: Vec<Table>,
+}
+
+/// A table for the rows.
+pub(super) enum Table {
+    /// The number of the head: over the rows, or a scalar.
+    Number(ValueId),
+    /// Numbers to be read; `last` is the last index, an i32 scalar.
+    Row { table: ParamId, last: ValueId, of_head: bool },
 }
 
 /// Emits the expression, over rows and columns.
 #[track_caller]
 pub(super) fn emit(builder: &mut Builder, tree: &Tree, values: &Values) -> ValueId {
-    let mut emission = Emission { builder, nodes: &tree.nodes, values, done: vec![None; tree.nodes.len()] };
+    let nodes = &tree.nodes;
+    let (done, whole) = (vec![None; nodes.len()], vec![None; nodes.len()]);
+    let mut emission = Emission { builder, nodes, values, done, whole };
     let root = emission.node(tree.root);
     emission.spread(root)
 }
@@ -36,6 +50,8 @@ struct Emission<'a> {
     nodes: &'a [Node],
     values: &'a Values,
     done: Vec<Option<ValueId>>,
+    /// Nodes of an index, as i32.
+    whole: Vec<Option<ValueId>>,
 }
 
 impl Emission<'_> {
@@ -48,9 +64,17 @@ impl Emission<'_> {
             Node::Logit => self.values.logit,
             Node::Query => self.builder.convert(self.values.q, Elem::F32),
             Node::Key => self.builder.convert(self.values.kv, Elem::F32),
-            Node::Arg(n) => self.values.args[n],
-            Node::Table(n) => self.values.tables[n],
+            Node::Arg(n) => match self.values.args[n] {
+                arg if self.builder.ty(arg).elem == Elem::F32 => arg,
+                arg => self.builder.convert(arg, Elem::F32),
+            },
+            Node::Number(n) => match self.values.tables[n] {
+                Table::Number(number) => number,
+                Table::Row { .. } => unreachable!("a number is of a table that has one for each head"),
+            },
+            Node::At(n, index) => self.element(n, index),
             Node::Const(value) => self.builder.float(value),
+            Node::Whole(value) => self.builder.float(value as f32),
             Node::Unary(op, x) => {
                 let x = self.node(x);
                 self.builder.unary(op, x)
@@ -58,6 +82,51 @@ impl Emission<'_> {
             Node::Binary(op, a, b) => self.binary(op, a, b),
         };
         self.done[at] = Some(id);
+        id
+    }
+
+    /// An element of a table; an index below 0 is the first one, one past the end the last.
+    #[track_caller]
+    fn element(&mut self, table: usize, index: usize) -> ValueId {
+        let Table::Row { table, last, of_head } = self.values.tables[table] else {
+            unreachable!("an index is of a table that has entries")
+        };
+        let (index, zero) = (self.whole(index), self.builder.int(0));
+        let index = self.builder.binary(Binary::Max, index, zero);
+        let index = self.builder.binary(Binary::Min, index, last);
+        match self.values.heads {
+            Some(heads) if of_head => {
+                let [head, index] = self.together([heads, index]);
+                self.builder.element(table, &[head, index])
+            }
+            _ => self.builder.element(table, &[index]),
+        }
+    }
+
+    /// A whole node as i32.
+    #[track_caller]
+    fn whole(&mut self, at: usize) -> ValueId {
+        if let Some(done) = self.whole[at] {
+            return done;
+        }
+        let id = match self.nodes[at] {
+            Node::Query => self.values.q,
+            Node::Key => self.values.kv,
+            Node::Arg(n) => self.values.args[n],
+            Node::Whole(value) => self.builder.int(value),
+            Node::Unary(op, x) => {
+                let x = self.whole(x);
+                self.builder.unary(op, x)
+            }
+            Node::Binary(op, a, b) => {
+                let (a, b) = (self.whole(a), self.whole(b));
+                let [a, b] = self.together([a, b]);
+                self.builder.binary(op, a, b)
+            }
+            // The recording has refused the index.
+            Node::Logit | Node::Number(_) | Node::At(..) | Node::Const(_) => self.builder.int(0),
+        };
+        self.whole[at] = Some(id);
         id
     }
 

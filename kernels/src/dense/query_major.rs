@@ -5,6 +5,9 @@ use lacuna_dsl::prelude::*;
 ///
 /// One CTA has one tile of `Rows` tokens of one document and one query head. Blocks that the mask empties are not visited,
 /// and those it leaves whole are not masked. The last block of a document reaches past its end, and is masked there.
+///
+/// A score changes each logit before the mask, by the positions of its query and its key and by its head: `score_mod` of
+/// FlexAttention, arXiv 2412.05496. Blocks of 32 keys leave it its registers.
 #[schedule(tune(Rows in [128, 64], Kv in [64, 32], stages in [2, 3], warps in [4, 8]))]
 pub fn query_major(
     cx: &Cx,
@@ -13,12 +16,14 @@ pub fn query_major(
     v: Values<Dv>,
     docs: Segments,
     #[fixed] mask: &Mask,
+    #[optional] score: Option<&Score>,
+    #[optional] sinks: Option<Sinks>,
 ) -> OutLse<Dv> {
     let (i, h, d) = cx.grid3(docs.tiles::<Rows>().longest_first(), q.heads(), docs.count());
     let rows = q.tile(docs.at(d), i, h);
-    let softmax = OnlineSoftmax::new(cx, &rows);
+    let softmax = OnlineSoftmax::under(cx, &rows, score).with_sinks(sinks);
     for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
-        let s = cx.dot(rows.q, k.block(b, h));
+        let s = softmax.logits(cx.dot(rows.q, k.block(b, h)), b);
         softmax.step(mask.keep(s, &rows, b), v.block(b, h));
     }
     softmax.finish()

@@ -7,7 +7,7 @@
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
 //!  * Positions restart with each sequence of `cu_seqlens`.
 //!  * Only the keys that a row may see enter its sums. A row that sees none has `o = 0`, `lse = -inf`.
-//!  * A score changes a scaled logit before anything else does ([`scores`]).
+//!  * A score changes a scaled logit before anything else does ([`scores`]). A sink is one more logit ([`Under`]).
 //!  * NaN and infinities propagate as in `o = Σ exp(s - max s) v / Σ exp(s - max s)`, `lse = max s + ln Σ exp(s - max s)`. A
 //!    logit of -inf is the limit, probability 0, also where all logits of the row are -inf: such a row is as one that sees
 //!    no key.
@@ -109,29 +109,82 @@ pub fn attention_of_rows<T: Real>(p: &Problem<'_, T>, sees: Sees<'_>, rows: &[Ro
 /// Says what becomes of a scaled logit, given the positions of query and key in their sequence and the query head.
 pub type Score<'a> = &'a (dyn Fn(f64, i64, i64, usize) -> f64 + Sync);
 
-/// Attention under a mask and a score: `o = softmax(score(scale · q kᵀ)) v` over the keys that `mask(q, kv)` keeps.
-pub fn attention_scored<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, score: Score<'_>) -> Attended<f64> {
-    walk::whole(&Source::of(p), &walk::masked(mask), &*scored(score))
+/// The keys of each row.
+#[derive(Clone, Copy)]
+pub enum Keys<'a> {
+    /// Those that a mask on positions keeps.
+    Mask(Mask<'a>),
+    /// Those that a mask on pairs keeps.
+    Pairs(Sees<'a>),
+    /// Those of picked blocks that are not in the future: see [`nsa::selected_attention`].
+    Picks {
+        /// `[total, Hk, n]`.
+        picks: &'a Host<i32>,
+        /// Tokens of a block.
+        block: usize,
+    },
 }
 
-/// [`attention_scored`], for these rows alone.
-pub fn attention_scored_rows<T: Real>(
+impl<'a> Keys<'a> {
+    pub(crate) fn seen(self) -> Box<walk::Seen<'a>> {
+        match self {
+            Keys::Mask(mask) => Box::new(walk::masked(mask)),
+            Keys::Pairs(sees) => Box::new(walk::paired(sees)),
+            Keys::Picks { picks, block } => nsa::picked(picks, block),
+        }
+    }
+}
+
+/// What the softmax is under besides the scale.
+#[derive(Clone, Copy, Default)]
+pub struct Under<'a> {
+    /// What becomes of each scaled logit.
+    pub score: Option<Score<'a>>,
+    /// For each query head one more logit in every row, without a value: neither scaled, scored nor masked.
+    pub sinks: Option<&'a [f32]>,
+}
+
+/// Attention of every row, or of these: `o = softmax(score(scale · q kᵀ)) v` over the keys of each, and the sink in the sum of
+/// the softmax and in the LSE. A row that sees no key has `o = 0` and the sink as its LSE.
+pub fn attention_under<T: Real>(
     p: &Problem<'_, T>,
-    mask: Mask<'_>,
-    score: Score<'_>,
-    rows: &[Row],
+    keys: Keys<'_>,
+    under: Under<'_>,
+    rows: Option<&[Row]>,
 ) -> Attended<f64> {
-    walk::some(&Source::of(p), &walk::masked(mask), &*scored(score), rows)
+    let (seen, attend) = (keys.seen(), attend_under(under));
+    match rows {
+        None => walk::whole(&Source::of(p), &*seen, &*attend),
+        Some(rows) => walk::some(&Source::of(p), &*seen, &*attend, rows),
+    }
 }
 
-/// [`attend`] under a score.
-fn scored<'a>(score: Score<'a>) -> Box<walk::Attend<'a, f64>> {
+/// [`attend`] under a score and a sink.
+fn attend_under<'a>(under: Under<'a>) -> Box<walk::Attend<'a, f64>> {
     Box::new(move |at, q, kv, seen, scale, p, o| {
         logits(q, kv, seen, scale, p);
-        for (&j, s) in seen.iter().zip(p.iter_mut()) {
-            *s = score(*s, at.position, i64::from(j), at.head);
+        if let Some(score) = under.score {
+            for (&j, s) in seen.iter().zip(p.iter_mut()) {
+                *s = score(*s, at.position, i64::from(j), at.head);
+            }
         }
-        weigh(kv, seen, p, o)
+        let Some(sink) = under.sinks.map(|sinks| f64::from(sinks[at.head])) else { return weigh(kv, seen, p, o) };
+        let max = p.iter().fold(sink, |m, &s| m.max(s));
+        if max == f64::NEG_INFINITY && !sink.is_nan() && p.iter().all(|s| !s.is_nan()) {
+            return f64::NEG_INFINITY;
+        }
+        let mut sum = (sink - max).exp();
+        for (&j, &s) in seen.iter().zip(p.iter()) {
+            let weight = (s - max).exp();
+            sum += weight;
+            for (o, &v) in o.iter_mut().zip(kv.value(j)) {
+                *o += weight * v;
+            }
+        }
+        for o in o.iter_mut() {
+            *o /= sum;
+        }
+        max + sum.ln()
     })
 }
 

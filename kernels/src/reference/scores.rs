@@ -21,3 +21,16 @@ pub fn softcap(cap: f64) -> impl Fn(f64, i64, i64, usize) -> f64 + Send + Sync {
         cap * (up - down) / (up + down)
     }
 }
+
+/// T5's bias: `table` has a row of `entries` numbers for each head, by the distance from query to key.
+pub fn relative_bias(
+    table: Vec<f32>,
+    entries: usize,
+    ahead: i64,
+) -> impl Fn(f64, i64, i64, usize) -> f64 + Send + Sync {
+    move |logit, q, kv, head| {
+        let distance = q - kv + ahead;
+        let entry = if distance < 0 { 0 } else { (entries - 1).min(distance as usize) };
+        logit + f64::from(table[head * entries + entry])
+    }
+}

@@ -9,10 +9,10 @@ use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, Tunable};
 
 use super::extras::{Extras, Tabled};
 use super::options::one_of;
-use super::{Kernel, Options, ScoreByHand};
+use super::scored::{self, SINKS, Scored, Tables};
+use super::{Kernel, Options};
 use crate::host::{Float, Host, Precision, Row};
-use crate::reference::{self, Attended, Problem, masks, nsa};
-use crate::scores;
+use crate::reference::{self, Attended, Keys, Problem, Under};
 use crate::tolerance::{self, Verdicts};
 use crate::validate::Invalid;
 
@@ -34,8 +34,6 @@ pub(super) enum Sees {
     Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
     /// What a mask keeps that reads tables.
     Tabled(Tabled),
-    /// What a causal mask keeps, under a score: the kernel's, and the reference's own for so many query heads.
-    Scored { mask: Mask, score: Score, reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync> },
     /// What lies in the picked blocks and not in the future.
     Picks { block: usize },
 }
@@ -48,6 +46,7 @@ pub struct Attention {
     pub options: Options,
     pub(super) schedule: Box<dyn Plannable>,
     pub(super) sees: Sees,
+    pub(super) scored: Option<Scored>,
     /// Knobs whose default is not the schedule's.
     pub(super) usual: &'static [(&'static str, u32)],
 }
@@ -75,23 +74,23 @@ impl Attention {
     /// The mask, where there is one: a kernel of picked blocks has none.
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
-            Sees::Mask { mask, .. } | Sees::Scored { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
+            Sees::Mask { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
             Sees::Picks { .. } => None,
         }
     }
 
     /// The score, where there is one.
     pub fn score(&self) -> Option<&Score> {
-        match &self.sees {
-            Sees::Scored { score, .. } => Some(score),
-            Sees::Mask { .. } | Sees::Tabled(_) | Sees::Picks { .. } => None,
-        }
+        self.scored.as_ref().map(|scored| &scored.score)
     }
 
-    /// The tensors `[heads]`, f32, to bind besides those that every attention has: what the reference takes for them.
-    pub fn tables(&self, heads: usize) -> BTreeMap<String, Vec<f32>> {
-        let names = self.score().into_iter().flat_map(Score::tables);
-        names.map(|name| (name.to_owned(), scores::slopes(heads))).collect()
+    /// The tensors of f32 to bind besides those that every attention has, for so many query heads: tables of the score and
+    /// learnable sinks. The given ones, or drawn with a seed where they are not given. Others among the given are left out.
+    ///
+    /// # Errors
+    /// A given one of another shape.
+    pub fn tables(&self, given: &Tables, heads: usize, seed: u64) -> Result<Tables, Invalid> {
+        scored::complete(self.scored.as_ref(), self.options.sinks, given, heads, seed)
     }
 
     /// The tensors of whole numbers to bind besides those that every attention has: the given ones, or drawn with a seed where
@@ -102,7 +101,7 @@ impl Attention {
     pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], seed: u64) -> Result<Extras, Invalid> {
         match &self.sees {
             Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens, &self.options, seed),
-            Sees::Mask { .. } | Sees::Scored { .. } | Sees::Picks { .. } => Ok(Extras::new()),
+            Sees::Mask { .. } | Sees::Picks { .. } => Ok(Extras::new()),
         }
     }
 
@@ -151,67 +150,39 @@ impl Attention {
         Err(first.unwrap_or_else(|| Error::Unsupported("the space of picks is empty".to_owned())))
     }
 
-    /// The f64 reference and the plain computation: of every row, or of these. `picks` and `extras` are needed where the kernel
-    /// needs them.
+    /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are needed where
+    /// the kernel needs them.
     ///
     /// # Panics
-    /// If picks or extras are needed and not given.
+    /// If picks, extras or tables are needed and not given.
     pub fn expected<T: Float>(
         &self,
         p: &Problem<'_, T>,
         picks: Option<&Host<i32>>,
         extras: &Extras,
+        tables: &Tables,
         rows: Option<&[Row]>,
     ) -> Expected {
-        match &self.sees {
+        let sees;
+        let keys = match &self.sees {
             Sees::Tabled(tabled) => {
-                let sees = tabled.by_hand(extras);
-                match rows {
-                    None => Expected {
-                        reference: reference::attention_of(p, &*sees),
-                        plain: tolerance::plain_of(p, &*sees),
-                    },
-                    Some(rows) => Expected {
-                        reference: reference::attention_of_rows(p, &*sees, rows),
-                        plain: tolerance::plain_of_rows(p, &*sees, rows),
-                    },
-                }
+                sees = tabled.by_hand(extras);
+                Keys::Pairs(&*sees)
             }
-            Sees::Mask { reference: mask, .. } => match rows {
-                None => {
-                    Expected { reference: reference::attention(p, mask), plain: tolerance::plain_attention(p, mask) }
-                }
-                Some(rows) => Expected {
-                    reference: reference::attention_rows(p, mask, rows),
-                    plain: tolerance::plain_attention_rows(p, mask, rows),
-                },
-            },
-            Sees::Scored { reference: by_hand, .. } => {
-                let score = by_hand(p.q.shape[1]);
-                match rows {
-                    None => Expected {
-                        reference: reference::attention_scored(p, &masks::causal, &score),
-                        plain: tolerance::plain_scored(p, &masks::causal, &score),
-                    },
-                    Some(rows) => Expected {
-                        reference: reference::attention_scored_rows(p, &masks::causal, &score, rows),
-                        plain: tolerance::plain_scored_rows(p, &masks::causal, &score, rows),
-                    },
-                }
-            }
+            Sees::Mask { reference, .. } => Keys::Mask(reference),
             &Sees::Picks { block } => {
                 let picks = picks.expect("a kernel of picked blocks is compared with the same picks");
-                match rows {
-                    None => Expected {
-                        reference: nsa::selected_attention(p, picks, block),
-                        plain: tolerance::plain_selected(p, picks, block),
-                    },
-                    Some(rows) => Expected {
-                        reference: nsa::selected_attention_rows(p, picks, block, rows),
-                        plain: tolerance::plain_selected_rows(p, picks, block, rows),
-                    },
-                }
+                Keys::Picks { picks, block }
             }
+        };
+        let score = self.scored.as_ref().map(|scored| (scored.reference)(tables));
+        let under = Under {
+            score: score.as_ref().map(|score| &**score as reference::Score<'_>),
+            sinks: self.options.sinks.then(|| &*tables[SINKS].data),
+        };
+        Expected {
+            reference: reference::attention_under(p, keys, under, rows),
+            plain: tolerance::plain_under(p, keys, under, rows),
         }
     }
 }

@@ -17,21 +17,23 @@
 mod attention;
 mod extras;
 mod options;
+mod scored;
 
-use lacuna_dsl::{Mask, Schedule, Score, Shape};
+use lacuna_dsl::{Mask, Schedule, Shape};
 
 pub use attention::{Attention, Expected, Plannable};
 use extras::Tabled;
 pub use extras::{Extras, Ints};
 pub use options::{Allowed, BadOption, Options, Setting};
+use scored::{AHEAD, CAP};
+pub use scored::{Floats, SCORES, SINKS, ScoreKind, Tables, find_score};
 
-use crate::dense::{QueryMajor, QueryMajorScored};
+use crate::dense::QueryMajor;
 use crate::inputs;
 use crate::nsa::GroupCentric;
 use crate::patterns;
+use crate::reference::masks;
 use crate::reference::nsa::NsaConfig;
-use crate::reference::{self, masks};
-use crate::scores;
 
 /// A tensor that not every kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,19 +68,10 @@ enum How {
     Masked(fn(&Options) -> Seen),
     /// Query-major under a mask that reads tables.
     Tabled(fn() -> Tabled),
-    /// Query-major under a score, causal.
-    Scored(fn(&Options) -> Scored),
+    /// Query-major, causal, under the score of that name, and with learnable sinks or without.
+    Under(Option<&'static str>, bool),
     /// Group-centric over picked blocks.
     Picked,
-}
-
-/// What a scored attention is held to, given its query heads.
-type ScoreByHand = Box<dyn Fn(f64, i64, i64, usize) -> f64 + Send + Sync>;
-
-/// One score, twice: as the kernel has it, and by hand for the reference, given how many query heads there are.
-struct Scored {
-    score: Score,
-    reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync>,
 }
 
 /// One mask, twice: as the kernel has it, and by hand for the reference.
@@ -159,9 +152,6 @@ const PACKED: Setting = Setting {
     default: 16,
     allowed: Allowed::Range(1, POSITIONS),
 };
-
-const CAP: Setting =
-    Setting { name: "cap", about: "what no logit goes beyond", default: 50, allowed: Allowed::Range(1, 1 << 20) };
 
 const BLOCK: Setting = Setting {
     name: "block",
@@ -318,27 +308,34 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "alibi",
         about: "causal, with a bias against the distance by a slope for each head: ALiBi, arXiv 2108.12409",
-        schedule: "query-major-scored",
+        schedule: "query-major",
         settings: &[],
         needs: &[],
-        how: How::Scored(|_| Scored {
-            score: scores::alibi(),
-            reference: Box::new(|heads| Box::new(reference::scores::alibi(reference::scores::alibi_slopes(heads)))),
-        }),
+        how: How::Under(Some("alibi"), false),
     },
     Kernel {
         name: "softcap",
         about: "causal, with logits bent to stay within `cap`: Gemma 2, arXiv 2408.00118",
-        schedule: "query-major-scored",
+        schedule: "query-major",
         settings: &[CAP],
         needs: &[],
-        how: How::Scored(|options| {
-            let cap = options.get("cap");
-            Scored {
-                score: scores::softcap(cap as f32),
-                reference: Box::new(move |_| Box::new(reference::scores::softcap(cap.into()))),
-            }
-        }),
+        how: How::Under(Some("softcap"), false),
+    },
+    Kernel {
+        name: "relative-bias",
+        about: "causal, with a bias from a table by the distance, a row for each head: T5, arXiv 1910.10683",
+        schedule: "query-major",
+        settings: &[AHEAD],
+        needs: &[],
+        how: How::Under(Some("relative-bias"), false),
+    },
+    Kernel {
+        name: "learnable-sink",
+        about: "causal, with a logit for each head that joins the softmax and has no value, as in gpt-oss",
+        schedule: "query-major",
+        settings: &[],
+        needs: &[],
+        how: How::Under(None, true),
     },
     Kernel {
         name: "nsa-selected",
@@ -355,10 +352,11 @@ pub fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.name == name)
 }
 
-/// Every setting of every kernel, each name once.
+/// Every setting of every kernel and of every score, each name once.
 pub fn settings() -> Vec<&'static Setting> {
     let mut all: Vec<&Setting> = Vec::new();
-    for setting in KERNELS.iter().flat_map(|kernel| kernel.settings) {
+    let of_scores = SCORES.iter().flat_map(|score| score.settings);
+    for setting in KERNELS.iter().flat_map(|kernel| kernel.settings).chain(of_scores) {
         if all.iter().all(|known| known.name != setting.name) {
             all.push(setting);
         }
@@ -377,7 +375,28 @@ impl Kernel {
     /// # Errors
     /// [`BadOption`] for a name that it does not have, or a value out of range.
     pub fn options<'a>(&self, given: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Options, BadOption> {
-        Options::of(self, given)
+        self.options_under(None, false, given)
+    }
+
+    /// Its options under a score, by its name, and with learnable sinks or without: those given, and the defaults of the
+    /// others. A kernel that is under a score itself has that one.
+    ///
+    /// # Errors
+    /// [`BadOption`] for a score that there is not, or one beside the kernel's own; and as [`Kernel::options`].
+    pub fn options_under<'a>(
+        &self,
+        score: Option<&str>,
+        sinks: bool,
+        given: impl IntoIterator<Item = (&'a str, u32)>,
+    ) -> Result<Options, BadOption> {
+        let (own, sunk) = match self.how {
+            How::Under(score, sinks) => (score, sinks),
+            _ => (None, false),
+        };
+        if let (Some(own), Some(score)) = (own, score) {
+            return Err(BadOption::TwoScores { kernel: self.name, own, score: score.to_owned() });
+        }
+        Options::of(self, score.or(own), sinks || sunk, given)
     }
 
     /// The attention for one shape. Blocks of the shape are set from the options.
@@ -390,36 +409,46 @@ impl Kernel {
     pub fn build(&'static self, shape: Shape, options: &Options) -> Result<Attention, lacuna_dsl::Error> {
         assert_eq!(options.kernel(), self.name, "these options are of another kernel");
         let mut usual: Knobs = &[];
+        let scored = options.score.map(|kind| (kind.make)(options));
+        let query_major = |mask: &Mask| {
+            let schedule = QueryMajor { sinks: options.sinks, ..QueryMajor::new(mask.clone()) };
+            match &scored {
+                Some(scored) => schedule.with_score(scored.score.clone()),
+                None => schedule,
+            }
+        };
         let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
             How::Masked(make) => {
                 let seen = make(options);
-                if shape.dk.max(shape.dv) >= 128 {
-                    usual = seen.usual_when_wide;
-                }
+                usual = seen.usual_when_wide;
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
-                (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
+                (Box::new(query_major(&seen.mask).at(shape.clone())), sees)
             }
             How::Tabled(make) => {
                 let tabled = make();
-                if shape.dk.max(shape.dv) >= 128 {
-                    usual = tabled.usual_when_wide;
-                }
-                (Box::new(QueryMajor::new(tabled.mask.clone()).at(shape.clone())), attention::Sees::Tabled(tabled))
+                usual = tabled.usual_when_wide;
+                (Box::new(query_major(&tabled.mask).at(shape.clone())), attention::Sees::Tabled(tabled))
             }
-            How::Scored(make) => {
-                let Scored { score, reference } = make(options);
-                let mask = patterns::causal();
-                let sees = attention::Sees::Scored { mask: mask.clone(), score: score.clone(), reference };
-                (Box::new(QueryMajorScored::new(score, mask).at(shape.clone())), sees)
+            How::Under(..) => {
+                let (mask, reference) = (patterns::causal(), Box::new(masks::causal));
+                let schedule = query_major(&mask).at(shape.clone());
+                (Box::new(schedule), attention::Sees::Mask { mask, reference })
             }
             How::Picked => {
                 let block = options.get("block");
                 let shape = shape.clone().with_block(block);
-                (Box::new(GroupCentric.at(shape)), attention::Sees::Picks { block: block as usize })
+                let schedule = GroupCentric { score: scored.as_ref().map(|s| s.score.clone()), sinks: options.sinks };
+                (Box::new(schedule.at(shape)), attention::Sees::Picks { block: block as usize })
             }
         };
+        if scored.is_some() && !self.needs(Need::Picks) {
+            // Smaller blocks leave the score its registers, on every GPU.
+            usual = &[("kv", 32)];
+        } else if shape.dk.max(shape.dv) < 128 {
+            usual = &[];
+        }
         shape.check()?;
-        Ok(Attention { kernel: self, options: options.clone(), schedule, sees, usual })
+        Ok(Attention { kernel: self, options: options.clone(), schedule, sees, scored, usual })
     }
 
     /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Kernel;
+use super::{Kernel, SCORES, ScoreKind, find_score};
 
 /// Something that a caller may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +58,21 @@ pub(super) fn one_of(values: &[impl fmt::Display]) -> String {
 }
 
 /// A value for each setting of a kernel. [`Kernel::options`] makes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     kernel: &'static str,
     values: BTreeMap<&'static str, u32>,
+    /// The score that it is under.
+    pub score: Option<&'static ScoreKind>,
+    /// Whether each row has a learnable sink.
+    pub sinks: bool,
+}
+
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |options: &Self| (options.kernel, options.score.map(|score| score.name), options.sinks);
+        of(self) == of(other) && self.values == other.values
+    }
 }
 
 /// An option that a kernel does not take.
@@ -76,6 +87,24 @@ pub enum BadOption {
         name: String,
         /// The names that there are.
         known: String,
+    },
+    /// No score has that name.
+    #[error("there is no score `{name}`; {known} is right")]
+    NoScore {
+        /// The name that was given.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A score for a kernel that has one.
+    #[error("`{kernel}` is under the score `{own}`; under `{score}` there is `causal`")]
+    TwoScores {
+        /// The kernel.
+        kernel: &'static str,
+        /// Its score.
+        own: &'static str,
+        /// The one that was given.
+        score: String,
     },
     /// A value that the setting cannot have.
     #[error("`{name}` of `{kernel}` is {value}; {allowed} is right")]
@@ -92,11 +121,26 @@ pub enum BadOption {
 }
 
 impl Options {
-    pub(super) fn of<'a>(kernel: &Kernel, given: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Self, BadOption> {
-        let mut values: BTreeMap<_, _> = kernel.settings.iter().map(|s| (s.name, s.default)).collect();
+    pub(super) fn of<'a>(
+        kernel: &Kernel,
+        score: Option<&str>,
+        sinks: bool,
+        given: impl IntoIterator<Item = (&'a str, u32)>,
+    ) -> Result<Self, BadOption> {
+        let score = match score {
+            None => None,
+            Some(name) => Some(find_score(name).ok_or_else(|| BadOption::NoScore {
+                name: name.to_owned(),
+                known: one_of(&SCORES.iter().map(|score| score.name).collect::<Vec<_>>()),
+            })?),
+        };
+        let of_score = score.map_or(&[][..], |score| score.settings);
+        let own = |setting: &&Setting| kernel.settings.iter().all(|known| known.name != setting.name);
+        let settings: Vec<&Setting> = kernel.settings.iter().chain(of_score.iter().filter(own)).collect();
+        let mut values: BTreeMap<_, _> = settings.iter().map(|s| (s.name, s.default)).collect();
         for (name, value) in given {
-            let Some(setting) = kernel.settings.iter().find(|s| s.name == name) else {
-                let known: Vec<&str> = kernel.settings.iter().map(|s| s.name).collect();
+            let Some(setting) = settings.iter().find(|s| s.name == name) else {
+                let known: Vec<&str> = settings.iter().map(|s| s.name).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(BadOption::Unknown { kernel: kernel.name, name: name.to_owned(), known });
             };
@@ -106,7 +150,7 @@ impl Options {
             }
             values.insert(setting.name, value);
         }
-        Ok(Options { kernel: kernel.name, values })
+        Ok(Options { kernel: kernel.name, values, score, sinks })
     }
 
     /// The kernel that they are for.

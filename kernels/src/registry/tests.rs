@@ -205,13 +205,14 @@ fn a_result_is_held_to_the_plain_computation() {
         let picks =
             kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
         let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).unwrap();
-        let expected = attention.expected(&p, picks.as_ref(), &extras, None);
+        let tables = attention.tables(&Tables::new(), 4, 1).unwrap();
+        let expected = attention.expected(&p, picks.as_ref(), &extras, &tables, None);
         let rounded: Vec<f32> = expected.plain.o.data.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
         let stored = crate::host::Precision::Bf16;
         assert!(expected.check(&rounded, &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
         assert!(!expected.check(&vec![0.0; rounded.len()], &expected.plain.lse.data, stored).ok(), "{}", kernel.name);
         let rows = [crate::host::Row { token: 70, head: 3 }];
-        let one = attention.expected(&p, picks.as_ref(), &extras, Some(&rows));
+        let one = attention.expected(&p, picks.as_ref(), &extras, &tables, Some(&rows));
         assert_eq!(one.reference.o.data, expected.reference.o.gather(&rows).data);
         let (row, _) = tolerance::locate(71 * 4 * 32 - 1, 4, 32);
         assert_eq!(row, rows[0]);

@@ -6,7 +6,7 @@
 
 use crate::host::{Float, Host, Row};
 use crate::reference::walk::{self, Panel, Query, Source};
-use crate::reference::{Attended, Mask, Problem, Score, Sees, nsa};
+use crate::reference::{Attended, Keys, Mask, Problem, Sees, Under, nsa};
 
 /// The plain computation of [`attention`](crate::reference::attention).
 pub fn plain_attention<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>) -> Attended<f32> {
@@ -28,20 +28,19 @@ pub fn plain_of_rows<T: Float>(p: &Problem<'_, T>, sees: Sees<'_>, rows: &[Row])
     walk::some(&Source::of(p), &walk::paired(sees), &attend::<T>, rows)
 }
 
-/// The plain computation of [`attention_scored`](crate::reference::attention_scored): the logit is rounded once, after the
-/// score.
-pub fn plain_scored<T: Float>(p: &Problem<'_, T>, mask: Mask<'_>, score: Score<'_>) -> Attended<f32> {
-    walk::whole(&Source::of(p), &walk::masked(mask), &*scored::<T>(score))
-}
-
-/// [`plain_scored`], for these rows alone.
-pub fn plain_scored_rows<T: Float>(
+/// The plain computation of [`attention_under`](crate::reference::attention_under): the logit is rounded once, after the score;
+/// a sink, which is given, is not.
+pub fn plain_under<T: Float>(
     p: &Problem<'_, T>,
-    mask: Mask<'_>,
-    score: Score<'_>,
-    rows: &[Row],
+    keys: Keys<'_>,
+    under: Under<'_>,
+    rows: Option<&[Row]>,
 ) -> Attended<f32> {
-    walk::some(&Source::of(p), &walk::masked(mask), &*scored::<T>(score), rows)
+    let (seen, attend) = (keys.seen(), attend_under::<T>(under));
+    match rows {
+        None => walk::whole(&Source::of(p), &*seen, &*attend),
+        Some(rows) => walk::some(&Source::of(p), &*seen, &*attend, rows),
+    }
 }
 
 /// The plain computation of [`selected_attention`](crate::reference::nsa::selected_attention).
@@ -70,29 +69,32 @@ fn attend<T: Float>(
 ) -> f32 {
     p.clear();
     p.extend(seen.iter().map(|&j| T::PRECISION.round(dot(q, kv.key(j)) * scale)));
-    weigh::<T>(kv, seen, p, o)
+    weigh::<T>(kv, seen, p, None, o)
 }
 
-/// [`attend`] under a score.
-fn scored<'a, T: Float>(score: Score<'a>) -> Box<walk::Attend<'a, f32>> {
+/// [`attend`] under a score and a sink.
+fn attend_under<'a, T: Float>(under: Under<'a>) -> Box<walk::Attend<'a, f32>> {
     Box::new(move |at, q, kv, seen, scale, p, o| {
         p.clear();
         p.extend(seen.iter().map(|&j| {
             let logit = dot(q, kv.key(j)) * scale;
-            T::PRECISION.round(score(logit.into(), at.position, i64::from(j), at.head) as f32)
+            T::PRECISION.round(match under.score {
+                Some(score) => score(logit.into(), at.position, i64::from(j), at.head) as f32,
+                None => logit,
+            })
         }));
-        weigh::<T>(kv, seen, p, o)
+        weigh::<T>(kv, seen, p, under.sinks.map(|sinks| sinks[at.head]), o)
     })
 }
 
-/// The values at `seen`, weighed by the softmax of their logits `p`.
-fn weigh<T: Float>(kv: &Panel<f32>, seen: &[u32], p: &mut [f32], o: &mut [f32]) -> f32 {
+/// The values at `seen`, weighed by the softmax of their logits `p` and of a sink.
+fn weigh<T: Float>(kv: &Panel<f32>, seen: &[u32], p: &mut [f32], sink: Option<f32>, o: &mut [f32]) -> f32 {
     let round = |x: f32| T::PRECISION.round(x);
-    if p.iter().all(|&s| s == f32::NEG_INFINITY) {
+    if p.iter().chain(&sink).all(|&s| s == f32::NEG_INFINITY) {
         return f32::NEG_INFINITY;
     }
-    let max = p.iter().fold(f32::NEG_INFINITY, |m, &s| m.max(s));
-    let mut sum = 0.0;
+    let max = p.iter().chain(&sink).fold(f32::NEG_INFINITY, |m, &s| m.max(s));
+    let mut sum = sink.map_or(0.0, |sink| (sink - max).exp());
     for p in p.iter_mut() {
         *p = (*p - max).exp();
         sum += *p;

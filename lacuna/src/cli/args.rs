@@ -18,6 +18,10 @@ pub(crate) struct Chosen {
     pub(crate) kernel: &'static Kernel,
     /// The options that were given.
     pub(crate) given: Vec<(&'static str, u32)>,
+    /// The score that was given.
+    pub(crate) score: Option<String>,
+    /// Whether learnable sinks were asked for.
+    pub(crate) sinks: bool,
 }
 
 impl Chosen {
@@ -26,7 +30,7 @@ impl Chosen {
     /// # Errors
     /// For one that the kernel does not have, or a value out of range.
     pub(crate) fn options(&self) -> Result<Options> {
-        Ok(self.kernel.options(self.given.iter().copied())?)
+        Ok(self.kernel.options_under(self.score.as_deref(), self.sinks, self.given.iter().copied())?)
     }
 }
 
@@ -38,7 +42,12 @@ impl FromArgMatches for Chosen {
         let kernel = registry::find(name).ok_or_else(|| clap::Error::new(clap::error::ErrorKind::InvalidValue))?;
         let value =
             |setting: &registry::Setting| matches.get_one(setting.name).map(|&value: &u32| (setting.name, value));
-        Ok(Chosen { kernel, given: registry::settings().into_iter().filter_map(value).collect() })
+        Ok(Chosen {
+            kernel,
+            given: registry::settings().into_iter().filter_map(value).collect(),
+            score: matches.get_one("score").cloned(),
+            sinks: matches.get_flag("sink-logits"),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -52,9 +61,23 @@ impl Args for Chosen {
         let names = registry::KERNELS.iter().map(|kernel| PossibleValue::new(kernel.name).help(kernel.about));
         let kernel =
             Arg::new("KERNEL").required(true).value_parser(PossibleValuesParser::new(names)).help("Which kernel");
-        registry::settings().into_iter().fold(command.arg(kernel), |command, setting| {
+        let scores = registry::SCORES.iter().map(|score| PossibleValue::new(score.name).help(score.about));
+        let score = Arg::new("score")
+            .long("score")
+            .value_name("SCORE")
+            .value_parser(PossibleValuesParser::new(scores))
+            .help_heading("Options of kernels")
+            .help("Any kernel: what happens to each logit before the mask");
+        let sinks = Arg::new("sink-logits")
+            .long("sink-logits")
+            .action(clap::ArgAction::SetTrue)
+            .help_heading("Options of kernels")
+            .help("Any kernel: a learnable sink for each query head, a logit that joins the softmax and has no value");
+        registry::settings().into_iter().fold(command.arg(kernel).arg(score).arg(sinks), |command, setting| {
             let has = |kernel: &&Kernel| kernel.settings.contains(setting);
-            let kernels: Vec<&str> = registry::KERNELS.iter().filter(has).map(|kernel| kernel.name).collect();
+            let mut kernels: Vec<String> = registry::KERNELS.iter().filter(has).map(|k| k.name.to_owned()).collect();
+            let of_score = registry::SCORES.iter().filter(|score| score.settings.contains(setting));
+            kernels.extend(of_score.map(|score| format!("--score {}", score.name)));
             let registry::Setting { name, about, default, allowed } = *setting;
             command.arg(
                 Arg::new(name)

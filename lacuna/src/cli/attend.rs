@@ -5,7 +5,7 @@ use lacuna::dsl::{Shape, Tunable as _};
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
 use lacuna::kernels::reference::Problem;
-use lacuna::kernels::registry::{Attention, Expected, Extras, Kernel, Options};
+use lacuna::kernels::registry::{Attention, Expected, Extras, Kernel, Options, Tables};
 use lacuna::kernels::tolerance::Verdicts;
 use lacuna::kernels::validate;
 use lacuna::ptx::Target;
@@ -95,8 +95,9 @@ impl Job<'_> {
             validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
         }
         let extras = attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.seed)?;
+        let tables = attention.tables(&self.input.tables, dims.hq, self.input.seed)?;
         stage("running");
-        let (bindings, o, lse) = self.bind(&attention, &plan, &extras)?;
+        let (bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
             true => match bench_options(report.millis) {
@@ -109,8 +110,8 @@ impl Job<'_> {
             true => {
                 stage("comparing with f64");
                 Some(match &self.input.qkv {
-                    Qkv::Bf16(x) => self.compare(&attention, &extras, x, &o, &lse)?,
-                    Qkv::F16(x) => self.compare(&attention, &extras, x, &o, &lse)?,
+                    Qkv::Bf16(x) => self.compare(&attention, (&extras, &tables), x, &o, &lse)?,
+                    Qkv::F16(x) => self.compare(&attention, (&extras, &tables), x, &o, &lse)?,
                 })
             }
             false => None,
@@ -119,7 +120,13 @@ impl Job<'_> {
     }
 
     /// Every tensor and number of the plan, on the device.
-    fn bind(&self, attention: &Attention, plan: &Plan, extras: &Extras) -> Result<(Bindings, Tensor, Tensor)> {
+    fn bind(
+        &self,
+        attention: &Attention,
+        plan: &Plan,
+        extras: &Extras,
+        tables: &Tables,
+    ) -> Result<(Bindings, Tensor, Tensor)> {
         let Input { dims, cu_seqlens, max_seqlen, .. } = self.input;
         let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect::<Vec<u64>>();
         let (q, k, v) = match &self.input.qkv {
@@ -142,8 +149,8 @@ impl Job<'_> {
             let tensor = Tensor::from_slice(self.device, &extents(&picks.shape), &picks.data)?;
             bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen.div_ceil(block) as i64);
         }
-        for (name, numbers) in attention.tables(dims.hq) {
-            bindings = bindings.tensor(&name, &Tensor::from_slice(self.device, &[dims.hq as u64], &numbers)?);
+        for (name, floats) in tables {
+            bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&floats.shape), &floats.data)?);
         }
         for (name, ints) in extras {
             bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&ints.shape), &ints.data)?);
@@ -168,7 +175,7 @@ impl Job<'_> {
     fn compare<T: Element + Float>(
         &self,
         attention: &Attention,
-        extras: &Extras,
+        (extras, tables): (&Extras, &Tables),
         x: &inputs::Qkv<T>,
         o: &Tensor,
         lse: &Tensor,
@@ -179,7 +186,7 @@ impl Job<'_> {
         let lse = Host::new(lse.to_f32_vec()?, [dims.total, dims.hq]);
         let of = dims.total * dims.hq;
         let sample = self.sample();
-        let expected: Expected = attention.expected(&problem, self.picks, extras, sample.as_deref());
+        let expected: Expected = attention.expected(&problem, self.picks, extras, tables, sample.as_deref());
         let (o, lse) = match &sample {
             None => (o.data, lse.data),
             Some(rows) => (o.gather(rows).data, lse.gather(rows).data),

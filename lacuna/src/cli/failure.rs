@@ -99,7 +99,10 @@ impl From<BadOption> for Failure {
         let failure = Failure::usage(error.to_string());
         let BadOption::Unknown { name, .. } = &error else { return failure };
         let has = |k: &&lacuna::kernels::registry::Kernel| k.settings.iter().any(|s| s.name == name);
-        let kernels: Vec<&str> = lacuna::kernels::registry::KERNELS.iter().filter(has).map(|k| k.name).collect();
+        let kernels = lacuna::kernels::registry::KERNELS.iter().filter(has).map(|k| k.name.to_owned());
+        let of_score = |s: &&lacuna::kernels::registry::ScoreKind| s.settings.iter().any(|s| s.name == name);
+        let scores = lacuna::kernels::registry::SCORES.iter().filter(of_score).map(|s| format!("--score {}", s.name));
+        let kernels: Vec<String> = kernels.chain(scores).collect();
         if kernels.is_empty() {
             failure
         } else {

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use lacuna::kernels::host::{Dims, Float, Host, Precision};
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::reference::nsa::{self, NsaConfig};
-use lacuna::kernels::registry::{Extras, Ints, Kernel, Need, Options};
+use lacuna::kernels::registry::{Extras, Floats, Ints, Kernel, Need, Options, Tables};
 use lacuna::kernels::validate::{self, Described};
 use lacuna::runtime::{Device, Elem, load};
 use safetensors::{Dtype, SafeTensors};
@@ -60,6 +60,8 @@ pub(crate) struct Input {
     pub(crate) picks: Option<Host<i32>>,
     /// Other tensors of i32 that the caller gave: tables.
     pub(crate) extras: Extras,
+    /// Tensors of f32 that the caller gave: tables of a score, and sinks.
+    pub(crate) tables: Tables,
     /// The seed of what is drawn besides.
     pub(crate) seed: u64,
     /// Whether it was drawn.
@@ -126,7 +128,7 @@ impl Input {
         let known = tensors.keys().cloned().collect::<Vec<_>>().join(", ");
         let missing = || {
             let message = format!("{}: q, k and v are needed; it has: {known}", path.display());
-            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there")
+            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there, and those of a score and sinks [Hq], f32")
         };
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
@@ -169,9 +171,25 @@ impl Input {
                 v: v.halves(bf16::from_bits),
             }),
         };
-        let ints = tensors.into_iter().filter(|(_, raw)| raw.dtype == Elem::I32);
-        let extras = ints.map(|(name, raw)| (name, Ints { shape: raw.shape.clone(), data: raw.ints() })).collect();
-        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, extras, seed: 0, drawn: false })
+        let of = |dtype| tensors.iter().filter(move |(_, raw)| raw.dtype == dtype);
+        let ints = of(Elem::I32).map(|(name, raw)| (name.clone(), Ints { shape: raw.shape.clone(), data: raw.ints() }));
+        let floats =
+            of(Elem::F32).map(|(name, raw)| (name.clone(), Floats { shape: raw.shape.clone(), data: raw.floats() }));
+        let (extras, tables) = (ints.collect(), floats.collect());
+        Ok(Input {
+            name,
+            dims,
+            precision,
+            qkv,
+            cu_seqlens,
+            packed,
+            max_seqlen,
+            picks,
+            extras,
+            tables,
+            seed: 0,
+            drawn: false,
+        })
     }
 
     /// Draws a problem.
@@ -211,8 +229,21 @@ impl Input {
             _ => Qkv::Bf16(inputs::qkv(draw.seed, dims)),
         };
         let name = format!("drawn with seed {}", draw.seed);
-        let (picks, extras, seed) = (None, Extras::new(), draw.seed);
-        Ok(Input { name, dims, precision, qkv, cu_seqlens, packed, max_seqlen, picks, extras, seed, drawn: true })
+        let (picks, extras, tables, seed) = (None, Extras::new(), Tables::new(), draw.seed);
+        Ok(Input {
+            name,
+            dims,
+            precision,
+            qkv,
+            cu_seqlens,
+            packed,
+            max_seqlen,
+            picks,
+            extras,
+            tables,
+            seed,
+            drawn: true,
+        })
     }
 
     /// The element type of q, k and v.
@@ -308,6 +339,11 @@ impl Raw {
     /// Its elements, which are i32: that has been checked.
     fn ints(&self) -> Vec<i32> {
         self.bytes.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect()
+    }
+
+    /// Its elements, which are f32: that has been checked.
+    fn floats(&self) -> Vec<f32> {
+        self.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
     /// Its elements, which are 16 bits wide, and its shape, which has three extents: that has been checked.

@@ -43,6 +43,9 @@ Environment:
 ///
 /// Without a command it shows itself: four attentions over a real model's queries, keys and values, each compiled, run and
 /// compared with f64.
+///
+/// Kernels are masks and picked blocks, each also under a score (ALiBi, softcap, a relative bias from a table) or with learnable
+/// sinks: `lacuna run --help` lists them.
 #[derive(Debug, Parser)]
 #[command(name = "lacuna", version, after_help = EXIT, args_conflicts_with_subcommands = true)]
 struct Cli {

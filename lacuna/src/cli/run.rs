@@ -163,7 +163,9 @@ impl Run {
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<8}  {value}\n"));
         line("device", job.device.name());
         line("input", format!("{}: {}, {}", job.input.name, job.input.extents(), job.input.precision.name()));
-        let options: Vec<String> = job.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut options: Vec<String> = job.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        options.extend(job.options.score.map(|score| format!("score {}", score.name)));
+        options.extend(job.options.sinks.then(|| "sink logits".to_owned()));
         if !options.is_empty() {
             line("options", options.join(","));
         }
@@ -221,6 +223,8 @@ impl Run {
             "device": job.device.name(),
             "target": job.target.to_string(),
             "options": job.options.iter().collect::<BTreeMap<_, _>>(),
+            "score": job.options.score.map(|score| score.name),
+            "sink_logits": job.options.sinks,
             "pick": done.pick,
             "threads": launch.threads,
             "shared_bytes": launch.shared,

@@ -1,11 +1,12 @@
-//! The schedule with scores: every shipped score over ragged documents, at every width and pick.
+//! Scores and learnable sinks: every shipped one over ragged documents, at every width and pick, under other masks, over picked
+//! blocks, and with tables of any numbers.
 
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
-use lacuna_kernels::host::{Dims, Float, Precision};
-use lacuna_kernels::inputs::{self, Qkv};
+use lacuna_kernels::host::{Dims, Float, Host, Precision};
+use lacuna_kernels::inputs::{self, Locality, Qkv};
 use lacuna_kernels::reference::Problem;
-use lacuna_kernels::registry::{self, Attention, Extras};
+use lacuna_kernels::registry::{self, Attention, Expected, Extras, Floats, Tables};
 use lacuna_kernels::tolerance::Verdicts;
 use lacuna_runtime::{Bindings, Device, Element, Tensor};
 use lacuna_tests::{target_for, widths};
@@ -22,6 +23,12 @@ struct Scored {
     lengths: Vec<usize>,
     pick: Pick,
     elem: Elem,
+    /// The score and the sinks, where they are not the kernel's own.
+    under: (Option<&'static str>, bool),
+    /// Tables and sinks that are not drawn.
+    tables: Tables,
+    /// Blocks of picks are drawn; without any, there are none.
+    empty: bool,
     /// The standard deviation of the logits.
     logits: f32,
 }
@@ -29,13 +36,42 @@ struct Scored {
 impl Scored {
     fn new(kernel: &'static str, width: u32, group: u32, lengths: &[usize]) -> Self {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
-        Scored { kernel, options: Vec::new(), width, group, lengths, pick, elem: Elem::Bf16, logits: 1.0 }
+        let (under, tables, empty) = ((None, false), Tables::new(), false);
+        let (options, elem, logits) = (Vec::new(), Elem::Bf16, 1.0);
+        Scored { kernel, options, width, group, lengths, pick, elem, under, tables, empty, logits }
+    }
+
+    /// The kernel under a score, with sinks or without.
+    fn under(self, score: Option<&'static str>, sinks: bool) -> Self {
+        Scored { under: (score, sinks), ..self }
+    }
+
+    fn with(mut self, name: &str, shape: &[usize], data: Vec<f32>) -> Self {
+        self.tables.insert(name.to_owned(), Floats { shape: shape.to_vec(), data });
+        self
+    }
+
+    /// Picks of its blocks for every token and KV head.
+    fn picks(&self, cu: &[i32]) -> Option<Host<i32>> {
+        let attention = self.attention();
+        let config = attention.kernel.selection(&attention.options)?;
+        Some(match self.empty {
+            true => Host::filled(-1, [*cu.last().expect("an end") as usize, 2, config.n]),
+            false => inputs::picks(3, cu, 2, config.l_sel, config.n, Locality::PerToken),
+        })
     }
 
     fn attention(&self) -> Attention {
         let kernel = registry::find(self.kernel).expect("a shipped kernel");
-        let options = kernel.options(self.options.iter().copied()).expect("options that it has");
+        let (score, sinks) = self.under;
+        let options = kernel.options_under(score, sinks, self.options.iter().copied()).expect("options that it has");
         kernel.build(Shape::new(self.elem, self.width, self.width, self.group), &options).expect("a shape")
+    }
+
+    fn judged<T: Float>(&self, problem: &Problem<'_, T>, picks: Option<&Host<i32>>, hq: usize) -> Expected {
+        let attention = self.attention();
+        let tables = attention.tables(&self.tables, hq, 5).expect("tables that fit");
+        attention.expected(problem, picks, &Extras::new(), &tables, None)
     }
 
     /// What a device makes of it, held to what `judge` must give.
@@ -56,9 +92,8 @@ impl Scored {
         let target = target_for(device);
         let pick = attention.pick(target, &self.pick).expect("a pick that fits");
         let plan = attention.plan(target, &pick).expect("a plan");
-        let tensor = |x: &lacuna_kernels::host::Host<T>| {
-            Tensor::from_slice(device, &x.shape.map(|extent| extent as u64), &x.data).expect("memory")
-        };
+        let tensor =
+            |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|extent| extent as u64), &x.data).expect("memory");
         let (total, heads) = (total as u64, hq as u64);
         let o = Tensor::poisoned(device, self.elem, &[total, heads, width as u64]).expect("memory");
         let lse = Tensor::poisoned(device, Elem::F32, &[total, heads]).expect("memory");
@@ -67,9 +102,19 @@ impl Scored {
         let longest = self.lengths.iter().max().copied().unwrap_or(0);
         let mut bindings = Bindings::new().tensor("q", &tensor(&q)).tensor("k", &tensor(&k)).tensor("v", &tensor(&v));
         bindings = bindings.tensor("o", &o).tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens);
-        bindings = bindings.float("scale", scale).int("max_seqlen", longest as i32);
-        for (name, numbers) in attention.tables(hq) {
-            bindings = bindings.tensor(&name, &Tensor::from_slice(device, &[heads], &numbers).expect("memory"));
+        bindings = bindings.float("scale", scale);
+        if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
+            bindings = bindings.int("max_seqlen", longest as i32);
+        }
+        let picks = self.picks(&cu);
+        let tables = attention.tables(&self.tables, hq, 5).expect("tables that fit");
+        for (name, Floats { shape, data }) in &tables {
+            let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
+            bindings = bindings.tensor(name, &Tensor::from_slice(device, &shape, data).expect("memory"));
+        }
+        if let Some(picks) = &picks {
+            let shape = picks.shape.map(|extent| extent as u64);
+            bindings = bindings.tensor("picks", &Tensor::from_slice(device, &shape, &picks.data).expect("memory"));
         }
         for (name, value) in attention.given(target).expect("it was planned") {
             bindings = bindings.scalar(&name, value);
@@ -81,7 +126,7 @@ impl Scored {
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
         let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
-        let expected = judge.attention().expected(&problem, None, &Extras::new(), None);
+        let expected = judge.judged(&problem, picks.as_ref(), hq);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
     }
@@ -107,7 +152,14 @@ const LENGTHS: [&[usize]; 4] = [&[1, 0, 65], &[150], &[64, 128], &[17, 90, 3]];
 #[test]
 fn every_score_at_every_width() {
     let mut cases = Vec::new();
-    for (kernel, options) in [("alibi", vec![]), ("softcap", vec![]), ("softcap", vec![("cap", 2)])] {
+    let kernels = [
+        ("alibi", vec![]),
+        ("softcap", vec![]),
+        ("softcap", vec![("cap", 2)]),
+        ("relative-bias", vec![]),
+        ("learnable-sink", vec![]),
+    ];
+    for (kernel, options) in kernels {
         for (width, group) in widths().into_iter().flat_map(|width| [1, 3].map(|group| (width, group))) {
             let mut case = Scored::new(kernel, width, group, LENGTHS[cases.len() % 4]);
             case.options = options.clone();
@@ -122,7 +174,7 @@ fn every_score_at_every_width() {
 #[test]
 fn scores_at_every_pick() {
     let mut cases = Vec::new();
-    for kernel in ["alibi", "softcap"] {
+    for kernel in ["alibi", "softcap", "relative-bias", "learnable-sink"] {
         for pick in Scored::new(kernel, 32, 1, &[1]).attention().space().picks() {
             let mut case = Scored::new(kernel, 32, 2, LENGTHS[cases.len() % 4]);
             case.pick = pick;
@@ -138,9 +190,98 @@ fn a_score_that_is_nearly_right_is_not() {
     let emulator = Device::emulator();
     let plain = Scored::new("causal", 64, 2, &[150]);
     let alibi = Scored { kernel: "alibi", ..plain.clone() };
+    let nearer = Scored { kernel: "relative-bias", ..plain.clone() };
+    let off_by_one = Scored { options: vec![("ahead", 1)], ..nearer.clone() };
+    let sunk = Scored { kernel: "learnable-sink", ..plain.clone() };
     let softcap = |cap| Scored { kernel: "softcap", options: vec![("cap", cap)], ..plain.clone() };
-    for (right, wrong) in [(&alibi, &plain), (&plain, &alibi), (&softcap(2), &plain), (&softcap(2), &softcap(3))] {
+    for (right, wrong) in [
+        (&alibi, &plain),
+        (&plain, &alibi),
+        (&softcap(2), &plain),
+        (&softcap(2), &softcap(3)),
+        (&nearer, &off_by_one),
+        (&nearer, &plain),
+        (&sunk, &plain),
+    ] {
         let verdicts = wrong.run(&emulator, right);
         assert!(!verdicts.o.ok && !verdicts.lse.ok, "{wrong:?} passes for {right:?}:\n{verdicts}");
     }
+}
+
+/// Rows of a group have a head each: numbers of heads and rows of tables differ from row to row, and padding reads the last.
+#[test]
+fn groups_over_picked_blocks() {
+    let mut cases = Vec::new();
+    for (score, sinks) in [(Some("alibi"), false), (Some("softcap"), true), (Some("relative-bias"), true), (None, true)]
+    {
+        for (group, width) in [(1, 32), (3, 64), (16, 32), (16, 128)] {
+            let mut case = Scored::new("nsa-selected", width, group, LENGTHS[cases.len() % 4]).under(score, sinks);
+            case.options = vec![("block", [16, 64][cases.len() % 2]), ("blocks", 3)];
+            case.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
+            cases.push(case);
+        }
+    }
+    agree("scores: groups", &cases);
+}
+
+#[test]
+fn any_mask_under_any_score() {
+    let masks = [
+        ("window", vec![("window", 20)]),
+        ("sink-window", vec![("window", 20), ("sink", 3)]),
+        ("full", vec![]),
+        ("dilated", vec![("step", 3)]),
+        ("longformer", vec![("reach", 9), ("global", 2)]),
+    ];
+    let mut cases = Vec::new();
+    for (n, (kernel, options)) in masks.into_iter().enumerate() {
+        let (score, ahead) = [(Some("relative-bias"), true), (Some("softcap"), false), (Some("alibi"), false)][n % 3];
+        let mut case = Scored::new(kernel, 64, 3, LENGTHS[n % 4]).under(score, n % 2 == 0);
+        case.options = options;
+        case.options.extend(ahead.then_some(("ahead", 64)));
+        cases.push(case);
+    }
+    agree("scores: masks", &cases);
+}
+
+/// What a sink is where nothing else is: a row without keys has it as its LSE, and zeros.
+#[test]
+fn a_sink_alone_is_the_lse() {
+    let none = f32::NEG_INFINITY;
+    let sinks = [2.5, none, -40.0, 1e4];
+    let case = Scored { empty: true, ..Scored::new("nsa-selected", 32, 2, &[17, 0, 5]).under(None, true) };
+    let case = Scored { options: vec![("blocks", 3)], ..case.with("sinks", &[4], sinks.to_vec()) };
+    agree("sinks: no key", &[case]);
+    // Beyond the logits and below them, by more than an exponent holds; and none at all.
+    let far = [200.0, -200.0, none, 0.0];
+    let seen =
+        |kernel, width| Scored::new(kernel, width, 2, &[150, 1]).under(None, true).with("sinks", &[4], far.to_vec());
+    agree("sinks: far", &[seen("causal", 64), seen("window", 128), seen("nsa-selected", 64)]);
+}
+
+/// NaN and infinities in tables and sinks are logits like others: as in the plain formula.
+#[test]
+fn tables_of_any_numbers() {
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    let bias = |kernel: &'static str, rows: [[f32; 4]; 4]| {
+        let own = kernel == "relative-bias";
+        let case = Scored::new(kernel, 32, 2, &[70, 9]).under((!own).then_some("relative-bias"), false);
+        case.with("bias", &[4, 4], rows.concat())
+    };
+    let rows = [[0.5, -inf, 1.0, 2.0], [-inf; 4], [0.0, 1.0, nan, -inf], [-1.0, -2.0, -inf, -inf]];
+    let one = Scored::new("relative-bias", 32, 2, &[70, 9]).with("bias", &[4, 1], vec![0.5, -1.0, -inf, 3.0]);
+    let sinks =
+        |kernel| Scored::new(kernel, 32, 2, &[70, 9]).under(None, true).with("sinks", &[4], vec![nan, 1.0, nan, -inf]);
+    let cases = [bias("relative-bias", rows), bias("nsa-selected", rows), one, sinks("causal"), sinks("nsa-selected")];
+    agree("tables: any numbers", &cases);
+}
+
+#[test]
+fn a_table_needs_an_entry() {
+    let case = Scored::new("relative-bias", 32, 1, &[3]).with("bias", &[2, 0], vec![]);
+    let refused = case.attention().tables(&case.tables, 2, 0).unwrap_err().to_string();
+    assert_eq!(refused, "bias has no entries; an index past its end reads the last one, so it needs at least 1");
+    let plan = case.attention().plan(lacuna_dsl::Target::SM_80, &Pick::new()).expect("a plan");
+    let wants = plan.requires.iter().any(|requirement| requirement.what.contains("`bias` must have at least 1 entry"));
+    assert!(wants, "{:?}", plan.requires);
 }

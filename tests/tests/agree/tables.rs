@@ -85,7 +85,7 @@ impl Tabled {
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
         let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
-        let expected = judge.attention().expected(&problem, None, &judge.extras(&cu), None);
+        let expected = judge.attention().expected(&problem, None, &judge.extras(&cu), &Default::default(), None);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
     }

@@ -101,13 +101,13 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         let max = before.max(scores.row_max());
         // Where nothing has been seen, `-inf - -inf` would be NaN.
         let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
-        let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
         let shrink = ((before - safe) * self.scale).exp2();
-        self.sum.set(self.sum.get() * shrink + p.row_sum());
-        // Halved before the output is rescaled: half the registers live through it.
-        let weights = p.to_half();
         self.acc.set(self.acc.get() * shrink);
-        self.acc.add_dot(weights, values);
+        let before = self.sum.get() * shrink;
+        // The weights are made as the product takes them, and summed by the way.
+        let p = scores.fma(self.scale, -(safe * self.scale)).exp2();
+        self.acc.add_dot(p.to_half(), values);
+        self.sum.set(before + p.row_sum());
         self.max.set(max);
     }
 

@@ -21,7 +21,8 @@ pub(super) struct Emit {
     /// The level each register is known at, by class and index.
     depths: [Vec<usize>; Class::COUNT],
     labels: HashMap<&'static str, u32>,
-    /// Registers are short: 64-bit values are worked out where they are used, not kept through loops.
+    /// Registers are short: 64-bit values, and what is made of the thread's number, are worked out where they are used, not
+    /// kept through loops.
     pub(super) tight: bool,
 }
 
@@ -143,7 +144,8 @@ impl Emit {
         if depth == MUTABLE || depth > self.depth() {
             return self.op(class, form, sources);
         }
-        if self.tight && class == Class::B64 {
+        // Masks and shifts are what is made of the thread's number.
+        if self.tight && (class == Class::B64 || matches!(form, "and.b32" | "shr.u32")) {
             return self.local(class, form, sources);
         }
         let key = (Form::named(form), sources.iter().map(key).collect::<Vec<_>>());

@@ -8,7 +8,7 @@ use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
 use super::shared::TileLayout;
-use super::value::{Low, Tile};
+use super::value::{Cell, Low, Tile};
 use crate::ir::{BufferId, Elem, ValueId};
 
 /// The lanes' addresses of one operand in shared memory.
@@ -179,8 +179,18 @@ impl Lower<'_> {
         let right = self.matrix(buffer, slot, lanes, own);
         let extent = self.func.axes[contracted.index()].extent / if shares_contraction { self.part.cols } else { 1 };
 
-        let left = match self.get(lhs).clone() {
+        let mut left = match self.get(lhs).clone() {
             Low::Packed(tile) => Left::Registers(tile),
+            Low::Stepped(tile) => {
+                let sums = self.placement.summed.get(&tile).map(|summed| match summed.start {
+                    None => vec![None; self.bands() * 2],
+                    Some(start) => match self.get(start) {
+                        Low::Rows(regs) => regs.iter().copied().map(Some).collect(),
+                        _ => unreachable!("verified: a sum over the rows"),
+                    },
+                });
+                Left::Stepped(Stepped { tile, form: Self::packing(elem), sums })
+            }
             Low::Shared(buffer, slot) => {
                 let first = self.first_row();
                 Left::Shared(self.matrix(buffer, slot, Lanes::RowsFirst, first))
@@ -190,7 +200,8 @@ impl Lower<'_> {
         let zero = fresh.then(|| self.e.invariant(Class::F32, "mov.f32", [0f32.into()]));
         for step in 0..extent / 16 {
             let bands: Vec<[Reg; 4]> = (0..self.bands())
-                .map(|band| match &left {
+                .map(|band| match &mut left {
+                    Left::Stepped(stepped) => self.made_step(stepped, band, step as usize),
                     Left::Registers(tile) => {
                         let first = (band * tile.blocks + step as usize * 2) * 2;
                         tile.regs[first..first + 4].try_into().expect("four registers a step")
@@ -220,6 +231,31 @@ impl Lower<'_> {
                 }
             }
         }
+        if let Left::Stepped(Stepped { tile, sums: Some(sums), .. }) = left {
+            let sums = sums.into_iter().map(|sum| sum.expect("a product has one step at least")).collect();
+            self.set(self.placement.summed[&tile].result, Low::Rows(sums));
+        }
+    }
+
+    /// One step of a left operand, 16 columns of a band, made here; its elements join the row sums in order of columns.
+    fn made_step(&mut self, stepped: &mut Stepped, band: usize, step: usize) -> [Reg; 4] {
+        let mut regs = Vec::with_capacity(4);
+        for block in [step * 2, step * 2 + 1] {
+            for half in 0..2 {
+                let [low, high] =
+                    [0, 1].map(|pair| self.element(stepped.tile, Cell { band, block, cell: half * 2 + pair }));
+                if let Some(sums) = &mut stepped.sums {
+                    let sum = &mut sums[band * 2 + half];
+                    let with_low = match *sum {
+                        Some(sum) => self.e.op(Class::F32, "add.f32", [sum.into(), low.clone()]).into(),
+                        None => low.clone(),
+                    };
+                    *sum = Some(self.e.op(Class::F32, "add.f32", [with_low, high.clone()]));
+                }
+                regs.push(self.e.op(Class::B32, stepped.form, [high, low]));
+            }
+        }
+        regs.try_into().expect("two blocks have two halves each")
     }
 }
 
@@ -227,4 +263,15 @@ impl Lower<'_> {
 enum Left {
     Registers(Tile),
     Shared(Matrix),
+    Stepped(Stepped),
+}
+
+/// A left operand that is made as the product needs it.
+struct Stepped {
+    /// What it is rounded from.
+    tile: ValueId,
+    /// The instruction that rounds.
+    form: &'static str,
+    /// The row sums so far, where they are wanted.
+    sums: Option<Vec<Option<Reg>>>,
 }

@@ -349,6 +349,9 @@ impl Lower<'_> {
         if !matches!(stmt.op, Op::Const(_) | Op::Read(_) | Op::Shared(..) | Op::Param(_)) {
             self.e.from(stmt.loc, word(&stmt.op));
         }
+        if stmt.result.is_some_and(|result| self.placement.by_the_way.contains(&result)) {
+            return;
+        }
         let made = |stmt: &Stmt| stmt.result.expect("this operation makes a value");
         match &stmt.op {
             Op::Const(c) => self.set(made(stmt), Low::Const(*c)),
@@ -362,6 +365,9 @@ impl Lower<'_> {
             }
             Op::Convert(x) if matches!(self.ty(made(stmt)).elem, Elem::Bf16 | Elem::F16) => {
                 let result = made(stmt);
+                if self.placement.stepped.contains_key(&result) {
+                    return self.set(result, Low::Stepped(*x));
+                }
                 self.pack(*x, self.ty(result).elem, result);
             }
             Op::Convert(x) if matches!(self.ty(*x).elem, Elem::Bf16 | Elem::F16) => self.unpack(*x, made(stmt)),

@@ -34,6 +34,8 @@ pub(super) enum Low {
     Tile(Tile),
     /// 16-bit, over both: `[band][column block][half]`.
     Packed(Tile),
+    /// 16-bit, over both, rounded from a lazy tile where a product needs it.
+    Stepped(ValueId),
     /// In shared memory.
     Shared(crate::ir::BufferId, Operand),
     /// Computed where it is used.
@@ -124,7 +126,9 @@ impl Lower<'_> {
             Low::Cols(regs) => regs[at.block * 2 + (at.cell & 1)].into(),
             Low::Lanes(regs) => regs[at.band].into(),
             Low::Tile(tile) => tile.regs[(at.band * tile.blocks + at.block) * 4 + at.cell].into(),
-            Low::Packed(_) | Low::Shared(..) => unreachable!("verified: not an operand of arithmetic"),
+            Low::Packed(_) | Low::Stepped(_) | Low::Shared(..) => {
+                unreachable!("verified: not an operand of arithmetic")
+            }
             Low::Lazy(op) => {
                 let op = op.clone();
                 match op {
@@ -257,17 +261,20 @@ impl Lower<'_> {
                     .unwrap_or_else(|| self.blocks_of(&ty));
                 let skip =
                     into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
-                let mut regs = Vec::with_capacity(self.bands() * blocks * 4);
-                for band in 0..self.bands() {
-                    for block in 0..blocks {
+                let mut regs = vec![None; self.bands() * blocks * 4];
+                // Block by block: what is of its columns is done with before the next one's is made.
+                for block in 0..blocks {
+                    for band in 0..self.bands() {
                         for cell in 0..4 {
                             let at = Cell { band, block, cell };
                             let sources = operands.iter().map(|&v| self.element(v, at)).collect();
-                            let into = into.as_ref().map(|r| r[regs.len()]);
-                            regs.push(self.compute_reg(&stmt.op, ty.elem, source, sources, into));
+                            let place = (band * blocks + block) * 4 + cell;
+                            let into = into.as_ref().map(|r| r[place]);
+                            regs[place] = Some(self.compute_reg(&stmt.op, ty.elem, source, sources, into));
                         }
                     }
                 }
+                let regs = regs.into_iter().map(|reg| reg.expect("every cell is made")).collect();
                 if let Some(skip) = skip {
                     self.e.place(&skip);
                     self.e.close();
@@ -484,9 +491,14 @@ impl Lower<'_> {
         self.e.op(reg.class, "shfl.sync.bfly.b32", [reg.into(), mask.into(), 31i64.into(), 0xffff_ffffi64.into()])
     }
 
+    /// The instruction that rounds two f32 into one register.
+    pub(super) fn packing(elem: Elem) -> &'static str {
+        if elem == Elem::Bf16 { "cvt.rn.bf16x2.f32" } else { "cvt.rn.f16x2.f32" }
+    }
+
     /// To 16 bits: pairs of neighbouring columns share a register.
     pub(super) fn pack(&mut self, x: ValueId, elem: Elem, result: ValueId) {
-        let form = if elem == Elem::Bf16 { "cvt.rn.bf16x2.f32" } else { "cvt.rn.f16x2.f32" };
+        let form = Self::packing(elem);
         let (blocks, split) = self.shape_of(x);
         let mut regs = Vec::with_capacity(self.bands() * blocks * 2);
         for band in 0..self.bands() {

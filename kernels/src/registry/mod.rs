@@ -226,7 +226,7 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[],
         how: How::Masked(|options| {
             let step = options.get("step");
-            Seen::new(patterns::dilated(step), masks::dilated(step.into()))
+            Seen::new(patterns::dilated(step), masks::dilated(step.into())).usual_when_wide(&[("kv", 32)])
         }),
     },
     Kernel {

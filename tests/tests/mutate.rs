@@ -16,7 +16,7 @@ use lacuna_emulator::{Fault, Options};
 use lacuna_kernels::host::{Dims, Host, Precision};
 use lacuna_kernels::inputs::{self, Locality, Qkv};
 use lacuna_kernels::reference::Problem;
-use lacuna_kernels::registry::{Allowed, Attention, Expected, Extras, KERNELS, Kernel, Need, Setting};
+use lacuna_kernels::registry::{Allowed, Attention, Expected, Extras, KERNELS, Kernel, Need, Setting, Tables};
 use lacuna_runtime::{Bindings, Device, Error, Scalar, Tensor};
 use rayon::prelude::*;
 
@@ -107,6 +107,7 @@ struct Subject {
     cu_seqlens: Vec<i32>,
     picks: Option<Host<i32>>,
     extras: Extras,
+    tables: Tables,
     expected: Expected,
 }
 
@@ -138,9 +139,10 @@ impl Subject {
         };
         let picks = kernel.needs(Need::Picks).then(draw);
         let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).expect("extras are drawn");
+        let tables = attention.tables(&Tables::new(), hq, 1).expect("tables are drawn");
         let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu_seqlens, scale: scale(dk) };
-        let expected = attention.expected(&problem, picks.as_ref(), &extras, None);
-        Subject { kernel, attention, plan, dims, qkv, cu_seqlens, picks, extras, expected }
+        let expected = attention.expected(&problem, picks.as_ref(), &extras, &tables, None);
+        Subject { kernel, attention, plan, dims, qkv, cu_seqlens, picks, extras, tables, expected }
     }
 
     /// Runs a plan on the operands. Whether the result is right.
@@ -161,8 +163,9 @@ impl Subject {
         if let Some(picks) = self.picks.as_ref().filter(|_| reads("picks")) {
             bindings = bindings.tensor("picks", &ints(picks)?);
         }
-        for (name, numbers) in self.attention.tables(hq) {
-            bindings = bindings.tensor(&name, &Tensor::from_slice(device, &[hq as u64], &numbers)?);
+        for (name, table) in &self.tables {
+            let extents: Vec<u64> = table.shape.iter().map(|&extent| extent as u64).collect();
+            bindings = bindings.tensor(name, &Tensor::from_slice(device, &extents, &table.data)?);
         }
         for (name, table) in &self.extras {
             let extents: Vec<u64> = table.shape.iter().map(|&extent| extent as u64).collect();

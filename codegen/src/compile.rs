@@ -17,6 +17,10 @@ pub struct Compiled {
     pub shared: u32,
     /// Threads of a CTA.
     pub threads: u32,
+    /// Registers that a thread needs, estimated.
+    pub registers: u32,
+    /// CTAs that a multiprocessor has at once, estimated.
+    pub resident: u32,
 }
 
 /// Runs every pass and lowers.
@@ -29,7 +33,7 @@ pub fn compile(func: Func) -> Result<Compiled, Error> {
         debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
         Ok(func)
     })?;
-    let lower::Lowered { module, shared, threads } = lower::lower(&func)?;
+    let lower::Lowered { module, shared, threads, registers, resident } = lower::lower(&func)?;
     let text = module.to_string();
-    Ok(Compiled { module, text, shared, threads })
+    Ok(Compiled { module, text, shared, threads, registers, resident })
 }

@@ -2,6 +2,15 @@
 
 use crate::ir::Diagnostic;
 
+/// `16, 32 or 64`: what would be right, in a message.
+pub fn one_of(values: &[impl std::fmt::Display]) -> String {
+    let words: Vec<String> = values.iter().map(ToString::to_string).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
 /// Why something could not be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

@@ -29,4 +29,4 @@ mod lower;
 
 pub use chain::Temporary;
 pub use compile::{Compiled, compile};
-pub use error::Error;
+pub use error::{Error, one_of};

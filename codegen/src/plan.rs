@@ -89,6 +89,13 @@ pub enum Scalar {
     F32(f32),
 }
 
+/// Registers that a thread may have.
+pub const MAX_REGISTERS: u32 = 255;
+
+/// Warps that a multiprocessor should have at once: two for each of its four schedulers, so that one issues while the other
+/// waits for a product or for its softmax.
+pub const WARPS: u32 = 8;
+
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -102,6 +109,10 @@ pub struct Launch {
     pub threads: u32,
     /// Dynamic shared memory of a CTA in bytes.
     pub shared: u32,
+    /// Registers that a thread needs, estimated: it has [`MAX_REGISTERS`], and what is beyond them spills to memory.
+    pub registers: u32,
+    /// CTAs that a multiprocessor has at once, estimated.
+    pub resident: u32,
     /// CTAs of a cluster along x, y and z; ones where there is none.
     pub cluster: [u32; 3],
     /// Arguments, in the order of the entry's parameters.
@@ -242,7 +253,7 @@ impl std::ops::Mul for Expr {
 /// A choice of values for a schedule's tunable knobs, by name: `stages = 3, warps = 4`.
 pub type Pick = BTreeMap<String, u32>;
 
-/// The values that each knob may take, by name; the first pick of [`Space::picks`] is the default.
+/// The values that each knob may take, by name: those to be preferred first. See [`Tunable::choose`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// Knobs in the order the author wrote them, each with its values.
@@ -270,4 +281,38 @@ pub trait Tunable {
 
     /// The operation at one pick, or why that pick cannot be (it does not fit the target's shared memory, say).
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, crate::Error>;
+
+    /// The default pick for a target, where nothing is `wanted`; the best of those that agree with `wanted`, otherwise. By
+    /// the compiler's estimates: the author's first pick, where it fits and its registers suffice; else the first whose
+    /// registers suffice and which leaves a multiprocessor [`WARPS`]; else the first whose registers suffice; else the first
+    /// with the fewest.
+    ///
+    /// # Errors
+    /// If none can be planned, why the first one cannot.
+    fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
+        let mut refusal = None;
+        let mut best: Option<(u32, Pick)> = None;
+        for pick in self.space().picks() {
+            if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
+                continue;
+            }
+            match self.plan(target, &pick) {
+                Ok(plan) => {
+                    let spilled = plan.launches.iter().map(|l| l.registers.saturating_sub(MAX_REGISTERS)).max();
+                    let spilled = spilled.unwrap_or(0);
+                    let first = best.is_none() && refusal.is_none();
+                    let busy = plan.launches.iter().all(|l| l.resident * l.threads / 32 >= WARPS);
+                    if spilled == 0 && (first || busy) {
+                        return Ok(pick);
+                    }
+                    if best.as_ref().is_none_or(|(fewest, _)| spilled < *fewest) {
+                        best = Some((spilled, pick));
+                    }
+                }
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        let nothing = || crate::Error::Unsupported(format!("no pick of the space has {wanted:?}"));
+        best.map(|(_, pick)| pick).ok_or_else(|| refusal.unwrap_or_else(nothing))
+    }
 }

@@ -27,6 +27,8 @@ fn plan(name: &str, tensors: Vec<TensorSpec>, more: Vec<Arg>) -> Plan {
         grid: [Expr::symbol("tokens"), Expr::Const(1), Expr::Const(1)],
         threads: 32,
         shared: 0,
+        registers: 0,
+        resident: 1,
         cluster: [1; 3],
         args,
     };

@@ -55,14 +55,15 @@ impl Cx {
         Var::new(name, init)
     }
 
-    /// A loop over the blocks of `list`, whose loads are fetched `stages` rounds ahead. Stands in the head of a `for`.
+    /// A loop over the blocks of `list`, with shared memory for the loads of `stages` rounds: all but one are fetched ahead.
+    /// Stands in the head of a `for`.
     ///
     /// The body runs once, on a block that stands for every one; see [`Var`] for state.
     #[track_caller]
     pub fn pipelined<L: BlockList>(&self, list: L, stages: u32) -> Loop<L> {
-        if stages < 2 {
-            let label = format!("{stages} stages: with 2 one block is fetched while another one is used");
-            self.state.borrow_mut().builder.fail("a pipelined loop needs at least 2 stages", label);
+        if stages == 0 {
+            let label = "0 stages: with 1 a block is fetched and used, with 2 the next one is fetched meanwhile";
+            self.state.borrow_mut().builder.fail("a pipelined loop needs at least 1 stage", label);
         }
         Loop::new(list, Some(stages))
     }

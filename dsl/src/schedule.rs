@@ -7,14 +7,14 @@ use lacuna_codegen::ir::{Elem, Func};
 use lacuna_codegen::plan::{
     Arg, Expr, Launch, Pick, Plan, Requirement, Scalar, ScalarSpec, Space, TensorSpec, Tunable,
 };
-use lacuna_codegen::{Error, compile};
+use lacuna_codegen::{Error, compile, one_of};
 use lacuna_ptx::Target;
 
 use crate::Cx;
 use crate::staging::Staging;
 
-/// Head widths that tiles are made for.
-const WIDTHS: [u32; 3] = [32, 64, 128];
+/// Head widths that tiles are made for: Dk and Dv may be any of them each.
+pub const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
 
 /// Query heads of a KV head, at most.
 const MAX_GROUP: u32 = 64;
@@ -53,7 +53,7 @@ impl Shape {
         }
         for (name, width) in [("Dk", self.dk), ("Dv", self.dv)] {
             if !WIDTHS.contains(&width) {
-                return refuse(format!("{name} is {width}; heads of 32, 64 or 128 are right"));
+                return refuse(format!("{name} is {width}; heads of {} are right", one_of(&WIDTHS)));
             }
         }
         if self.group == 0 || self.group > MAX_GROUP {
@@ -208,6 +208,8 @@ impl Staged {
             grid: self.grid,
             threads: compiled.threads,
             shared: compiled.shared,
+            registers: compiled.registers,
+            resident: compiled.resident,
             cluster: [1, 1, 1],
             args: self.args,
         };

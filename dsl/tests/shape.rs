@@ -14,8 +14,8 @@ fn refused(shape: Shape) -> String {
 fn shapes() {
     let good = Shape::new(Elem::F16, 128, 32, 64);
     assert_eq!(good.check(), Ok(()));
-    assert_eq!(refused(Shape { dk: 96, ..good.clone() }), "Dk is 96; heads of 32, 64 or 128 are right");
-    assert_eq!(refused(Shape { dv: 256, ..good.clone() }), "Dv is 256; heads of 32, 64 or 128 are right");
+    assert_eq!(refused(Shape { dk: 112, ..good.clone() }), "Dk is 112; heads of 32, 64, 96, 128, 192 or 256 are right");
+    assert_eq!(refused(Shape { dv: 16, ..good.clone() }), "Dv is 16; heads of 32, 64, 96, 128, 192 or 256 are right");
     assert_eq!(refused(Shape { group: 0, ..good.clone() }), "0 query heads share a KV head; from 1 to 64 are right");
     assert_eq!(refused(Shape { group: 65, ..good.clone() }), "65 query heads share a KV head; from 1 to 64 are right");
     assert_eq!(refused(Shape { elem: Elem::F32, ..good.clone() }), "tensor cores take bf16 and f16 here, not f32");

@@ -3,11 +3,10 @@
 //! Every refusal gives the value and what would be right. Values on the device (the picks themselves, NaN in the inputs)
 //! are not looked at here.
 
+pub use lacuna_dsl::schedule::WIDTHS;
+
 use crate::host::{Dims, Host, Precision};
 use crate::reference::nsa::NsaConfig;
-
-/// Head widths that the kernels are made for.
-pub const WIDTHS: [usize; 3] = [32, 64, 128];
 
 /// The largest GQA group.
 pub const MAX_GROUP: usize = 64;
@@ -96,7 +95,7 @@ pub enum Invalid {
         hk: usize,
     },
     /// A head width that no kernel is made for.
-    #[error("the heads of {name} are {width} wide; widths of 32, 64 and 128 work")]
+    #[error("the heads of {name} are {width} wide; {} is right", lacuna_codegen::one_of(&WIDTHS))]
     Width {
         /// The tensor.
         name: &'static str,
@@ -272,11 +271,11 @@ fn same(t: &Described<'_>, what: &'static str, got: usize, other: &Described<'_>
 }
 
 fn width(t: &Described<'_>, width: usize) -> Result<(), Invalid> {
-    if WIDTHS.contains(&width) { Ok(()) } else { Err(Invalid::Width { name: t.name, width }) }
+    if WIDTHS.iter().any(|&w| w as usize == width) { Ok(()) } else { Err(Invalid::Width { name: t.name, width }) }
 }
 
 /// Checks queries `[total, Hq, Dk]`, keys `[total, Hk, Dk]` and values `[total, Hk, Dv]`, all bf16 or all f16; `Hq` is a
-/// multiple of `Hk`, at most 64 times it; `Dk` and `Dv` are 32, 64 or 128.
+/// multiple of `Hk`, at most 64 times it; `Dk` and `Dv` are of [`WIDTHS`].
 pub fn qkv(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(Dims, Precision), Invalid> {
     let ([total, hq, dk], [k_total, hk, k_dk]) = (extents::<3>(q, Q)?, extents::<3>(k, KV)?);
     let [v_total, v_hk, dv] = extents::<3>(v, KV)?;

@@ -33,6 +33,7 @@
 
 pub mod isa;
 mod module;
+mod pressure;
 mod print;
 mod read;
 mod target;

@@ -12,8 +12,8 @@ use lacuna_kernels::reference::masks;
 use lacuna_runtime::Scalar;
 
 /// The head widths that the schedules are made for.
-pub const fn widths() -> [u32; 3] {
-    [32, 64, 128]
+pub const fn widths() -> [u32; 6] {
+    lacuna_dsl::schedule::WIDTHS
 }
 
 /// Which keys a query sees.
@@ -120,13 +120,19 @@ impl Work {
         }
     }
 
-    /// The schedule's default pick.
-    pub fn default_pick(self) -> Pick {
-        match self {
-            Work::QueryMajor(_) => QueryMajorPick::default().to_pick(),
-            Work::GroupCentric(..) => GroupCentricPick::default().to_pick(),
-            Work::ByBlock(..) => BlockMajorPick::default().to_pick(),
-        }
+    /// The schedule's default pick at a shape, for the smallest GPU that cases run on: it fits every other one they run on.
+    ///
+    /// # Panics
+    /// If no pick can be planned.
+    pub fn default_pick(self, shape: &Shape) -> Pick {
+        let chosen = match self {
+            Work::QueryMajor(seen) => {
+                QueryMajor::new(seen.mask()).at(shape.clone()).choose(Target::SM_80, &Pick::new())
+            }
+            Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).choose(Target::SM_80, &Pick::new()),
+            Work::ByBlock(..) => ByBlock::new(shape.clone()).choose(Target::SM_80, &Pick::new()),
+        };
+        chosen.unwrap_or_else(|error| panic!("no pick of {shape:?}: {error}"))
     }
 
     /// Compiles it.
@@ -210,12 +216,17 @@ pub struct Case {
 impl Case {
     /// One KV head, bf16, the default pick, normal numbers, packed.
     pub fn new(work: Work, width: u32, group: u32, lengths: &[usize]) -> Self {
+        Case::of(work, Shape::new(Elem::Bf16, width, width, group), lengths)
+    }
+
+    /// One KV head, the default pick, normal numbers, packed.
+    pub fn of(work: Work, shape: Shape, lengths: &[usize]) -> Self {
         Case {
             work,
-            shape: Shape::new(Elem::Bf16, width, width, group),
             hk: 1,
             lengths: lengths.to_vec(),
-            pick: work.default_pick(),
+            pick: work.default_pick(&shape),
+            shape,
             numbers: Numbers::Normal,
             layout: Layout::Packed,
             scale: None,

@@ -68,7 +68,7 @@ prop_compose! {
         case.hk = hk;
         case.seed = seed.into();
         if case.plan(Target::SM_80).is_err() {
-            case.pick = work.default_pick();
+            case.pick = work.default_pick(&case.shape);
         }
         case
     }
@@ -134,7 +134,7 @@ proptest! {
         let case = Case { seed: seed.into(), ..Case::new(Work::QueryMajor(Seen::Causal), width, group, &[length]) };
         let dense = Problem::draw(&case);
         let picks = Work::GroupCentric(Picks::Everything, 5);
-        let selected = dense.under(&Case { work: picks, pick: picks.default_pick(), ..case.clone() });
+        let selected = dense.under(&Case { work: picks, pick: picks.default_pick(&case.shape), ..case.clone() });
         let outcomes = [compute(&dense), compute(&selected)];
         for (name, verdicts) in ["causal", "selected"].iter().zip(dense.judge(&[&outcomes[0], &outcomes[1]])) {
             prop_assert!(verdicts.ok(), "{name} of {case}:\n{verdicts}");

@@ -6,7 +6,7 @@
 use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
-use super::shared::{CHUNK, TileLayout};
+use super::shared::{CHUNK, PERIOD, TileLayout};
 use super::value::{Low, Share};
 use crate::ir::{Op, Slice, ValueId};
 
@@ -80,7 +80,8 @@ impl Lower<'_> {
         self.set(result, Low::Rows(regs));
     }
 
-    /// Starts copying gathered rows into a slot: 16 bytes a thread and pass, zeros for rows that do not count.
+    /// Starts copying gathered rows into a slot: 16 bytes a thread, pass and panel, zeros for rows that do not
+    /// count.
     ///
     /// Several lanes copy one row, pass after pass. Each lane of a warp works out where one of the warp's rows is, and hands it
     /// to those that copy it: a tree of table elements and divisions is walked once for 32 rows, not once a pass. A row that
@@ -93,13 +94,13 @@ impl Lower<'_> {
         [row, chunk]: [Reg; 2],
         slot: (Option<Reg>, u32),
     ) {
-        let chunks = tile.chunks();
-        let rows_a_pass = self.func.warps * 32 / chunks;
-        let rows_a_warp = 32 / chunks;
+        let panel = tile.panel();
+        let rows_a_pass = self.func.warps * 32 / panel;
+        let rows_a_warp = 32 / panel;
         let passes = tile.rows.div_ceil(rows_a_pass);
-        let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);
+        let phases = (PERIOD / rows_a_pass.min(PERIOD)).max(1);
         let lane = self.lane();
-        let sub = self.e.invariant(Class::B32, "shr.u32", [lane.into(), i64::from(chunks.trailing_zeros()).into()]);
+        let sub = self.e.invariant(Class::B32, "shr.u32", [lane.into(), i64::from(panel.trailing_zeros()).into()]);
         let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
         let base = self.pointer(from.tensor);
         let base = self.address(base, from.tensor, &from.index);
@@ -132,14 +133,17 @@ impl Lower<'_> {
             let phase = pass % phases;
             let place = self.chunk_place(tile, row, chunk, phase * rows_a_pass);
             let (dst, offset) = self.shared_address(place, &slot, (first - phase * rows_a_pass) * tile.pitch);
-            let to = super::Emit::at(dst, offset);
-            let operands = [to, super::Emit::at(address, 0), i64::from(CHUNK).into(), bytes.into()];
-            if first + rows_a_pass > tile.rows {
-                let inside = i64::from(tile.rows - first);
-                let inside = self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), inside.into()]);
-                self.e.guarded((inside, false), "cp.async.cg.shared.global", operands);
-            } else {
-                self.e.inst("cp.async.cg.shared.global", operands);
+            let inside = (first + rows_a_pass > tile.rows).then(|| {
+                let rows = i64::from(tile.rows - first);
+                self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), rows.into()])
+            });
+            for ahead in (0..tile.pitch).step_by((panel * CHUNK) as usize) {
+                let (to, from) = (super::Emit::at(dst, offset + ahead), super::Emit::at(address, ahead));
+                let operands = [to, from, i64::from(CHUNK).into(), bytes.into()];
+                match inside {
+                    Some(inside) => self.e.guarded((inside, false), "cp.async.cg.shared.global", operands),
+                    None => self.e.inst("cp.async.cg.shared.global", operands),
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
-use super::shared::{CHUNK, TileLayout};
+use super::shared::{CHUNK, PERIOD, TileLayout};
 use super::value::Low;
 use crate::ir::{BufferId, Elem, Param, ParamId, Slice, ValueId};
 
@@ -104,17 +104,17 @@ impl Lower<'_> {
         }
     }
 
-    /// Starts copying rows of a tensor into a slot: 16 bytes a thread and pass, zeros past the last row.
+    /// Starts copying rows of a tensor into a slot: 16 bytes a thread, pass and panel, zeros past the last row.
     pub(super) fn copy_async(&mut self, from: &Slice, buffer: BufferId, slot: Operand) {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
         let threads = self.func.warps * 32;
-        let chunks = tile.chunks();
-        let rows_a_pass = threads / chunks;
+        let panel = tile.panel();
+        let rows_a_pass = threads / panel;
         let tid = self.tid();
-        let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(chunks.trailing_zeros()).into()]);
-        let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(chunks - 1).into()]);
+        let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(panel.trailing_zeros()).into()]);
+        let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(panel - 1).into()]);
 
-        // This thread's row and chunk of the first pass.
+        // This thread's row and chunk of the first pass and panel.
         let base = self.pointer(from.tensor);
         let column = self.e.cheap(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
         let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
@@ -131,7 +131,7 @@ impl Lower<'_> {
         let stride = self.e.op(Class::B64, "shl.b64", [stride.into(), shift.into()]);
 
         let slot_base = self.slot_base(buffer, slot, tile);
-        let phases = (tile.period() / rows_a_pass.min(tile.period())).max(1);
+        let phases = (PERIOD / rows_a_pass.min(PERIOD)).max(1);
         let count = self.scalar(from.count);
         let whole = matches!(count, Operand::Int(n) if n >= i64::from(tile.rows));
         for pass in 0..tile.rows.div_ceil(rows_a_pass) {
@@ -142,20 +142,23 @@ impl Lower<'_> {
             if pass > 0 {
                 source = self.e.op(Class::B64, "add.s64", [source.into(), stride.into()]);
             }
-            let mut operands = vec![super::Emit::at(dst, offset), super::Emit::at(source, 0), i64::from(CHUNK).into()];
-            if !whole {
+            let left = (!whole).then(|| {
                 let left = self.e.invariant(Class::B32, "sub.s32", [count.clone(), row.into()]);
                 let there = self.e.invariant(Class::Pred, "setp.gt.s32", [left.into(), i64::from(first).into()]);
-                let bytes =
-                    self.e.invariant(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), there.into()]);
-                operands.push(bytes.into());
-            }
-            if first + rows_a_pass > tile.rows {
-                let inside = i64::from(tile.rows - first);
-                let inside = self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), inside.into()]);
-                self.e.guarded((inside, false), "cp.async.cg.shared.global", operands);
-            } else {
-                self.e.inst("cp.async.cg.shared.global", operands);
+                self.e.invariant(Class::B32, "selp.b32", [i64::from(CHUNK).into(), 0i64.into(), there.into()])
+            });
+            let inside = (first + rows_a_pass > tile.rows).then(|| {
+                let rows = i64::from(tile.rows - first);
+                self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), rows.into()])
+            });
+            for ahead in (0..tile.pitch).step_by((panel * CHUNK) as usize) {
+                let (to, from) = (super::Emit::at(dst, offset + ahead), super::Emit::at(source, ahead));
+                let operands: Vec<Operand> =
+                    [to, from, i64::from(CHUNK).into()].into_iter().chain(left.map(Operand::from)).collect();
+                match inside {
+                    Some(inside) => self.e.guarded((inside, false), "cp.async.cg.shared.global", operands),
+                    None => self.e.inst("cp.async.cg.shared.global", operands),
+                }
             }
         }
     }

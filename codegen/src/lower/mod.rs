@@ -39,6 +39,10 @@ pub(crate) struct Lowered {
     pub(crate) shared: u32,
     /// Threads of a CTA.
     pub(crate) threads: u32,
+    /// Registers of a thread, estimated.
+    pub(crate) registers: u32,
+    /// CTAs that a multiprocessor has at once, estimated.
+    pub(crate) resident: u32,
 }
 
 /// A var's registers.
@@ -169,22 +173,21 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     lower.e.inst("ret", []);
     let (body, regs) = lower.e.finish();
     let threads = 32 * func.warps;
-    let entry = Entry {
+    let mut entry = Entry {
         name: func.name.clone(),
         params: params(func),
-        limits: Limits {
-            max_threads: Some([threads, 1, 1]),
-            min_ctas: Some(resident(func, shared)),
-            ..Limits::default()
-        },
+        limits: Limits { max_threads: Some([threads, 1, 1]), ..Limits::default() },
         regs,
         shared: Vec::new(),
         body,
     };
+    let registers = entry.pressure() + SPARE;
+    let resident = resident(func, shared, registers);
+    entry.limits.min_ctas = Some(resident);
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads })
+    Ok(Lowered { module, shared, threads, registers, resident })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds
@@ -214,11 +217,14 @@ fn scalars_through_loops(func: &Func) -> u32 {
     most
 }
 
+/// Registers that ptxas (13.0) needs beside those that are live at once: with fewer it spills, at every pick of what ships.
+const SPARE: u32 = 15;
+
 /// CTAs that should fit on a multiprocessor at once, which caps the registers that ptxas may take: what shared memory
-/// allows, as far as the estimate of registers allows it too.
-fn resident(func: &Func, shared: u32) -> u32 {
+/// allows, as far as the estimates of registers allow it too. `registers` are those without which it spills.
+fn resident(func: &Func, shared: u32, registers: u32) -> u32 {
     let (state, lhs) = crate::passes::registers(func);
-    let regs = (state + lhs + lanes::live(func) + 56).min(255).next_multiple_of(8);
+    let regs = (state + lhs + lanes::live(func) + 56).max(registers).min(255).next_multiple_of(8);
     let by_regs = 65536 / (32 * func.warps * regs);
     let by_shared = (func.target.shared_per_cta() + 1024) / (shared + 1024);
     by_regs.min(by_shared).clamp(1, 32)

@@ -69,6 +69,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     }
     func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols });
     if cols > 1 {
+        shares_of_a_merge(&func, cols)?;
         private_state(&func)?;
     }
     Ok(func)
@@ -129,6 +130,28 @@ fn lane_tiles(func: &Func) -> Result<(), Error> {
         Some(loc) => Error::Staging(vec![crate::ir::Diagnostic { message, label: "not by rows".to_owned(), loc }]),
         None => Error::Unsupported(message),
     })
+}
+
+/// After a merge each of the warps that shared columns has a part of the output's, whole blocks of 8.
+fn shares_of_a_merge(func: &Func, cols: u32) -> Result<(), Error> {
+    let mut wrong = None;
+    visit(&func.body, &mut |stmt| {
+        if let Op::Merge { acc, .. } = stmt.op {
+            let axis = &func.axes[func.vars[acc.index()].ty.axes[1].index()];
+            if !axis.extent.is_multiple_of(8 * cols) {
+                wrong.get_or_insert(axis);
+            }
+        }
+    });
+    match wrong {
+        None => Ok(()),
+        Some(axis) => Err(Error::Unsupported(format!(
+            "{cols} warps share what is merged over {} in blocks of 8 columns: a multiple of {} fits, not {}",
+            axis.name,
+            8 * cols,
+            axis.extent
+        ))),
+    }
 }
 
 /// What each warp knows of its own columns alone must pass through a merge before it is stored.

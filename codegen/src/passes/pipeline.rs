@@ -18,6 +18,8 @@
 //!   }
 //!   wait 0
 //! ```
+//!
+//! One stage fetches nothing ahead: a round begins with a barrier, its own copies, and their wait.
 
 use std::collections::{HashMap, HashSet};
 
@@ -53,10 +55,8 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
             Op::Operand(shared) if pending.contains(shared) => held.push(stmt),
             Op::For { pipelined: Some(stages), .. } => {
                 let stages = *stages;
-                if stages < 2 {
-                    return Err(Error::Unsupported(format!(
-                        "a pipelined loop with {stages} stages; 2 or more are right"
-                    )));
+                if stages == 0 {
+                    return Err(Error::Unsupported("a pipelined loop with 0 stages; 1 or more are right".to_owned()));
                 }
                 if !committed {
                     out.effect(Op::Commit);
@@ -302,24 +302,37 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
     // The loop. Its slot is worked out from its index where that is a mask away, and counted otherwise; the slot ahead is
     // worked out from it. Either costs less than a register would.
     let from_zero = out.stmts.iter().any(|s| s.result == Some(lo) && matches!(s.op, Op::Const(Const::I32(0))));
-    let counted = (!from_zero || !stages.is_power_of_two()).then(|| out.var(format!("slot{}", out.func.vars.len())));
+    let counted = (stages > 1 && (!from_zero || !stages.is_power_of_two()))
+        .then(|| out.var(format!("slot{}", out.func.vars.len())));
     let before = std::mem::take(&mut out.stmts);
-    out.effect(Op::Wait(stages - 2));
+    if stages > 1 {
+        out.effect(Op::Wait(stages - 2));
+    }
     out.effect(Op::Barrier);
-    let later = out.add(index, ahead);
-    let exists = out.less(later, hi);
+    let later = (stages > 1).then(|| {
+        let later = out.add(index, ahead);
+        (later, out.less(later, hi))
+    });
     let slot = match counted {
+        None if stages == 1 => out.int(0),
         Some(var) => out.read(var),
         None => {
             let slots = out.int(stages as i32);
             out.value(Op::Binary(Binary::Rem, index, slots), Type::scalar(Elem::I32))
         }
     };
-    out.when(exists, |out| {
-        let slot = out.wrapped(slot, ahead, stages);
-        copy(out, later, ahead as usize, slot);
-    });
+    match later {
+        Some((later, exists)) => out.when(exists, |out| {
+            let slot = out.wrapped(slot, ahead, stages);
+            copy(out, later, ahead as usize, slot);
+        }),
+        None => copy(out, index, 0, slot),
+    }
     out.effect(Op::Commit);
+    if stages == 1 {
+        out.effect(Op::Wait(0));
+        out.effect(Op::Barrier);
+    }
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for (table, queue) in tables.iter().zip(&queues) {
         let element = out.read(queue[0]);

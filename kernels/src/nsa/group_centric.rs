@@ -9,7 +9,7 @@ use crate::patterns::causal;
 /// Tokens are the grid's fastest dimension: CTAs that run together read the same KV head. The causal mask bites only in the
 /// block that holds the token; a pick that is no block of the document, -1 say, counts for nothing, and a token without
 /// picks gets zeros and an LSE of -inf, or of its sink.
-#[schedule(tune(stages in [2, 3, 4], warps in [4, 2, 1]))]
+#[schedule(tune(stages in [2, 3, 4, 1], warps in [4, 2, 1]))]
 pub fn group_centric(
     cx: &Cx,
     q: Queries<Dk>,

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use lacuna_codegen::one_of;
 use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
-use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, Tunable};
+use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Shape, Space, Target, Tunable};
 
 use super::extras::{Extras, Tabled};
-use super::options::one_of;
 use super::scored::{self, SINKS, Scored, Tables};
-use super::{Kernel, Options};
+use super::{Kernel, Options, Spills};
 use crate::host::{Float, Host, Precision, Row};
 use crate::reference::{self, Attended, Keys, Problem, Under};
 use crate::tolerance::{self, Verdicts};
@@ -44,11 +44,11 @@ pub struct Attention {
     pub kernel: &'static Kernel,
     /// What was chosen.
     pub options: Options,
+    pub(super) shape: Shape,
     pub(super) schedule: Box<dyn Plannable>,
     pub(super) sees: Sees,
     pub(super) scored: Option<Scored>,
-    /// Knobs whose default is not the schedule's.
-    pub(super) usual: &'static [(&'static str, u32)],
+    pub(super) spills: Spills,
 }
 
 /// What a result is compared with: rows in f64, and the same rows of the plain computation.
@@ -113,8 +113,8 @@ impl Attention {
         self.schedule.given(target)
     }
 
-    /// The first pick of the space that agrees with `wanted` and compiles for the target, with the kernel's own defaults
-    /// before the schedule's: the default, where nothing is wanted.
+    /// What [`Tunable::choose`] chooses: the default pick, where nothing is wanted. Where ptxas is known to spill at it, the
+    /// same with blocks of 32 keys.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
@@ -134,20 +134,15 @@ impl Attention {
                 )));
             }
         }
-        let agrees = |pick: &Pick| wanted.iter().all(|(name, value)| pick.get(name) == Some(value));
-        let unusual = |pick: &Pick| {
-            self.usual.iter().any(|&(name, value)| !wanted.contains_key(name) && pick.get(name) != Some(&value))
-        };
-        let mut picks: Vec<Pick> = space.picks().into_iter().filter(agrees).collect();
-        picks.sort_by_key(unusual);
-        let mut first = None;
-        for pick in picks {
-            match self.plan(target, &pick) {
-                Ok(_) => return Ok(pick),
-                Err(error) => first = first.or(Some(error)),
+        let narrow = ("kv".to_owned(), 32);
+        let wide = self.shape.dk.max(self.shape.dv) == 128;
+        if wide && (self.spills)(target, self.shape.group) && !wanted.contains_key(&narrow.0) {
+            let narrower = wanted.clone().into_iter().chain([narrow]).collect();
+            if let Ok(pick) = self.schedule.choose(target, &narrower) {
+                return Ok(pick);
             }
         }
-        Err(first.unwrap_or_else(|| Error::Unsupported("the space of picks is empty".to_owned())))
+        self.schedule.choose(target, wanted)
     }
 
     /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are needed where

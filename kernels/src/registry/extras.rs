@@ -5,7 +5,7 @@ use std::fmt;
 
 use lacuna_dsl::Mask;
 
-use super::{Knobs, Options};
+use super::Options;
 use crate::reference::Pair;
 use crate::validate::{self, Described, Invalid};
 
@@ -33,8 +33,6 @@ pub(super) struct Tabled {
     pub(super) draw: Draw,
     /// The mask by hand, given the tables.
     pub(super) reference: fn(Vec<Vec<i32>>) -> ByHand,
-    /// Defaults of knobs for heads of 128, where the schedule's own leave the mask too few registers.
-    pub(super) usual_when_wide: Knobs,
 }
 
 /// Draws tables, given a seed, cu_seqlens and what was chosen.

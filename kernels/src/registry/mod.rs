@@ -19,7 +19,7 @@ mod extras;
 mod options;
 mod scored;
 
-use lacuna_dsl::{Mask, Schedule, Shape};
+use lacuna_dsl::{Mask, Schedule, Shape, Target};
 
 pub use attention::{Attention, Expected, Plannable};
 use extras::Tabled;
@@ -78,20 +78,20 @@ enum How {
 struct Seen {
     mask: Mask,
     reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync>,
-    usual_when_wide: Knobs,
+    spills: Spills,
 }
 
-/// Values of some knobs.
-type Knobs = &'static [(&'static str, u32)];
+/// Where ptxas (13.0) is known to spill at heads of 128, for a target and group, though the estimate of registers lets the
+/// schedule's first pick pass. Blocks of 32 keys are the default there.
+type Spills = fn(Target, u32) -> bool;
 
 impl Seen {
     fn new(mask: Mask, reference: impl Fn(i64, i64) -> bool + Send + Sync + 'static) -> Self {
-        Seen { mask, reference: Box::new(reference), usual_when_wide: &[] }
+        Seen { mask, reference: Box::new(reference), spills: |_, _| false }
     }
 
-    /// With other defaults for heads of 128, where the schedule's own leave the mask too few registers.
-    fn usual_when_wide(self, knobs: Knobs) -> Self {
-        Seen { usual_when_wide: knobs, ..self }
+    fn that_spills(self, spills: Spills) -> Self {
+        Seen { spills, ..self }
     }
 }
 
@@ -183,7 +183,9 @@ pub const KERNELS: &[Kernel] = &[
         schedule: "query-major",
         settings: &[],
         needs: &[],
-        how: How::Masked(|_| Seen::new(patterns::full(), masks::full)),
+        how: How::Masked(|_| {
+            Seen::new(patterns::full(), masks::full).that_spills(|target, _| target == Target::SM_120)
+        }),
     },
     Kernel {
         name: "window",
@@ -205,6 +207,7 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let (window, sink) = (options.get("window"), options.get("sink"));
             Seen::new(patterns::window_sink(window, sink), masks::window_sink(window.into(), sink.into()))
+                .that_spills(|target, group| group > 1 && target != Target::SM_90)
         }),
     },
     Kernel {
@@ -226,7 +229,7 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[],
         how: How::Masked(|options| {
             let step = options.get("step");
-            Seen::new(patterns::dilated(step), masks::dilated(step.into())).usual_when_wide(&[("kv", 32)])
+            Seen::new(patterns::dilated(step), masks::dilated(step.into())).that_spills(|_, _| true)
         }),
     },
     Kernel {
@@ -238,7 +241,6 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let chunk = options.get("chunk");
             Seen::new(patterns::block_diagonal(chunk), masks::block_diagonal(chunk.into()))
-                .usual_when_wide(&[("kv", 32)])
         }),
     },
     Kernel {
@@ -250,6 +252,7 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let (reach, global) = (options.get("reach"), options.get("global"));
             Seen::new(patterns::longformer(reach, global), masks::longformer(reach.into(), global.into()))
+                .that_spills(|target, group| group > 1 && target != Target::SM_90)
         }),
     },
     Kernel {
@@ -271,7 +274,6 @@ pub const KERNELS: &[Kernel] = &[
             names: &["docs"],
             draw: |_, cu_seqlens, options| vec![inputs::document_table(cu_seqlens, options.get("packed") as usize)],
             reference: |mut tables| Box::new(masks::document_table(tables.remove(0))),
-            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {
@@ -288,7 +290,6 @@ pub const KERNELS: &[Kernel] = &[
                 let enter = tables.remove(0);
                 Box::new(masks::token_tree(enter, tables.remove(0)))
             },
-            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {
@@ -302,7 +303,6 @@ pub const KERNELS: &[Kernel] = &[
             names: &["ends"],
             draw: |seed, cu_seqlens, _| vec![inputs::ranges(seed, cu_seqlens)],
             reference: |mut tables| Box::new(masks::ranges(tables.remove(0))),
-            usual_when_wide: &[("warps", 8)],
         }),
     },
     Kernel {
@@ -408,7 +408,6 @@ impl Kernel {
     /// If the options are another kernel's.
     pub fn build(&'static self, shape: Shape, options: &Options) -> Result<Attention, lacuna_dsl::Error> {
         assert_eq!(options.kernel(), self.name, "these options are of another kernel");
-        let mut usual: Knobs = &[];
         let scored = options.score.map(|kind| (kind.make)(options));
         let query_major = |mask: &Mask| {
             let schedule = QueryMajor { sinks: options.sinks, ..QueryMajor::new(mask.clone()) };
@@ -417,16 +416,16 @@ impl Kernel {
                 None => schedule,
             }
         };
+        let mut spills: Spills = |_, _| false;
         let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
             How::Masked(make) => {
                 let seen = make(options);
-                usual = seen.usual_when_wide;
+                spills = seen.spills;
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
                 (Box::new(query_major(&seen.mask).at(shape.clone())), sees)
             }
             How::Tabled(make) => {
                 let tabled = make();
-                usual = tabled.usual_when_wide;
                 (Box::new(query_major(&tabled.mask).at(shape.clone())), attention::Sees::Tabled(tabled))
             }
             How::Under(..) => {
@@ -441,14 +440,11 @@ impl Kernel {
                 (Box::new(schedule.at(shape)), attention::Sees::Picks { block: block as usize })
             }
         };
-        if scored.is_some() && !self.needs(Need::Picks) {
-            // Smaller blocks leave the score its registers, on every GPU.
-            usual = &[("kv", 32)];
-        } else if shape.dk.max(shape.dv) < 128 {
-            usual = &[];
+        if scored.is_some() {
+            spills = |_, _| true;
         }
         shape.check()?;
-        Ok(Attention { kernel: self, options: options.clone(), schedule, sees, scored, usual })
+        Ok(Attention { kernel: self, options: options.clone(), shape, schedule, sees, scored, spills })
     }
 
     /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'

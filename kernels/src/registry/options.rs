@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use lacuna_codegen::one_of;
+
 use super::{Kernel, SCORES, ScoreKind, find_score};
 
 /// Something that a caller may choose.
@@ -45,15 +47,6 @@ impl fmt::Display for Allowed {
             Allowed::Range(low, high) => write!(f, "{low} to {high}"),
             Allowed::OneOf(values) => f.write_str(&one_of(values)),
         }
-    }
-}
-
-/// `16, 32 or 64`.
-pub(super) fn one_of(values: &[impl fmt::Display]) -> String {
-    let words: Vec<String> = values.iter().map(ToString::to_string).collect();
-    match words.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => words.concat(),
     }
 }
 

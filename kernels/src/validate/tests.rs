@@ -55,8 +55,8 @@ fn shapes() {
     );
     refused(&[128, 260, 64], k, k, "260 query heads over 4 KV heads make groups of 65; groups of 1 to 64 work");
     refused(q, &[128, 4, 128], k, "the heads of k are 128 wide and those of q 64; both must be equally wide");
-    refused(&[128, 12, 96], &[128, 4, 96], k, "the heads of q are 96 wide; widths of 32, 64 and 128 work");
-    refused(q, k, &[128, 4, 256], "the heads of v are 256 wide; widths of 32, 64 and 128 work");
+    refused(&[128, 12, 80], &[128, 4, 80], k, "the heads of q are 80 wide; 32, 64, 96, 128, 192 or 256 is right");
+    refused(q, k, &[128, 4, 512], "the heads of v are 512 wide; 32, 64, 96, 128, 192 or 256 is right");
     let far = &[1 << 31, 1, 64];
     refused(far, far, far, "q has 2147483648 tokens; at most 2147483647 can be counted in i32 cu_seqlens");
 }

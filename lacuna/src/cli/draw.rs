@@ -29,7 +29,7 @@ pub(crate) struct Picture {
     /// Documents of these lengths, as a list with commas; q and k are drawn
     #[arg(long, value_name = "N,..", value_delimiter = ',', help_heading = "Input")]
     docs: Vec<usize>,
-    /// Width of what is drawn: 32, 64 or 128 [default: 64]
+    /// Width of what is drawn: 32, 64, 96, 128, 192 or 256 [default: 64]
     #[arg(long, value_name = "N", help_heading = "Input")]
     dim: Option<usize>,
     /// Draw with this seed [default: 0]

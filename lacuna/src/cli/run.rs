@@ -37,7 +37,7 @@ pub(crate) struct Run {
     /// Draw that many KV heads [default: as many as query heads]
     #[arg(long, value_name = "N", help_heading = "Input")]
     kv_heads: Option<usize>,
-    /// Draw queries and keys that wide: 32, 64 or 128 [default: 64]
+    /// Draw queries and keys that wide: 32, 64, 96, 128, 192 or 256 [default: 64]
     #[arg(long, value_name = "N", help_heading = "Input")]
     dim: Option<usize>,
     /// Draw values that wide [default: as wide as keys]

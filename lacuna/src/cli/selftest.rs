@@ -4,6 +4,7 @@ use clap::Args;
 use lacuna::codegen::plan::Pick;
 use lacuna::kernels::registry::{self, Allowed, Kernel, Options, Setting};
 use lacuna::kernels::tolerance::{Verdict, Verdicts};
+use lacuna::kernels::validate::WIDTHS;
 use lacuna::ptx::Target;
 use lacuna::runtime::{Device, Elem};
 use serde_json::{Value, json};
@@ -28,8 +29,7 @@ pub(crate) struct Selftest {
     pub(crate) json: bool,
 }
 
-/// Widths of heads, and query heads of a KV head.
-const WIDTHS: [usize; 3] = [32, 64, 128];
+/// Query heads of a KV head.
 const GROUPS: [usize; 3] = [1, 4, 16];
 
 /// The documents: some blocks and a tail, none, one token, less than a block.
@@ -91,7 +91,8 @@ impl Selftest {
 /// Every kernel, at every width, for every group.
 fn cases() -> Vec<Case> {
     let of = |kernel| {
-        WIDTHS.into_iter().flat_map(move |width| GROUPS.into_iter().map(move |group| Case { kernel, width, group }))
+        let widths = WIDTHS.into_iter().map(|width| width as usize);
+        widths.flat_map(move |width| GROUPS.into_iter().map(move |group| Case { kernel, width, group }))
     };
     registry::KERNELS.iter().flat_map(of).collect()
 }

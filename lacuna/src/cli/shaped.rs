@@ -21,7 +21,7 @@ pub(crate) struct Shaped {
     /// Knobs, as stages=3,rows=64; the others as they come first in `lacuna emit KERNEL --space`
     #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
     pub(crate) pick: Vec<Knob>,
-    /// Width of queries and keys: 32, 64 or 128
+    /// Width of queries and keys: 32, 64, 96, 128, 192 or 256
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) dim: u32,
     /// Width of values [default: as wide as keys]

@@ -102,7 +102,17 @@ fn stride(tensor: &str, dim: usize) -> Arg {
 }
 
 pub fn launch(ptx: &str, entry: &str, grid: [Expr; 3], threads: u32, args: Vec<Arg>) -> Launch {
-    Launch { ptx: Arc::from(ptx), entry: entry.to_owned(), grid, threads, shared: 0, cluster: [1; 3], args }
+    Launch {
+        ptx: Arc::from(ptx),
+        entry: entry.to_owned(),
+        grid,
+        threads,
+        shared: 0,
+        registers: 0,
+        resident: 1,
+        cluster: [1; 3],
+        args,
+    }
 }
 
 /// `out = a x + y` over f32 `[n]`.

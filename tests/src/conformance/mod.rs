@@ -106,6 +106,8 @@ impl Case {
             grid: [(self.rounds as u64).into(), 1.into(), 1.into()],
             threads: LANES as u32,
             shared: 0,
+            registers: 0,
+            resident: 1,
             cluster: [1; 3],
             args: vec![
                 pointer("input"),

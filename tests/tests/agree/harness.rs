@@ -8,7 +8,7 @@ use lacuna_dsl::Target;
 use lacuna_kernels::inputs::Spoil;
 use lacuna_kernels::tolerance::{Verdict, Verdicts};
 use lacuna_runtime::Device;
-use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, target_for};
+use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, target_for, widths};
 
 /// The emulator, and CUDA device 0 where it can be used.
 pub(crate) fn devices() -> &'static [Device] {
@@ -21,6 +21,11 @@ pub(crate) fn devices() -> &'static [Device] {
         }
         [Device::emulator()].into_iter().chain(gpu.ok()).collect()
     })
+}
+
+/// Every two different widths of keys and values.
+pub(crate) fn pairs() -> impl Iterator<Item = (u32, u32)> {
+    widths().into_iter().flat_map(|dk| widths().map(|dv| (dk, dv))).filter(|(dk, dv)| dk != dv)
 }
 
 /// Runs every case on every device. Prints a line a case: for each device the largest error of outputs and LSE, each over

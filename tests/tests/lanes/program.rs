@@ -90,6 +90,8 @@ fn run_on(device: &Device, text: &str, inputs: &[Words], outputs: &[usize]) -> V
         grid: [1.into(), 1.into(), 1.into()],
         threads: compiled.threads,
         shared: compiled.shared,
+        registers: 0,
+        resident: 1,
         cluster: [1; 3],
         args: tensors.iter().map(|tensor| Arg::Pointer(tensor.name.clone())).collect(),
     };

@@ -19,8 +19,13 @@ pub(crate) fn group(kernel: &Kernel) -> u32 {
 
 /// A kernel of bf16 heads of one width, with its default options.
 pub(crate) fn attention(kernel: &'static Kernel, width: u32, group: u32) -> Attention {
+    attention_of(kernel, width, width, group)
+}
+
+/// The same with values of another width.
+pub(crate) fn attention_of(kernel: &'static Kernel, dk: u32, dv: u32, group: u32) -> Attention {
     let options = kernel.options([]).expect("defaults are allowed");
-    let shape = Shape::new(Elem::Bf16, width, width, group);
+    let shape = Shape::new(Elem::Bf16, dk, dv, group);
     kernel.build(shape, &options).expect("a shape that kernels are made for")
 }
 

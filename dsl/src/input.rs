@@ -22,7 +22,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `Segments`, `TableIn` or `TableOut`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `TileBlocks`, `Segments`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`"
 )]
 pub trait Input: Sized {
@@ -123,7 +123,7 @@ impl Tensor {
 
     /// One element.
     #[track_caller]
-    fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
+    pub(crate) fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
         let index: Vec<Index> = index.iter().map(|&i| i.into()).collect();
         self.elements(&index)
     }
@@ -214,6 +214,8 @@ impl Place {
 /// A document: a run of tokens that attend to one another only.
 #[derive(Clone, Copy, Debug)]
 pub struct Document {
+    /// Which one it is.
+    pub number: Scalar<I32>,
     /// Its first token.
     pub start: Scalar<I32>,
     /// How many tokens it has.
@@ -267,7 +269,7 @@ impl Segments {
     pub fn at(&self, segment: SegmentIndex) -> Document {
         let start = self.table.element(&[segment.0]);
         let end = self.table.element(&[segment.0 + 1]);
-        Document { start, len: end - start }
+        Document { number: segment.0, start, len: end - start }
     }
 
     /// The number of the document that holds a token.
@@ -383,6 +385,7 @@ impl<D: Axis> Queries<D> {
             ends: (first, last),
             document,
             place,
+            extent: extent as u32,
         }
     }
 
@@ -426,6 +429,7 @@ impl<D: Axis> Queries<D> {
             ends: (at.position, at.position),
             document: at.document,
             place,
+            extent: 1,
         }
     }
 }
@@ -444,6 +448,8 @@ pub struct QueryRows<R, D> {
     /// The first and the last position.
     pub(crate) ends: (Scalar<I32>, Scalar<I32>),
     pub(crate) place: Place,
+    /// How many rows a tile has.
+    pub(crate) extent: u32,
 }
 
 impl<R, D> Clone for QueryRows<R, D> {

@@ -36,6 +36,7 @@ pub mod schedule;
 pub mod score;
 pub mod softmax;
 pub mod table;
+pub mod tiles;
 pub mod value;
 
 mod cx;
@@ -62,6 +63,7 @@ pub use score::{HeadScore, Logit, PerHead, Score};
 pub use softmax::OnlineSoftmax;
 pub use staging::Staging;
 pub use table::{TableIn, TableOut};
+pub use tiles::{TileBlocks, TileSize};
 pub use value::{PartialSum, Scalar, Tile, Vector};
 
 /// Everything that a file of schedules and patterns uses.
@@ -70,7 +72,7 @@ pub mod prelude {
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
         Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, Piece, Pos, PrefixSum,
         Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Table, TableIn, TableOut,
-        Target, Tile, Tunable, Values, Var, Vector, axes, extents,
+        Target, Tile, TileBlocks, TileSize, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

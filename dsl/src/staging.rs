@@ -58,6 +58,7 @@ pub struct State {
     axes: HashMap<TypeId, AxisId>,
     pub(crate) grid: Option<[Expr; 3]>,
     pub(crate) tensors: Vec<TensorSpec>,
+    requires: Vec<Requirement>,
     scalars: Vec<ScalarSpec>,
     args: Vec<Arg>,
     /// Scalar parameters by what identifies them.
@@ -150,6 +151,7 @@ impl Staging {
             axes: HashMap::new(),
             grid: None,
             tensors: Vec::new(),
+            requires: Vec::new(),
             scalars: Vec::new(),
             args: Vec::new(),
             params: HashMap::new(),
@@ -172,7 +174,7 @@ impl Staging {
             pick: self.pick.join(", "),
             func,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
-            requires: grouping(&state.tensors, state.shape.group),
+            requires: [grouping(&state.tensors, state.shape.group), state.requires].concat(),
             tensors: state.tensors,
             scalars: state.scalars,
             args: state.args,
@@ -338,6 +340,13 @@ impl State {
         let id = self.builder.tensor(name, elem, &names);
         self.tensors.push(TensorSpec { name: name.to_owned(), elem, dims, access, align });
         id
+    }
+
+    /// Adds what must hold between extents.
+    pub(crate) fn require(&mut self, requirement: Requirement) {
+        if !self.requires.contains(&requirement) {
+            self.requires.push(requirement);
+        }
     }
 
     /// A tensor that is declared already, if it is read only and of this type and these dimensions.

@@ -13,5 +13,6 @@ pub mod patterns;
 pub mod reference;
 pub mod registry;
 pub mod scores;
+pub mod sparse;
 pub mod tolerance;
 pub mod validate;

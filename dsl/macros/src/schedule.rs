@@ -49,7 +49,8 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
 
     let schedule = schedule(dsl, &func, &knobs, &params);
     if errors.0.is_empty() {
-        quote!(#func #schedule)
+        // A schedule takes as many inputs as its attention has.
+        quote!(#[allow(clippy::too_many_arguments)] #func #schedule)
     } else {
         let errors = errors.tokens();
         quote!(#errors #[allow(dead_code, unused, clippy::all)] #func #schedule)

@@ -5,12 +5,13 @@ use std::fmt;
 
 use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
-use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, Tunable};
+use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, TileSize, Tunable};
 
-use super::extras::{Extras, Tabled};
+use super::extras::{Extras, Listed, Tabled};
 use super::options::one_of;
 use super::{Kernel, Options, ScoreByHand};
 use crate::host::{Float, Host, Precision, Row};
+use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Problem, masks, nsa};
 use crate::scores;
 use crate::tolerance::{self, Verdicts};
@@ -34,6 +35,8 @@ pub(super) enum Sees {
     Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
     /// What a mask keeps that reads tables.
     Tabled(Tabled),
+    /// What lies in the blocks that are listed for a tile of queries.
+    Listed(Listed),
     /// What a causal mask keeps, under a score: the kernel's, and the reference's own for so many query heads.
     Scored { mask: Mask, score: Score, reference: Box<dyn Fn(usize) -> ScoreByHand + Send + Sync> },
     /// What lies in the picked blocks and not in the future.
@@ -76,7 +79,35 @@ impl Attention {
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
             Sees::Mask { mask, .. } | Sees::Scored { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
-            Sees::Picks { .. } => None,
+            Sees::Picks { .. } | Sees::Listed(_) => None,
+        }
+    }
+
+    /// How large the blocks of its lists are, where it reads lists for tiles of queries.
+    pub fn lists(&self) -> Option<TileSize> {
+        match &self.sees {
+            Sees::Listed(listed) => Some(listed.size),
+            _ => None,
+        }
+    }
+
+    /// Of the lists for one head: the pairs of a query and a key that they keep, and the keys that tiles of queries visit.
+    ///
+    /// # Panics
+    /// If the kernel reads no lists, or they are not there.
+    pub fn listed(&self, extras: &Extras, lengths: &[usize]) -> (u64, u64) {
+        let lists = self.tile_lists(extras);
+        lists.unwrap_or_else(|| panic!("`{}` reads no lists", self.kernel.name)).pairs(lengths)
+    }
+
+    /// The lists among its extras, for a kernel that reads lists for tiles of queries.
+    ///
+    /// # Panics
+    /// If they are not there.
+    pub fn tile_lists<'a>(&self, extras: &'a Extras) -> Option<TileLists<'a>> {
+        match &self.sees {
+            Sees::Listed(listed) => Some(listed.by_hand(extras)),
+            _ => None,
         }
     }
 
@@ -84,7 +115,7 @@ impl Attention {
     pub fn score(&self) -> Option<&Score> {
         match &self.sees {
             Sees::Scored { score, .. } => Some(score),
-            Sees::Mask { .. } | Sees::Tabled(_) | Sees::Picks { .. } => None,
+            Sees::Mask { .. } | Sees::Tabled(_) | Sees::Listed(_) | Sees::Picks { .. } => None,
         }
     }
 
@@ -94,13 +125,15 @@ impl Attention {
         names.map(|name| (name.to_owned(), scores::slopes(heads))).collect()
     }
 
-    /// The tensors of whole numbers to bind besides those that every attention has: the given ones, or drawn with a seed where
+    /// The tensors of whole numbers to bind besides those that every attention of so many query heads has: the given ones, or drawn with a seed where
     /// none is given. Others among the given are left out.
     ///
     /// # Errors
-    /// What is wrong with the given ones: another length than the tokens, one of several that belong together.
-    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], seed: u64) -> Result<Extras, Invalid> {
+    /// What is wrong with the given ones: another length than the tokens, one of several that belong together, a block that
+    /// there is not.
+    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], heads: usize, seed: u64) -> Result<Extras, Invalid> {
         match &self.sees {
+            Sees::Listed(listed) => listed.complete(given, cu_seqlens, heads, seed),
             Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens, &self.options, seed),
             Sees::Mask { .. } | Sees::Scored { .. } | Sees::Picks { .. } => Ok(Extras::new()),
         }
@@ -164,6 +197,19 @@ impl Attention {
         rows: Option<&[Row]>,
     ) -> Expected {
         match &self.sees {
+            Sees::Listed(listed) => {
+                let lists = listed.by_hand(extras);
+                match rows {
+                    None => Expected {
+                        reference: reference::tiles::attention_listed(p, &lists),
+                        plain: tolerance::plain_listed(p, &lists),
+                    },
+                    Some(rows) => Expected {
+                        reference: reference::tiles::attention_listed_rows(p, &lists, rows),
+                        plain: tolerance::plain_listed_rows(p, &lists, rows),
+                    },
+                }
+            }
             Sees::Tabled(tabled) => {
                 let sees = tabled.by_hand(extras);
                 match rows {

@@ -18,11 +18,11 @@ mod attention;
 mod extras;
 mod options;
 
-use lacuna_dsl::{Mask, Schedule, Score, Shape};
+use lacuna_dsl::{Mask, Schedule, Score, Shape, TileSize};
 
 pub use attention::{Attention, Expected, Plannable};
-use extras::Tabled;
 pub use extras::{Extras, Ints};
+use extras::{Listed, Tabled};
 pub use options::{Allowed, BadOption, Options, Setting};
 
 use crate::dense::{QueryMajor, QueryMajorScored};
@@ -32,6 +32,7 @@ use crate::patterns;
 use crate::reference::nsa::NsaConfig;
 use crate::reference::{self, masks};
 use crate::scores;
+use crate::sparse::BlockSparse;
 
 /// A tensor that not every kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +67,8 @@ enum How {
     Masked(fn(&Options) -> Seen),
     /// Query-major under a mask that reads tables.
     Tabled(fn() -> Tabled),
+    /// Block-sparse rows.
+    Listed(fn(&Options) -> Listed),
     /// Query-major under a score, causal.
     Scored(fn(&Options) -> Scored),
     /// Group-centric over picked blocks.
@@ -158,6 +161,34 @@ const PACKED: Setting = Setting {
     about: "documents of equal length in a table that is drawn",
     default: 16,
     allowed: Allowed::Range(1, POSITIONS),
+};
+
+const QUERY_BLOCK: Setting = Setting {
+    name: "query-block",
+    about: "queries of a tile that has a list of blocks",
+    default: 128,
+    allowed: Allowed::OneOf(&[64, 128, 256]),
+};
+
+const KEY_BLOCK: Setting = Setting {
+    name: "key-block",
+    about: "keys of a block that is listed",
+    default: 128,
+    allowed: Allowed::OneOf(&[32, 64, 128, 256]),
+};
+
+const DENSITY: Setting = Setting {
+    name: "density",
+    about: "of a hundred blocks, how many are listed where lists are drawn",
+    default: 25,
+    allowed: Allowed::Range(0, 100),
+};
+
+const CAUSAL: Setting = Setting {
+    name: "causal",
+    about: "whether keys behind the query are hidden in listed blocks: 1 or 0",
+    default: 1,
+    allowed: Allowed::OneOf(&[1, 0]),
 };
 
 const CAP: Setting =
@@ -341,6 +372,22 @@ pub const KERNELS: &[Kernel] = &[
         }),
     },
     Kernel {
+        name: "bsr",
+        about: "each tile of queries sees the blocks of keys that a list has for it: block-sparse rows",
+        schedule: "block-sparse",
+        settings: &[QUERY_BLOCK, KEY_BLOCK, DENSITY, CAUSAL],
+        needs: &[],
+        how: How::Listed(|options| {
+            let causal = options.get("causal") == 1;
+            Listed {
+                mask: if causal { patterns::causal() } else { patterns::full() },
+                causal,
+                size: TileSize { rows: options.get("query-block"), keys: options.get("key-block") },
+                percent: options.get("density"),
+            }
+        }),
+    },
+    Kernel {
         name: "nsa-selected",
         about: "each token sees the blocks selected for it: Native Sparse Attention, arXiv 2502.11089",
         schedule: "group-centric",
@@ -405,6 +452,11 @@ impl Kernel {
                     usual = tabled.usual_when_wide;
                 }
                 (Box::new(QueryMajor::new(tabled.mask.clone()).at(shape.clone())), attention::Sees::Tabled(tabled))
+            }
+            How::Listed(make) => {
+                let listed = make(options);
+                let schedule = BlockSparse::new(listed.size, listed.mask.clone()).at(shape.clone());
+                (Box::new(schedule), attention::Sees::Listed(listed))
             }
             How::Scored(make) => {
                 let Scored { score, reference } = make(options);

@@ -94,7 +94,8 @@ impl Job<'_> {
         {
             validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
         }
-        let extras = attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.seed)?;
+        let extras =
+            attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.dims.hq, self.input.seed)?;
         stage("running");
         let (bindings, o, lse) = self.bind(&attention, &plan, &extras)?;
         let report = self.device.run(&plan, &bindings)?;

@@ -159,6 +159,7 @@ fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
     let cu_seqlens = &job.input.cu_seqlens;
     match (done.attention.mask(), job.picks) {
         (Some(mask), _) => picture::blocks(path, mask, &done.extras, cu_seqlens, (done.pick["rows"], done.pick["kv"])),
+        _ if done.attention.lists().is_some() => picture::lists(path, &done.attention, &done.extras, cu_seqlens),
         (None, Some(picks)) if job.kernel.needs(Need::Picks) => {
             picture::picks(path, picks, cu_seqlens, job.options.get("block") as usize)
         }

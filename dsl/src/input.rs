@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use lacuna_codegen::ir::{Elem, ParamId, Slice, Type, ValueId};
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
-use crate::axis::{Axis, F32, Half, I32};
+use crate::axis::{Axis, Bool, F32, Half, I32};
 use crate::flow::BlockList;
 use crate::grid::{
     KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens,
@@ -488,6 +488,8 @@ pub struct Block<K> {
     pub first: Scalar<I32>,
     /// The document.
     pub document: Document,
+    /// Whether no pair of it is hidden, where a classifier has found it.
+    pub(crate) whole: Option<Scalar<Bool>>,
     of: PhantomData<*const K>,
 }
 
@@ -507,7 +509,12 @@ impl<K> std::fmt::Debug for Block<K> {
 
 impl<K: Axis> Block<K> {
     pub(crate) fn new(first: Scalar<I32>, document: Document) -> Self {
-        Block { first, document, of: PhantomData }
+        Block { first, document, whole: None, of: PhantomData }
+    }
+
+    /// The block, of which it is known whether no pair of it is hidden.
+    pub(crate) fn whole(self, whole: Scalar<Bool>) -> Self {
+        Block { whole: Some(whole), ..self }
     }
 }
 

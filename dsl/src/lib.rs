@@ -25,6 +25,7 @@
 //! what the outside sees.
 
 pub mod axis;
+pub mod classes;
 pub mod extent;
 pub mod flow;
 pub mod grid;

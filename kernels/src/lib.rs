@@ -4,6 +4,7 @@
 //! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler. [`registry`] lists
 //! the kernels by name.
 
+pub mod classified;
 pub mod dense;
 pub mod host;
 pub mod inputs;

@@ -10,6 +10,7 @@ use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Space, Target, TileSize, Tunabl
 use super::extras::{Extras, Listed, Tabled};
 use super::options::one_of;
 use super::{Kernel, Options, ScoreByHand};
+use crate::classified::Classified;
 use crate::host::{Float, Host, Precision, Row};
 use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Problem, masks, nsa};
@@ -26,6 +27,12 @@ pub trait Plannable: Tunable {
 impl<S: Schedule> Plannable for Bound<S> {
     fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
         Bound::given(self, target)
+    }
+}
+
+impl Plannable for Classified {
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        Classified::given(self, target)
     }
 }
 

@@ -25,6 +25,7 @@ pub use extras::{Extras, Ints};
 use extras::{Listed, Tabled};
 pub use options::{Allowed, BadOption, Options, Setting};
 
+use crate::classified::Classified;
 use crate::dense::{QueryMajor, QueryMajorScored};
 use crate::inputs;
 use crate::nsa::GroupCentric;
@@ -304,7 +305,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "document-table",
         about: "causal attention in documents that a table tells apart: `docs` has the document of each token",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[PACKED],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -318,7 +319,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "token-tree",
         about: "each token sees those that it descends from in a tree, by when a walk of it enters and leaves each",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -335,7 +336,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "ranges",
         about: "each token sees the first keys of its document, as many as the table `ends` says",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -397,6 +398,14 @@ pub const KERNELS: &[Kernel] = &[
     },
 ];
 
+/// The schedule for a mask: its bounds say which blocks a tile of queries visits, or a classifier finds them.
+fn masked(mask: Mask, shape: &Shape) -> Box<dyn Plannable> {
+    match mask.pattern().is_bounded() {
+        true => Box::new(QueryMajor::new(mask).at(shape.clone())),
+        false => Box::new(Classified::new(mask, shape.clone())),
+    }
+}
+
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.name == name)
@@ -444,17 +453,20 @@ impl Kernel {
                     usual = seen.usual_when_wide;
                 }
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
-                (Box::new(QueryMajor::new(seen.mask).at(shape.clone())), sees)
+                (masked(seen.mask, &shape), sees)
             }
             How::Tabled(make) => {
                 let tabled = make();
                 if shape.dk.max(shape.dv) >= 128 {
                     usual = tabled.usual_when_wide;
                 }
-                (Box::new(QueryMajor::new(tabled.mask.clone()).at(shape.clone())), attention::Sees::Tabled(tabled))
+                (masked(tabled.mask.clone(), &shape), attention::Sees::Tabled(tabled))
             }
             How::Listed(make) => {
                 let listed = make(options);
+                if shape.dk.max(shape.dv) >= 128 {
+                    usual = &[("kv", 32)];
+                }
                 let schedule = BlockSparse::new(listed.size, listed.mask.clone()).at(shape.clone());
                 (Box::new(schedule), attention::Sees::Listed(listed))
             }

@@ -105,7 +105,13 @@ pub(crate) fn blocks(path: &Path, mask: &Mask, extras: &Extras, cu_seqlens: &[i3
             for block in (0..len).step_by(width as usize) {
                 let end = (block + width).min(len);
                 let visited = || {
-                    mask.pattern().runs(first..=last, len, kv, &args).iter().any(|run| run.contains(&(block / width)))
+                    let bounded = mask.pattern().is_bounded();
+                    !bounded
+                        || mask
+                            .pattern()
+                            .runs(first..=last, len, kv, &args)
+                            .iter()
+                            .any(|run| run.contains(&(block / width)))
                 };
                 let colour = match mask.pattern().class(first..=last, block..=end - 1, given) {
                     Class::Full => BLUE,

@@ -99,6 +99,14 @@ fn masked(pattern: &Pattern, given: Given<'_>, len: i64, rows: u32, kv: u32) -> 
     let mut read = 0;
     for first in (0..len).step_by(rows as usize) {
         let last = (first + i64::from(rows)).min(len) - 1;
+        if !pattern.is_bounded() {
+            let width = i64::from(kv);
+            let blocks = (0..len).step_by(kv as usize).map(|block| (block, (block + width).min(len)));
+            let class =
+                |&(block, end): &(i64, i64)| pattern.class(first..=last, block..=end - 1, given) != Class::Empty;
+            read += blocks.filter(class).map(|(block, end)| (end - block) as u64).sum::<u64>();
+            continue;
+        }
         let runs = pattern.runs(first..=last, len, kv, given.args);
         read += runs
             .iter()

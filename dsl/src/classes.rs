@@ -227,7 +227,7 @@ impl Classes {
     /// The blocks of `K` keys that a tile of query rows visits, in the classes that were found for them.
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Visited<K> {
-        let extent = rows.extent as i32;
+        let extent = rows.tile_extent() as i32;
         let slot = slot(rows.document, extent) + rows.ends.0 / extent;
         let partial = self.partial.at(slot);
         let rounds = partial + self.full.at(slot);

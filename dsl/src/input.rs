@@ -385,7 +385,7 @@ impl<D: Axis> Queries<D> {
             ends: (first, last),
             document,
             place,
-            extent: extent as u32,
+            tile: Some(extent as u32),
         }
     }
 
@@ -402,6 +402,7 @@ impl<D: Axis> Queries<D> {
             ends: listed.ends,
             document: listed.block.document,
             place,
+            tile: None,
         }
     }
 
@@ -429,7 +430,7 @@ impl<D: Axis> Queries<D> {
             ends: (at.position, at.position),
             document: at.document,
             place,
-            extent: 1,
+            tile: None,
         }
     }
 }
@@ -448,8 +449,8 @@ pub struct QueryRows<R, D> {
     /// The first and the last position.
     pub(crate) ends: (Scalar<I32>, Scalar<I32>),
     pub(crate) place: Place,
-    /// How many rows a tile has.
-    pub(crate) extent: u32,
+    /// How many tokens a tile has, where the rows are a tile of tokens.
+    pub(crate) tile: Option<u32>,
 }
 
 impl<R, D> Clone for QueryRows<R, D> {
@@ -459,6 +460,18 @@ impl<R, D> Clone for QueryRows<R, D> {
 }
 
 impl<R, D> Copy for QueryRows<R, D> {}
+
+impl<R, D> QueryRows<R, D> {
+    /// How many tokens its tile has: for lists of tiles.
+    #[track_caller]
+    pub(crate) fn tile_extent(&self) -> u32 {
+        self.tile.unwrap_or_else(|| {
+            let label = "these rows are no tile of tokens; `q.tile(..)` makes one";
+            current().borrow_mut().builder.fail("these block lists are of tiles of tokens", label);
+            16
+        })
+    }
+}
 
 impl<R, D> std::fmt::Debug for QueryRows<R, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

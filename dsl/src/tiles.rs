@@ -51,13 +51,12 @@ impl TileBlocks {
         head: QueryHead,
         size: TileSize,
     ) -> ListedBlocks<K> {
-        let width = cx::extent::<K>();
+        let (width, tile) = (cx::extent::<K>(), rows.tile_extent());
         let (row, most) = {
             let run = current();
             let mut state = run.borrow_mut();
-            let rows = rows.extent;
-            if size.rows == 0 || !size.rows.is_multiple_of(rows) {
-                let label = format!("tiles of {rows} queries do not make them up");
+            if size.rows == 0 || !size.rows.is_multiple_of(tile) {
+                let label = format!("tiles of {tile} queries do not make them up");
                 state.builder.fail(format!("lists are of {} queries", size.rows), label);
             }
             if size.keys == 0 || !size.keys.is_multiple_of(width as u32) {

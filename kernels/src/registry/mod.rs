@@ -313,7 +313,7 @@ pub const KERNELS: &[Kernel] = &[
             names: &["docs"],
             draw: |_, cu_seqlens, options| vec![inputs::document_table(cu_seqlens, options.get("packed") as usize)],
             reference: |mut tables| Box::new(masks::document_table(tables.remove(0))),
-            usual_when_wide: &[],
+            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {
@@ -344,7 +344,7 @@ pub const KERNELS: &[Kernel] = &[
             names: &["ends"],
             draw: |seed, cu_seqlens, _| vec![inputs::ranges(seed, cu_seqlens)],
             reference: |mut tables| Box::new(masks::ranges(tables.remove(0))),
-            usual_when_wide: &[],
+            usual_when_wide: &[("kv", 32)],
         }),
     },
     Kernel {

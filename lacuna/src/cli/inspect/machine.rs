@@ -131,7 +131,7 @@ pub(super) type Sass = ([usize; SASS_KINDS.len()], BTreeMap<String, usize>);
 
 /// Counts what nvdisasm finds in the machine code.
 pub(super) fn disassembled(plan: &Plan, cubin: &Known<Vec<u8>>) -> Known<Sass> {
-    let entry = &plan.launches[0].entry;
+    let entry = &attending(plan).entry;
     let cubin = cubin.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
     let all = tools::disassemble(cubin).map_err(|error| one_line(&error.to_string()))?;
     let names = all.entries.get(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))?;

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use lacuna_codegen::ir::{Binary, Elem, ParamId, Slice, Type, ValueId};
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
-use crate::axis::{Axis, F32, Half, I32};
+use crate::axis::{Axis, Bool, F32, Half, I32};
 use crate::flow::BlockList;
 use crate::grid::{
     KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens,
@@ -22,7 +22,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `Segments`, `Sinks`, `TableIn` or `TableOut`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `TileBlocks`, `Segments`, `Sinks`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`"
 )]
 pub trait Input: Sized {
@@ -123,7 +123,7 @@ impl Tensor {
 
     /// One element.
     #[track_caller]
-    fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
+    pub(crate) fn element(self, index: &[Scalar<I32>]) -> Scalar<I32> {
         let index: Vec<Index> = index.iter().map(|&i| i.into()).collect();
         self.elements(&index)
     }
@@ -214,6 +214,8 @@ impl Place {
 /// A document: a run of tokens that attend to one another only.
 #[derive(Clone, Copy, Debug)]
 pub struct Document {
+    /// Which one it is.
+    pub number: Scalar<I32>,
     /// Its first token.
     pub start: Scalar<I32>,
     /// How many tokens it has.
@@ -267,7 +269,7 @@ impl Segments {
     pub fn at(&self, segment: SegmentIndex) -> Document {
         let start = self.table.element(&[segment.0]);
         let end = self.table.element(&[segment.0 + 1]);
-        Document { start, len: end - start }
+        Document { number: segment.0, start, len: end - start }
     }
 
     /// The number of the document that holds a token.
@@ -383,6 +385,7 @@ impl<D: Axis> Queries<D> {
             ends: (first, last),
             document,
             place,
+            tile: Some(extent as u32),
         }
     }
 
@@ -399,6 +402,7 @@ impl<D: Axis> Queries<D> {
             ends: listed.ends,
             document: listed.block.document,
             place,
+            tile: None,
         }
     }
 
@@ -426,6 +430,7 @@ impl<D: Axis> Queries<D> {
             ends: (at.position, at.position),
             document: at.document,
             place,
+            tile: None,
         }
     }
 }
@@ -444,6 +449,8 @@ pub struct QueryRows<R, D> {
     /// The first and the last position.
     pub(crate) ends: (Scalar<I32>, Scalar<I32>),
     pub(crate) place: Place,
+    /// How many tokens a tile has, where the rows are a tile of tokens.
+    pub(crate) tile: Option<u32>,
 }
 
 impl<R, D> Clone for QueryRows<R, D> {
@@ -453,6 +460,18 @@ impl<R, D> Clone for QueryRows<R, D> {
 }
 
 impl<R, D> Copy for QueryRows<R, D> {}
+
+impl<R, D> QueryRows<R, D> {
+    /// How many tokens its tile has: for lists of tiles.
+    #[track_caller]
+    pub(crate) fn tile_extent(&self) -> u32 {
+        self.tile.unwrap_or_else(|| {
+            let label = "these rows are no tile of tokens; `q.tile(..)` makes one";
+            current().borrow_mut().builder.fail("these block lists are of tiles of tokens", label);
+            16
+        })
+    }
+}
 
 impl<R, D> std::fmt::Debug for QueryRows<R, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -560,6 +579,8 @@ pub struct Block<K> {
     pub first: Scalar<I32>,
     /// The document.
     pub document: Document,
+    /// Whether no pair of it is hidden, where a classifier has found it.
+    pub(crate) whole: Option<Scalar<Bool>>,
     of: PhantomData<*const K>,
 }
 
@@ -579,7 +600,12 @@ impl<K> std::fmt::Debug for Block<K> {
 
 impl<K: Axis> Block<K> {
     pub(crate) fn new(first: Scalar<I32>, document: Document) -> Self {
-        Block { first, document, of: PhantomData }
+        Block { first, document, whole: None, of: PhantomData }
+    }
+
+    /// The block, of which it is known whether no pair of it is hidden.
+    pub(crate) fn whole(self, whole: Scalar<Bool>) -> Self {
+        Block { whole: Some(whole), ..self }
     }
 }
 

@@ -25,6 +25,7 @@
 //! what the outside sees.
 
 pub mod axis;
+pub mod classes;
 pub mod extent;
 pub mod flow;
 pub mod grid;
@@ -36,6 +37,7 @@ pub mod schedule;
 pub mod score;
 pub mod softmax;
 pub mod table;
+pub mod tiles;
 pub mod value;
 
 mod cx;
@@ -62,6 +64,7 @@ pub use score::{Logit, PerHead, PerHeadTable, Score};
 pub use softmax::OnlineSoftmax;
 pub use staging::Staging;
 pub use table::{TableIn, TableOut};
+pub use tiles::{TileBlocks, TileSize};
 pub use value::{PartialSum, Scalar, Tile, Vector};
 
 /// Everything that a file of schedules and patterns uses.
@@ -70,7 +73,7 @@ pub mod prelude {
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
         Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, PerHeadTable, Piece,
         Pos, PrefixSum, Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Sinks, Table,
-        TableIn, TableOut, Target, Tile, Tunable, Values, Var, Vector, axes, extents,
+        TableIn, TableOut, Target, Tile, TileBlocks, TileSize, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

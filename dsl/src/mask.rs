@@ -125,7 +125,27 @@ impl Mask {
         let extent = cx::extent::<K>();
         let kept = Var::<Tile<F32, R, K>>::unset("scores", 0.0);
         kept.set(scores);
-        let last = block.first + (extent - 1);
+        let whole = match block.whole {
+            Some(whole) => whole,
+            None => self.whole(rows, block, block.first + (extent - 1)),
+        };
+        let region = cx::open_branch(&current(), !whole);
+        let kv = cx::iota::<K>() + block.first;
+        let keep = self.emit(rows, kv);
+        let inside = kv.lt(block.document.len).under::<R>();
+        kept.set((keep & inside).select(kept.get(), f32::NEG_INFINITY));
+        current().borrow_mut().leave(region);
+        kept.get()
+    }
+
+    /// Whether a block needs no mask: every pair counts, and the document goes on to its `last` position at least.
+    #[track_caller]
+    fn whole<R: Axis, K: Axis, D: Axis>(
+        &self,
+        rows: &QueryRows<R, D>,
+        block: Block<K>,
+        last: Scalar<I32>,
+    ) -> Scalar<Bool> {
         let seen: Scalar<Bool> = {
             let run = current();
             let mut state = run.borrow_mut();
@@ -135,14 +155,7 @@ impl Mask {
             let full = self.0.pattern.emit_full(&mut state.builder, q, kv, &args);
             state.give(full)
         };
-        let whole = seen & last.lt(block.document.len);
-        let region = cx::open_branch(&current(), !whole);
-        let kv = cx::iota::<K>() + block.first;
-        let keep = self.emit(rows, kv);
-        let inside = kv.lt(block.document.len).under::<R>();
-        kept.set((keep & inside).select(kept.get(), f32::NEG_INFINITY));
-        current().borrow_mut().leave(region);
-        kept.get()
+        seen & last.lt(block.document.len)
     }
 
     /// The mask of a tile of scores.
@@ -191,7 +204,7 @@ impl Mask {
 
     /// The tables as tensors of the kernel. Masks that call a table alike share it.
     #[track_caller]
-    fn declare(&self, state: &mut State) -> Vec<ParamId> {
+    pub(crate) fn declare(&self, state: &mut State) -> Vec<ParamId> {
         let mut tables = Vec::with_capacity(self.0.pattern.tables.len());
         for name in self.tables() {
             let dims = [("tokens", Dim::Symbol("tokens".to_owned()))];
@@ -203,7 +216,7 @@ impl Mask {
 
     /// The arguments as values.
     #[track_caller]
-    fn values(&self, state: &mut State) -> Vec<ValueId> {
+    pub(crate) fn values(&self, state: &mut State) -> Vec<ValueId> {
         if let Err(Error::Unsupported(message)) = self.check() {
             state.builder.fail(message, "the mask is used here");
         }

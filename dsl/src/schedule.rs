@@ -154,7 +154,15 @@ impl<S: Schedule> Bound<S> {
 
     /// The numbers that the schedule itself gives at launch: the arguments of its masks, by the names the plan has for them.
     pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
-        Ok(self.schedule.stage(target, &self.shape, &S::Pick::default())?.given)
+        // They are the same at every pick; not every pick goes with every schedule.
+        let mut refused = None;
+        for pick in S::Pick::space().picks() {
+            match self.stage(target, &pick) {
+                Ok(staged) => return Ok(staged.given),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::Unsupported("the space of picks is empty".to_owned())))
     }
 }
 

@@ -175,7 +175,7 @@ impl Staging {
             pick: self.pick.join(", "),
             func,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
-            requires: grouping(&state.tensors, state.shape.group).into_iter().chain(state.requires).collect(),
+            requires: [grouping(&state.tensors, state.shape.group), state.requires].concat(),
             tensors: state.tensors,
             scalars: state.scalars,
             args: state.args,
@@ -341,6 +341,13 @@ impl State {
         let id = self.builder.tensor(name, elem, &names);
         self.tensors.push(TensorSpec { name: name.to_owned(), elem, dims, access, align });
         id
+    }
+
+    /// Adds what must hold between extents.
+    pub(crate) fn require(&mut self, requirement: Requirement) {
+        if !self.requires.contains(&requirement) {
+            self.requires.push(requirement);
+        }
     }
 
     /// A tensor that is declared already, if it is read only and of this type and these dimensions.

@@ -191,6 +191,34 @@ pub fn ranges(seed: u64, cu_seqlens: &[i32]) -> Vec<i32> {
     ends
 }
 
+/// Block lists `[documents, heads, tiles, n]` for tiles of `rows` queries and blocks of `keys` keys: each block is listed with
+/// a probability of `percent` in a hundred, and the block of the tile's first query always; under `causal` none that is all
+/// behind the tile. Ascending, -1 behind them; `n` is as many as the longest list has, and at least 1.
+pub fn tile_lists(
+    seed: u64,
+    cu_seqlens: &[i32],
+    heads: usize,
+    (rows, keys): (usize, usize),
+    percent: u32,
+    causal: bool,
+) -> (Vec<i32>, [usize; 4]) {
+    let lengths: Vec<usize> = cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
+    let tiles = lengths.iter().max().map_or(0, |&longest| longest.div_ceil(rows));
+    let list = |at: usize| {
+        let (document, tile) = (at / tiles / heads, at % tiles);
+        let (len, first) = (lengths[document], tile * rows);
+        let end = if causal { len.min(first + rows) } else { len };
+        let rng = &mut stream(seed, at as u64);
+        let listed = |block: &usize| below(rng, 100) < percent || *block == first / keys;
+        let blocks = if first < len { end.div_ceil(keys) } else { 0 };
+        (0..blocks).filter(listed).map(|block| block as i32).collect()
+    };
+    let lists: Vec<Vec<i32>> = (0..lengths.len() * heads * tiles).map(list).collect();
+    let n = lists.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let padded = lists.iter().flat_map(|list| (0..n).map(|i| list.get(i).copied().unwrap_or(-1)));
+    (padded.collect(), [lengths.len(), heads, tiles, n])
+}
+
 /// Whether neighbouring tokens share their selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Locality {
@@ -347,6 +375,32 @@ mod tests {
         let shared = picks(3, &cu, 2, 64, 16, Locality::PerBlock);
         assert_eq!(shared.row(2560, 1), shared.row(2599, 1));
         assert_ne!(p.row(2560, 1), p.row(2599, 1));
+    }
+
+    #[test]
+    fn lists_of_tiles_are_as_dense_as_they_say() {
+        let cu = cu_seqlens(&[3000, 0, 70]);
+        for (percent, causal) in [(0, true), (30, true), (30, false), (100, false)] {
+            let (lists, shape) = tile_lists(5, &cu, 3, (128, 32), percent, causal);
+            let [documents, heads, tiles, n] = shape;
+            assert_eq!((documents, heads, tiles, lists.len()), (3, 3, 24, 3 * 3 * 24 * n));
+            let (mut listed, mut possible) = (0, 0);
+            for (at, list) in lists.chunks(n).enumerate() {
+                let (len, first) = ([3000, 0, 70][at / tiles / heads], at % tiles * 128);
+                let blocks: Vec<i32> = list.iter().copied().filter(|&block| block >= 0).collect();
+                let end: usize = if causal { len.min(first + 128) } else { len };
+                let last = if first < len { end.div_ceil(32) as i32 } else { 0 };
+                assert!(blocks.windows(2).all(|two| two[0] < two[1]) && blocks.iter().all(|&block| block < last));
+                assert!(list[blocks.len()..].iter().all(|&none| none == -1), "{list:?}");
+                assert_eq!(blocks.contains(&(first as i32 / 32)), first < len);
+                listed += blocks.len();
+                possible += last as usize;
+            }
+            let share = listed as f64 / possible as f64;
+            let least = f64::from(percent) / 100.0;
+            assert!((least - 0.02..least + 0.06).contains(&share), "{share} of {percent}%");
+        }
+        assert_eq!(tile_lists(5, &cu_seqlens(&[0]), 2, (128, 32), 50, true).1, [1, 2, 0, 1]);
     }
 
     #[test]

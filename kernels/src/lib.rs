@@ -4,6 +4,7 @@
 //! problems for both, and [`validate`] refuses what is no problem. They share no code with the compiler. [`registry`] lists
 //! the kernels by name.
 
+pub mod classified;
 pub mod dense;
 pub mod host;
 pub mod inputs;
@@ -13,5 +14,6 @@ pub mod patterns;
 pub mod reference;
 pub mod registry;
 pub mod scores;
+pub mod sparse;
 pub mod tolerance;
 pub mod validate;

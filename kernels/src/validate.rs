@@ -244,6 +244,53 @@ pub enum Invalid {
         /// The table.
         name: &'static str,
     },
+    /// Lists for another number of documents, heads or tiles.
+    #[error("{name} has {got} {what}; {right} is right")]
+    Lists {
+        /// The tensor.
+        name: &'static str,
+        /// What there are too many or too few of.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many there should be.
+        right: String,
+    },
+    /// A length that a list cannot have.
+    #[error(
+        "lists_counts[{document}, {head}, {tile}] is {count}; a list has room for {n} blocks, so 0 to {n} is right"
+    )]
+    Count {
+        /// The document.
+        document: usize,
+        /// The head.
+        head: usize,
+        /// The tile.
+        tile: usize,
+        /// The length.
+        count: i32,
+        /// The room.
+        n: usize,
+    },
+    /// An entry of a list that is no block of its document.
+    #[error(
+        "lists[{document}, {head}, {tile}, {slot}] is {block}; {}, and -1 ends a list",
+        if *.blocks == 0 { "the document has no blocks".to_owned() } else { format!("the document has blocks 0 to {}", .blocks - 1) }
+    )]
+    Entry {
+        /// The document.
+        document: usize,
+        /// The head.
+        head: usize,
+        /// The tile.
+        tile: usize,
+        /// The place in the list.
+        slot: usize,
+        /// What stands there.
+        block: i32,
+        /// How many blocks the document has.
+        blocks: usize,
+    },
     /// Fewer selected blocks than forced ones.
     #[error("{n} selected blocks leave no room for the 3 forced ones; it must be 3 or more")]
     Selected {
@@ -255,6 +302,7 @@ pub enum Invalid {
 const Q: &[&str] = &["tokens", "query heads", "head width"];
 const KV: &[&str] = &["tokens", "KV heads", "head width"];
 const LSE: &[&str] = &["tokens", "query heads"];
+const LISTS: &[&str] = &["documents", "heads", "tiles", "blocks"];
 const PICKS: &[&str] = &["tokens", "KV heads", "blocks"];
 
 fn extents<const R: usize>(t: &Described<'_>, layout: &'static [&'static str]) -> Result<[usize; R], Invalid> {
@@ -424,6 +472,67 @@ pub fn numbers(table: &Described<'_>, heads: Option<usize>, row: bool) -> Result
         _ if entries == 0 => Err(Invalid::NoEntries { name: table.name }),
         _ => Ok(()),
     }
+}
+
+/// Checks block lists `[documents, heads, tiles, n]` of i32 for tiles of `rows` queries, the heads being 1 or all; gives their
+/// extents.
+pub fn tile_lists(lists: &Described<'_>, cu_seqlens: &[i32], heads: usize, rows: usize) -> Result<[usize; 4], Invalid> {
+    let shape = extents::<4>(lists, LISTS)?;
+    dtype(lists, "i32")?;
+    let longest = cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0);
+    let (documents, tiles) = (cu_seqlens.len().saturating_sub(1), longest.div_ceil(rows));
+    let wrong = |what, got, right: String| Err(Invalid::Lists { name: lists.name, what, got, right });
+    match shape {
+        [got, ..] if got != documents => wrong("documents", got, documents.to_string()),
+        [_, got, ..] if got != 1 && got != heads => wrong("heads", got, format!("1 or {heads}")),
+        [_, _, got, _] if got != tiles => {
+            wrong("tiles", got, format!("{tiles}, for {longest} tokens in tiles of {rows},"))
+        }
+        [.., 0] => Err(Invalid::NoPicks { name: lists.name, shape: lists.shape.to_vec() }),
+        shape => Ok(shape),
+    }
+}
+
+/// Checks the lengths of block lists of these extents: `[documents, heads, tiles]` of i32, each from 0 to the room there is.
+pub fn tile_counts(counts: &Described<'_>, values: &[i32], shape: [usize; 4]) -> Result<(), Invalid> {
+    let found = extents::<3>(counts, &LISTS[..3])?;
+    dtype(counts, "i32")?;
+    let [_, heads, tiles, n] = shape;
+    let whats = ["documents", "heads", "tiles"];
+    for ((what, got), right) in whats.into_iter().zip(found).zip(shape) {
+        if got != right {
+            return Err(Invalid::Lists { name: counts.name, what, got, right: right.to_string() });
+        }
+    }
+    let possible = |count: i32| usize::try_from(count).is_ok_and(|count| count <= n);
+    match values.iter().position(|&count| !possible(count)) {
+        None => Ok(()),
+        Some(at) => {
+            let (document, head, tile) = (at / tiles / heads, at / tiles % heads, at % tiles);
+            Err(Invalid::Count { document, head, tile, count: values[at], n })
+        }
+    }
+}
+
+/// Checks that each entry of block lists that counts is a block of its document, with blocks of `keys` keys, or -1. Kernels
+/// skip the others.
+pub fn tiles_exist(
+    lists: &[i32],
+    counts: &[i32],
+    shape: [usize; 4],
+    cu_seqlens: &[i32],
+    keys: usize,
+) -> Result<(), Invalid> {
+    let [_, heads, tiles, n] = shape;
+    for (at, (list, &count)) in lists.chunks(n).zip(counts).enumerate() {
+        let (document, head, tile) = (at / tiles / heads, at / tiles % heads, at % tiles);
+        let blocks = ((cu_seqlens[document + 1] - cu_seqlens[document]) as usize).div_ceil(keys);
+        let exists = |block: i32| block == -1 || usize::try_from(block).is_ok_and(|block| block < blocks);
+        if let Some((slot, &block)) = list.iter().take(count as usize).enumerate().find(|(_, block)| !exists(**block)) {
+            return Err(Invalid::Entry { document, head, tile, slot, block, blocks });
+        }
+    }
+    Ok(())
 }
 
 /// Checks the lengths of NSA.

@@ -138,7 +138,7 @@ impl Subject {
             inputs::picks(101, &cu_seqlens, 1, block, n, Locality::PerBlock)
         };
         let picks = kernel.needs(Need::Picks).then(draw);
-        let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).expect("extras are drawn");
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, hq, 1).expect("extras are drawn");
         let tables = attention.tables(&Tables::new(), hq, 1).expect("tables are drawn");
         let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu_seqlens, scale: scale(dk) };
         let expected = attention.expected(&problem, picks.as_ref(), &extras, &tables, None);

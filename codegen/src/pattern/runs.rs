@@ -55,6 +55,33 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Whether its bounds say which blocks a query tile visits. They do not where it reads a table, where nothing bounds the
+    /// key, and where a comparison that bounds nothing is made of whole blocks, as a remainder of a quotient is: it may empty
+    /// most of them. A remainder of positions themselves hides some keys of every block, and is left to the mask.
+    pub fn is_bounded(&self) -> bool {
+        let mut tree = self.tree.clone();
+        let clauses = clauses(&tree, self.root);
+        let known = |clause: Clause| {
+            let bounds = solve(&mut tree, clause);
+            let blind = bounds.lower.is_empty() && bounds.upper.is_empty();
+            bounds.loose.is_empty() || !blind && !bounds.loose.iter().any(|form| has_quotient(&tree, form))
+        };
+        self.reads().is_empty() && clauses.into_iter().map(known).fold(true, |all, one| all & one)
+    }
+}
+
+/// Whether a quotient of the key's position stands in a form.
+fn has_quotient(tree: &Tree, form: &Linear) -> bool {
+    form.terms.iter().any(|&(term, _)| match &tree.terms[term as usize] {
+        Term::Q | Term::Kv | Term::Arg(_) | Term::At { .. } => false,
+        Term::Div(inner, _) => tree.depends(inner).kv || has_quotient(tree, inner),
+        Term::Mul(a, b) | Term::Rem(a, b) | Term::Min(a, b) | Term::Max(a, b) => {
+            has_quotient(tree, a) || has_quotient(tree, b)
+        }
+    })
+}
+
 /// A conjunction: forms that are at most zero.
 type Clause = Vec<Linear>;
 
@@ -66,6 +93,8 @@ struct Bounds {
     upper: Vec<Linear>,
     /// Nothing holds unless each of these is at most zero.
     guards: Vec<Linear>,
+    /// These hold the key's position, and bound nothing.
+    loose: Vec<Linear>,
 }
 
 /// A run of positions that is being put together.
@@ -171,12 +200,13 @@ fn add_clause(mut all: Vec<Clause>, mut clause: Clause) -> Vec<Clause> {
 
 /// Reads bounds on the key's position off a clause.
 fn solve(tree: &mut Tree, clause: Clause) -> Bounds {
-    let mut bounds = Bounds { lower: Vec::new(), upper: Vec::new(), guards: Vec::new() };
+    let mut bounds = Bounds { lower: Vec::new(), upper: Vec::new(), guards: Vec::new(), loose: Vec::new() };
     for form in clause {
         if !tree.depends(&form).kv {
             bounds.guards.push(form);
             continue;
         }
+        let known = bounds.lower.len() + bounds.upper.len();
         let keys: Vec<TermId> = form.terms.iter().map(|t| t.0).filter(|&t| tree.term_depends(t).kv).collect();
         if let [key] = keys[..] {
             let (rest, factor) = form.without(key);
@@ -186,6 +216,9 @@ fn solve(tree: &mut Tree, clause: Clause) -> Bounds {
                 -1 => at_least(tree, &mut bounds, key, rest),
                 _ => {}
             }
+        }
+        if bounds.lower.len() + bounds.upper.len() == known {
+            bounds.loose.push(form);
         }
     }
     // A lower and an upper bound that leave nothing between them for any query make the clause void.

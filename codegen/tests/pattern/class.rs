@@ -1,6 +1,6 @@
 //! The classes of blocks: right for every box, on integers and as IR.
 
-use lacuna_codegen::pattern::{Class, Given, Pattern};
+use lacuna_codegen::pattern::{Class, Given, Keep, Pattern, Pos};
 
 use crate::emitted::{COLS, Emitted};
 
@@ -78,4 +78,22 @@ fn a_block_at_the_end_of_what_can_be_counted_is_classed_right() {
         let want = [[(true, true)].repeat(7), vec![(true, false)]].concat();
         assert_eq!(found, want, "{pattern}");
     }
+}
+
+/// What decides between bounds in closed form and a classifier: the tree alone.
+#[test]
+fn bounds_say_which_blocks_are_visited_or_they_do_not() {
+    let bounded = |f: fn(Pos, Pos, &[Pos]) -> Keep| Pattern::record("p", &["n"], f).is_bounded();
+    assert!(bounded(|q, kv, _| kv.le(q)));
+    assert!(bounded(|_, _, _| Keep::always()));
+    assert!(bounded(|q, kv, n| kv.le(q) & ((q - kv).lt(n[0]) | kv.lt(4))));
+    assert!(bounded(|q, kv, n| (q / n[0]).eq_(kv / n[0])));
+    assert!(bounded(|q, kv, n| (q - kv).abs().ge(n[0])));
+    // A remainder of positions hides some keys of every block; what bounds the key is enough.
+    assert!(bounded(|q, kv, n| kv.le(q) & ((q - kv) % n[0]).eq_(0)));
+    assert!(!bounded(|q, kv, n| ((q - kv) % n[0]).eq_(0)));
+    assert!(!bounded(|q, kv, n| kv.le(q) | ((q - kv) % n[0]).eq_(0)));
+    // One of whole blocks empties most of them.
+    assert!(!bounded(|q, kv, n| kv.le(q) & ((q / 64 - kv / 64) % n[0]).eq_(0)));
+    assert!(!patterns().iter().any(|(pattern, ..)| !pattern.tables.is_empty() && pattern.is_bounded()));
 }

@@ -18,6 +18,7 @@ pub mod lists;
 pub mod masks;
 pub mod nsa;
 pub mod scores;
+pub mod tiles;
 pub(crate) mod walk;
 
 use crate::host::{Host, Real, Row};

@@ -152,7 +152,7 @@ pub fn selection_scores_rows<T: Real>(
         let blocks = config.blocks(cu[s + 1] - cu[s]);
         let (mut seen, mut p, mut sum) = (Vec::new(), Vec::new(), vec![0.0; blocks]);
         let keys = src.cu_kv[s + 1] - src.cu_kv[s];
-        see(&walk::At { position: token - cu[s], token, head: kv_head, kv_head, keys }, &mut seen);
+        see(&walk::At { position: token - cu[s], token, sequence: s, head: kv_head, kv_head, keys }, &mut seen);
         for head in kv_head * group..(kv_head + 1) * group {
             let q: Vec<f64> = q.row(token, head).iter().map(|x| x.to_f64()).collect();
             if let Some((_, total)) = softmax_terms(&q, &panels[s * heads + kv_head], &seen, scale, &mut p) {

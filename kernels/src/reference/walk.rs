@@ -55,6 +55,8 @@ pub(crate) struct At {
     pub(crate) position: usize,
     /// The token, over all sequences.
     pub(crate) token: usize,
+    /// Its sequence.
+    pub(crate) sequence: usize,
     /// The query head.
     pub(crate) head: usize,
     /// The KV head.
@@ -153,7 +155,7 @@ pub(crate) fn some<Q: Real, K: Real, N: Number>(
                 let Row { token, head } = rows[i];
                 list.clear();
                 let position = token - src.cu_q[sequence];
-                seen(&At { position, token, head, kv_head, keys }, list);
+                seen(&At { position, token, sequence, head, kv_head, keys }, list);
                 q.clear();
                 q.extend(src.q.row(token, head).iter().map(|&x| N::of(x.to_f64())));
                 let mut o = vec![N::default(); dv];

@@ -6,12 +6,14 @@ use std::fmt;
 use lacuna_codegen::one_of;
 use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
-use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Shape, Space, Target, Tunable};
+use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Shape, Space, Target, TileSize, Tunable};
 
-use super::extras::{Extras, Tabled};
+use super::extras::{Extras, Listed, Tabled};
 use super::scored::{self, SINKS, Scored, Tables};
 use super::{Kernel, Options, Spills};
+use crate::classified::Classified;
 use crate::host::{Float, Host, Precision, Row};
+use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Keys, Problem, Under};
 use crate::tolerance::{self, Verdicts};
 use crate::validate::Invalid;
@@ -28,12 +30,20 @@ impl<S: Schedule> Plannable for Bound<S> {
     }
 }
 
+impl Plannable for Classified {
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        Classified::given(self, target)
+    }
+}
+
 /// What a query sees.
 pub(super) enum Sees {
     /// What a mask keeps: the kernel's, and the reference's own.
     Mask { mask: Mask, reference: Box<dyn Fn(i64, i64) -> bool + Send + Sync> },
     /// What a mask keeps that reads tables.
     Tabled(Tabled),
+    /// What lies in the blocks that are listed for a tile of queries.
+    Listed(Listed),
     /// What lies in the picked blocks and not in the future.
     Picks { block: usize },
 }
@@ -75,7 +85,35 @@ impl Attention {
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
             Sees::Mask { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
-            Sees::Picks { .. } => None,
+            Sees::Picks { .. } | Sees::Listed(_) => None,
+        }
+    }
+
+    /// How large the blocks of its lists are, where it reads lists for tiles of queries.
+    pub fn lists(&self) -> Option<TileSize> {
+        match &self.sees {
+            Sees::Listed(listed) => Some(listed.size),
+            _ => None,
+        }
+    }
+
+    /// Of the lists for one head: the pairs of a query and a key that they keep, and the keys that tiles of queries visit.
+    ///
+    /// # Panics
+    /// If the kernel reads no lists, or they are not there.
+    pub fn listed(&self, extras: &Extras, lengths: &[usize]) -> (u64, u64) {
+        let lists = self.tile_lists(extras);
+        lists.unwrap_or_else(|| panic!("`{}` reads no lists", self.kernel.name)).pairs(lengths)
+    }
+
+    /// The lists among its extras, for a kernel that reads lists for tiles of queries.
+    ///
+    /// # Panics
+    /// If they are not there.
+    pub fn tile_lists<'a>(&self, extras: &'a Extras) -> Option<TileLists<'a>> {
+        match &self.sees {
+            Sees::Listed(listed) => Some(listed.by_hand(extras)),
+            _ => None,
         }
     }
 
@@ -93,13 +131,15 @@ impl Attention {
         scored::complete(self.scored.as_ref(), self.options.sinks, given, heads, seed)
     }
 
-    /// The tensors of whole numbers to bind besides those that every attention has: the given ones, or drawn with a seed where
+    /// The tensors of whole numbers to bind besides those that every attention of so many query heads has: the given ones, or drawn with a seed where
     /// none is given. Others among the given are left out.
     ///
     /// # Errors
-    /// What is wrong with the given ones: another length than the tokens, one of several that belong together.
-    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], seed: u64) -> Result<Extras, Invalid> {
+    /// What is wrong with the given ones: another length than the tokens, one of several that belong together, a block that
+    /// there is not.
+    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], heads: usize, seed: u64) -> Result<Extras, Invalid> {
         match &self.sees {
+            Sees::Listed(listed) => listed.complete(given, cu_seqlens, heads, seed),
             Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens, &self.options, seed),
             Sees::Mask { .. } | Sees::Picks { .. } => Ok(Extras::new()),
         }
@@ -160,6 +200,19 @@ impl Attention {
     ) -> Expected {
         let sees;
         let keys = match &self.sees {
+            Sees::Listed(listed) => {
+                let lists = listed.by_hand(extras);
+                return match rows {
+                    None => Expected {
+                        reference: reference::tiles::attention_listed(p, &lists),
+                        plain: tolerance::plain_listed(p, &lists),
+                    },
+                    Some(rows) => Expected {
+                        reference: reference::tiles::attention_listed_rows(p, &lists, rows),
+                        plain: tolerance::plain_listed_rows(p, &lists, rows),
+                    },
+                };
+            }
             Sees::Tabled(tabled) => {
                 sees = tabled.by_hand(extras);
                 Keys::Pairs(&*sees)

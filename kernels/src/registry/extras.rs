@@ -1,12 +1,14 @@
-//! What a kernel reads besides queries, keys, values and documents: tables, by name. Given, or drawn.
+//! What a kernel reads besides queries, keys, values and documents: tables and block lists, by name. Given, or drawn.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lacuna_dsl::Mask;
+use lacuna_dsl::{Mask, TileSize};
 
 use super::Options;
+use crate::inputs;
 use crate::reference::Pair;
+use crate::reference::tiles::TileLists;
 use crate::validate::{self, Described, Invalid};
 
 /// A tensor of whole numbers on the host.
@@ -80,5 +82,79 @@ impl Tabled {
 impl fmt::Debug for Tabled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tabled").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// Block lists of tiles of queries.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    /// What is hidden in the listed blocks.
+    pub(super) mask: Mask,
+    pub(super) causal: bool,
+    pub(super) size: TileSize,
+    /// How many of a hundred blocks are listed where lists are drawn.
+    pub(super) percent: u32,
+}
+
+/// The names of the lists, and of their lengths.
+const LISTS: &str = "lists";
+const COUNTS: &str = "lists_counts";
+
+impl Listed {
+    /// The given lists, or drawn ones, the same for all heads; with their lengths, which are counted up to the first -1
+    /// where they are not given. All of it as `heads` heads have it.
+    pub(super) fn complete(
+        &self,
+        given: &Extras,
+        cu_seqlens: &[i32],
+        heads: usize,
+        seed: u64,
+    ) -> Result<Extras, Invalid> {
+        let (rows, keys) = (self.size.rows as usize, self.size.keys as usize);
+        let (lists, shape) = match given.get(LISTS) {
+            None if given.contains_key(COUNTS) => {
+                return Err(Invalid::TableAlone { name: COUNTS, missing: LISTS });
+            }
+            None => inputs::tile_lists(seed, cu_seqlens, 1, (rows, keys), self.percent, self.causal),
+            Some(lists) => {
+                let described = Described { name: LISTS, shape: &lists.shape, dtype: "i32" };
+                (lists.data.clone(), validate::tile_lists(&described, cu_seqlens, heads, rows)?)
+            }
+        };
+        let n = shape[3];
+        let counts: Vec<i32> = match given.get(COUNTS) {
+            None => {
+                lists.chunks(n).map(|list| list.iter().position(|&block| block == -1).unwrap_or(n) as i32).collect()
+            }
+            Some(counts) => {
+                let described = Described { name: COUNTS, shape: &counts.shape, dtype: "i32" };
+                validate::tile_counts(&described, &counts.data, shape)?;
+                counts.data.clone()
+            }
+        };
+        validate::tiles_exist(&lists, &counts, shape, cu_seqlens, keys)?;
+        // One list for all heads, written out.
+        let each = if shape[1] == 1 { heads } else { 1 };
+        let spread = |data: &[i32], one: usize| -> Vec<i32> {
+            data.chunks((one * shape[2]).max(1)).flat_map(|document| document.repeat(each)).collect()
+        };
+        let shape = vec![shape[0], heads, shape[2], n];
+        let counts = Ints { shape: shape[..3].to_vec(), data: if each == 1 { counts } else { spread(&counts, 1) } };
+        let lists = Ints { shape, data: if each == 1 { lists } else { spread(&lists, n) } };
+        Ok(Extras::from([(LISTS.to_owned(), lists), (COUNTS.to_owned(), counts)]))
+    }
+
+    /// The lists as the reference takes them.
+    ///
+    /// # Panics
+    /// If they are missing.
+    pub(super) fn by_hand<'a>(&self, extras: &'a Extras) -> TileLists<'a> {
+        let [lists, counts] = [LISTS, COUNTS].map(|name| match extras.get(name) {
+            Some(ints) => ints,
+            None => panic!("`{name}` is compared with the same lists"),
+        });
+        let shape = lists.shape.as_slice().try_into().expect("lists have four extents");
+        let (rows, keys, causal) = (self.size.rows as usize, self.size.keys as usize, self.causal);
+        TileLists { lists: &lists.data, shape, counts: &counts.data, rows, keys, causal }
     }
 }

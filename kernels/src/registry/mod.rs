@@ -19,21 +19,23 @@ mod extras;
 mod options;
 mod scored;
 
-use lacuna_dsl::{Mask, Schedule, Shape, Target};
+use lacuna_dsl::{Error, Mask, Schedule, Shape, Target, TileSize};
 
 pub use attention::{Attention, Expected, Plannable};
-use extras::Tabled;
 pub use extras::{Extras, Ints};
+use extras::{Listed, Tabled};
 pub use options::{Allowed, BadOption, Options, Setting};
 use scored::{AHEAD, CAP};
 pub use scored::{Floats, SCORES, SINKS, ScoreKind, Tables, find_score};
 
+use crate::classified::Classified;
 use crate::dense::QueryMajor;
 use crate::inputs;
 use crate::nsa::GroupCentric;
 use crate::patterns;
 use crate::reference::masks;
 use crate::reference::nsa::NsaConfig;
+use crate::sparse::BlockSparse;
 
 /// A tensor that not every kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +72,8 @@ enum How {
     Tabled(fn() -> Tabled),
     /// Query-major, causal, under the score of that name, and with learnable sinks or without.
     Under(Option<&'static str>, bool),
+    /// Block-sparse rows.
+    Listed(fn(&Options) -> Listed),
     /// Group-centric over picked blocks.
     Picked,
 }
@@ -151,6 +155,34 @@ const PACKED: Setting = Setting {
     about: "documents of equal length in a table that is drawn",
     default: 16,
     allowed: Allowed::Range(1, POSITIONS),
+};
+
+const QUERY_BLOCK: Setting = Setting {
+    name: "query-block",
+    about: "queries of a tile that has a list of blocks",
+    default: 128,
+    allowed: Allowed::OneOf(&[64, 128, 256]),
+};
+
+const KEY_BLOCK: Setting = Setting {
+    name: "key-block",
+    about: "keys of a block that is listed",
+    default: 128,
+    allowed: Allowed::OneOf(&[32, 64, 128, 256]),
+};
+
+const DENSITY: Setting = Setting {
+    name: "density",
+    about: "of a hundred blocks, how many are listed where lists are drawn",
+    default: 25,
+    allowed: Allowed::Range(0, 100),
+};
+
+const CAUSAL: Setting = Setting {
+    name: "causal",
+    about: "whether keys behind the query are hidden in listed blocks: 1 or 0",
+    default: 1,
+    allowed: Allowed::OneOf(&[1, 0]),
 };
 
 const BLOCK: Setting = Setting {
@@ -266,7 +298,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "document-table",
         about: "causal attention in documents that a table tells apart: `docs` has the document of each token",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[PACKED],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -279,7 +311,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "token-tree",
         about: "each token sees those that it descends from in a tree, by when a walk of it enters and leaves each",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -295,7 +327,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "ranges",
         about: "each token sees the first keys of its document, as many as the table `ends` says",
-        schedule: "query-major",
+        schedule: "query-major-classified",
         settings: &[],
         needs: &[],
         how: How::Tabled(|| Tabled {
@@ -336,6 +368,22 @@ pub const KERNELS: &[Kernel] = &[
         settings: &[],
         needs: &[],
         how: How::Under(None, true),
+    },
+    Kernel {
+        name: "bsr",
+        about: "each tile of queries sees the blocks of keys that a list has for it: block-sparse rows",
+        schedule: "block-sparse",
+        settings: &[QUERY_BLOCK, KEY_BLOCK, DENSITY, CAUSAL],
+        needs: &[],
+        how: How::Listed(|options| {
+            let causal = options.get("causal") == 1;
+            Listed {
+                mask: if causal { patterns::causal() } else { patterns::full() },
+                causal,
+                size: TileSize { rows: options.get("query-block"), keys: options.get("key-block") },
+                percent: options.get("density"),
+            }
+        }),
     },
     Kernel {
         name: "nsa-selected",
@@ -417,16 +465,36 @@ impl Kernel {
             }
         };
         let mut spills: Spills = |_, _| false;
+        // Which blocks a tile visits: in closed form where the mask bounds them, else by launches before. Those know neither
+        // scores nor sinks: under one, every block is visited.
+        let masked = |mask: Mask| -> Box<dyn Plannable> {
+            match mask.pattern().is_bounded() || scored.is_some() || options.sinks {
+                true => Box::new(query_major(&mask).at(shape.clone())),
+                false => Box::new(Classified::new(mask, shape.clone())),
+            }
+        };
         let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
             How::Masked(make) => {
                 let seen = make(options);
                 spills = seen.spills;
                 let sees = attention::Sees::Mask { mask: seen.mask.clone(), reference: seen.reference };
-                (Box::new(query_major(&seen.mask).at(shape.clone())), sees)
+                (masked(seen.mask), sees)
             }
             How::Tabled(make) => {
                 let tabled = make();
-                (Box::new(query_major(&tabled.mask).at(shape.clone())), attention::Sees::Tabled(tabled))
+                // The mask of a block that is cut reads the tables.
+                spills = |_, _| true;
+                (masked(tabled.mask.clone()), attention::Sees::Tabled(tabled))
+            }
+            How::Listed(make) => {
+                if scored.is_some() || options.sinks {
+                    let message = format!("`{}` takes neither a score nor sinks yet", self.name);
+                    return Err(Error::Unsupported(message));
+                }
+                let listed = make(options);
+                spills = |_, _| true;
+                let schedule = BlockSparse::new(listed.size, listed.mask.clone()).at(shape.clone());
+                (Box::new(schedule), attention::Sees::Listed(listed))
             }
             How::Under(..) => {
                 let (mask, reference) = (patterns::causal(), Box::new(masks::causal));

@@ -96,7 +96,7 @@ fn the_mask_on_tables_is_the_mask_of_the_reference() {
     for name in ["document-table", "token-tree", "ranges"] {
         let kernel = find(name).unwrap();
         let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options([]).unwrap()).unwrap();
-        let extras = attention.extras(&Extras::new(), &cu_seqlens, 5).unwrap();
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, 1, 5).unwrap();
         let attention::Sees::Tabled(tabled) = &attention.sees else { panic!("{name} reads tables") };
         assert_eq!(tabled.mask.tables().collect::<Vec<_>>(), tabled.names, "{name}");
         let by_hand = tabled.by_hand(&extras);
@@ -123,7 +123,7 @@ fn tables_that_are_given_are_checked() {
     let table = |shape: &[usize]| Ints { shape: shape.to_vec(), data: vec![0; shape.iter().product()] };
     let refused = |given: &[(&str, &[usize])]| {
         let given = given.iter().map(|&(name, shape)| (name.to_owned(), table(shape))).collect();
-        attention.extras(&given, &cu_seqlens, 0).unwrap_err().to_string()
+        attention.extras(&given, &cu_seqlens, 1, 0).unwrap_err().to_string()
     };
     assert_eq!(refused(&[("enter", &[5])]), "the table enter is given, and leave is not; they belong together");
     assert_eq!(
@@ -132,9 +132,51 @@ fn tables_that_are_given_are_checked() {
     );
     assert_eq!(refused(&[("enter", &[5, 1]), ("leave", &[5])]), "enter has 2 dimensions, [5, 1]; it needs 1: [tokens]");
     let given: Extras = ["enter", "leave", "other"].map(|name| (name.to_owned(), table(&[5]))).into();
-    let taken = attention.extras(&given, &cu_seqlens, 0).unwrap();
+    let taken = attention.extras(&given, &cu_seqlens, 1, 0).unwrap();
     assert_eq!(taken.keys().collect::<Vec<_>>(), ["enter", "leave"]);
     assert!(taken.values().all(|taken| *taken == table(&[5])));
+}
+
+#[test]
+fn lists_that_are_given_are_checked() {
+    let kernel = find("bsr").unwrap();
+    let options = kernel.options([("query-block", 64), ("key-block", 32)]).unwrap();
+    let attention = kernel.build(Shape::new(Elem::F16, 32, 32, 2), &options).unwrap();
+    let cu_seqlens = inputs::cu_seqlens(&[70, 30]);
+    let ints = |shape: &[usize], data: Vec<i32>| Ints { shape: shape.to_vec(), data };
+    let refused = |lists: Ints, counts: Option<Ints>| {
+        let counts = counts.map(|counts| ("lists_counts".to_owned(), counts));
+        let given = [("lists".to_owned(), lists)].into_iter().chain(counts).collect();
+        attention.extras(&given, &cu_seqlens, 4, 0).unwrap_err().to_string()
+    };
+    let none = |shape: &[usize]| ints(shape, vec![-1; shape.iter().product()]);
+    assert_eq!(
+        refused(none(&[2, 2]), None),
+        "lists has 2 dimensions, [2, 2]; it needs 4: [documents, heads, tiles, blocks]"
+    );
+    assert_eq!(refused(none(&[3, 1, 2, 1]), None), "lists has 3 documents; 2 is right");
+    assert_eq!(refused(none(&[2, 3, 2, 1]), None), "lists has 3 heads; 1 or 4 is right");
+    assert_eq!(refused(none(&[2, 4, 1, 1]), None), "lists has 1 tiles; 2, for 70 tokens in tiles of 64, is right");
+    assert!(refused(none(&[2, 4, 2, 0]), None).contains("no room for a block"));
+    let entry = |block| ints(&[2, 1, 2, 2], vec![0, 1, 2, 0, 0, block, -1, -1]);
+    assert_eq!(refused(entry(1), None), "lists[1, 0, 0, 1] is 1; the document has blocks 0 to 0, and -1 ends a list");
+    assert_eq!(refused(entry(-2), None), "lists[1, 0, 0, 1] is -2; the document has blocks 0 to 0, and -1 ends a list");
+    let counts = |count| Some(ints(&[2, 1, 2], vec![2, 2, count, 0]));
+    assert_eq!(
+        refused(entry(0), counts(3)),
+        "lists_counts[1, 0, 0] is 3; a list has room for 2 blocks, so 0 to 2 is right"
+    );
+    assert_eq!(refused(entry(0), Some(ints(&[2, 4, 2], vec![0; 16]))), "lists_counts has 4 heads; 1 is right");
+
+    // What is right is written out for every head; lengths that are not given are those up to the first -1.
+    let given = Extras::from([("lists".to_owned(), entry(-1))]);
+    let taken = attention.extras(&given, &cu_seqlens, 2, 0).unwrap();
+    assert_eq!(taken["lists"].shape, [2, 2, 2, 2]);
+    assert_eq!(taken["lists"].data, [0, 1, 2, 0, 0, 1, 2, 0, 0, -1, -1, -1, 0, -1, -1, -1]);
+    assert_eq!(taken["lists_counts"], ints(&[2, 2, 2], vec![2, 2, 2, 2, 1, 0, 1, 0]));
+    let alone = Extras::from([("lists_counts".to_owned(), none(&[2, 1, 2]))]);
+    let message = attention.extras(&alone, &cu_seqlens, 2, 0).unwrap_err().to_string();
+    assert_eq!(message, "the table lists_counts is given, and lists is not; they belong together");
 }
 
 #[test]
@@ -219,7 +261,7 @@ fn a_result_is_held_to_the_plain_computation() {
         let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 2), &options).unwrap();
         let picks =
             kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));
-        let extras = attention.extras(&Extras::new(), &cu_seqlens, 1).unwrap();
+        let extras = attention.extras(&Extras::new(), &cu_seqlens, 4, 1).unwrap();
         let tables = attention.tables(&Tables::new(), 4, 1).unwrap();
         let expected = attention.expected(&p, picks.as_ref(), &extras, &tables, None);
         let rounded: Vec<f32> = expected.plain.o.data.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();

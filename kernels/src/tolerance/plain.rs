@@ -5,6 +5,7 @@
 //! lose. Outputs are left in f32: the check rounds them to the type that the kernel stores.
 
 use crate::host::{Float, Host, Row};
+use crate::reference::tiles::{self, TileLists};
 use crate::reference::walk::{self, Panel, Query, Source};
 use crate::reference::{Attended, Keys, Mask, Problem, Sees, Under, nsa};
 
@@ -26,6 +27,16 @@ pub fn plain_of<T: Float>(p: &Problem<'_, T>, sees: Sees<'_>) -> Attended<f32> {
 /// [`plain_of`], for these rows alone.
 pub fn plain_of_rows<T: Float>(p: &Problem<'_, T>, sees: Sees<'_>, rows: &[Row]) -> Attended<f32> {
     walk::some(&Source::of(p), &walk::paired(sees), &attend::<T>, rows)
+}
+
+/// The plain computation of [`attention_listed`](crate::reference::tiles::attention_listed).
+pub fn plain_listed<T: Float>(p: &Problem<'_, T>, lists: &TileLists<'_>) -> Attended<f32> {
+    walk::whole(&Source::of(p), &tiles::listed(lists), &attend::<T>)
+}
+
+/// [`plain_listed`], for these rows alone.
+pub fn plain_listed_rows<T: Float>(p: &Problem<'_, T>, lists: &TileLists<'_>, rows: &[Row]) -> Attended<f32> {
+    walk::some(&Source::of(p), &tiles::listed(lists), &attend::<T>, rows)
 }
 
 /// The plain computation of [`attention_under`](crate::reference::attention_under): the logit is rounded once, after the score;

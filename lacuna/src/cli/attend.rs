@@ -1,6 +1,6 @@
 //! One attention, from a problem to a verdict.
 
-use lacuna::codegen::plan::{Access, Pick, Plan};
+use lacuna::codegen::plan::{Access, Launch, Pick, Plan};
 use lacuna::dsl::{Shape, Tunable as _};
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
@@ -13,6 +13,14 @@ use lacuna::runtime::{BenchOptions, Bindings, Device, Elem, Element, Report, Ten
 
 use super::failure::Result;
 use super::input::{Input, Qkv};
+
+/// The launch of a plan that attends: the last one. Those before it find the blocks that it visits.
+///
+/// # Panics
+/// If the plan launches nothing.
+pub(crate) fn attending(plan: &Plan) -> &Launch {
+    plan.launches.last().expect("a plan launches something")
+}
 
 /// The most multiply-adds that go into the comparison of every row. Beyond that, rows are sampled.
 const MOST_COMPARED: u128 = 4_000_000_000;
@@ -94,7 +102,8 @@ impl Job<'_> {
         {
             validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
         }
-        let extras = attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.seed)?;
+        let extras =
+            attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.dims.hq, self.input.seed)?;
         let tables = attention.tables(&self.input.tables, dims.hq, self.input.seed)?;
         stage("running");
         let (bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;

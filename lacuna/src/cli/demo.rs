@@ -8,7 +8,7 @@ use lacuna::runtime::Device;
 use serde_json::{Value, json};
 
 use super::args::{self, Place};
-use super::attend::{Compared, Done, Job};
+use super::attend::{Compared, Done, Job, attending};
 use super::failure::{Failure, Result};
 use super::input::Input;
 use super::output::{self, duration, measure, spinner};
@@ -106,7 +106,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         };
         let done = job.run(|stage| progress.set_message(format!("{}: {stage}", row.label)))?;
         let ptx = demo.out.join(format!("{}.ptx", row.stem));
-        output::write(&ptx, done.plan.launches[0].ptx.as_bytes())?;
+        output::write(&ptx, attending(&done.plan).ptx.as_bytes())?;
         let png = demo.out.join(format!("{}.png", row.stem));
         draw(&png, &job, &done)?;
         progress.finish_and_clear();
@@ -159,6 +159,7 @@ fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
     let cu_seqlens = &job.input.cu_seqlens;
     match (done.attention.mask(), job.picks) {
         (Some(mask), _) => picture::blocks(path, mask, &done.extras, cu_seqlens, (done.pick["rows"], done.pick["kv"])),
+        _ if done.attention.lists().is_some() => picture::lists(path, &done.attention, &done.extras, cu_seqlens),
         (None, Some(picks)) if job.kernel.needs(Need::Picks) => {
             picture::picks(path, picks, cu_seqlens, job.options.get("block") as usize)
         }

@@ -76,8 +76,12 @@ impl Picture {
         let block = picks.as_ref().map(|_| options.get("block"));
         match (attention.mask(), &picks, block) {
             (Some(mask), ..) => {
-                let extras = attention.extras(&input.extras, &input.cu_seqlens, input.seed)?;
+                let extras = attention.extras(&input.extras, &input.cu_seqlens, input.dims.hq, input.seed)?;
                 picture::blocks(&path, mask, &extras, &input.cu_seqlens, (pick["rows"], pick["kv"]))?;
+            }
+            _ if attention.lists().is_some() => {
+                let extras = attention.extras(&input.extras, &input.cu_seqlens, input.dims.hq, input.seed)?;
+                picture::lists(&path, &attention, &extras, &input.cu_seqlens)?;
             }
             (None, Some((picks, _)), Some(block)) => {
                 picture::picks(&path, picks, &input.cu_seqlens, block as usize)?;
@@ -85,7 +89,11 @@ impl Picture {
             _ => return Err(Failure::usage(format!("`{}` has neither a mask nor picks to draw", kernel.name))),
         }
         progress.finish_and_clear();
-        let (rows, keys) = block.map_or_else(|| (pick["rows"], pick["kv"]), |block| (1, block));
+        let (rows, keys) = match (block, attention.lists()) {
+            (Some(block), _) => (1, block),
+            (None, Some(size)) => (size.rows, size.keys),
+            (None, None) => (pick["rows"], pick["kv"]),
+        };
         let drawn = Drawn { pick: &pick, rows, keys };
         output::print(&match self.json {
             true => format!("{:#}\n", self.as_json(&input, &drawn, &path.display().to_string())),

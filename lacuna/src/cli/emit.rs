@@ -9,6 +9,7 @@ use lacuna::kernels::registry::Attention;
 use serde_json::{Value, json};
 
 use super::args;
+use super::attend::attending;
 use super::failure::Result;
 use super::output;
 use super::shaped::Shaped;
@@ -69,7 +70,7 @@ impl Emit {
         if self.json {
             let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
                 Ok(plan) => {
-                    json!({ "pick": pick, "threads": plan.launches[0].threads, "shared_bytes": plan.launches[0].shared })
+                    json!({ "pick": pick, "threads": attending(&plan).threads, "shared_bytes": attending(&plan).shared })
                 }
                 Err(error) => json!({ "pick": pick, "error": error.to_string() }),
             };
@@ -82,7 +83,7 @@ impl Emit {
         let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);
         let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
             Ok(plan) => {
-                let Launch { threads, shared, .. } = plan.launches[0];
+                let Launch { threads, shared, .. } = *attending(&plan);
                 format!("{:<width$}  {threads:>4} threads  {shared:>6} bytes of shared memory\n", args::pick_text(pick))
             }
             Err(error) => format!("{:<width$}  {error}\n", args::pick_text(pick)),

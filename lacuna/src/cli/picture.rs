@@ -11,7 +11,7 @@ use image::{ColorType, ImageEncoder as _};
 use lacuna::codegen::pattern::{Class, Given};
 use lacuna::dsl::Mask;
 use lacuna::kernels::host::Host;
-use lacuna::kernels::registry::Extras;
+use lacuna::kernels::registry::{Attention, Extras};
 use plotters::coord::Shift;
 use plotters::prelude::{
     BitMapBackend, Color as _, DrawingArea, DrawingBackend, IntoDrawingArea as _, RGBColor, Rectangle, SVGBackend,
@@ -105,7 +105,13 @@ pub(crate) fn blocks(path: &Path, mask: &Mask, extras: &Extras, cu_seqlens: &[i3
             for block in (0..len).step_by(width as usize) {
                 let end = (block + width).min(len);
                 let visited = || {
-                    mask.pattern().runs(first..=last, len, kv, &args).iter().any(|run| run.contains(&(block / width)))
+                    let bounded = mask.pattern().is_bounded();
+                    !bounded
+                        || mask
+                            .pattern()
+                            .runs(first..=last, len, kv, &args)
+                            .iter()
+                            .any(|run| run.contains(&(block / width)))
                 };
                 let colour = match mask.pattern().class(first..=last, block..=end - 1, given) {
                     Class::Full => BLUE,
@@ -113,6 +119,35 @@ pub(crate) fn blocks(path: &Path, mask: &Mask, extras: &Extras, cu_seqlens: &[i3
                     Class::Partial | Class::Empty => GREY,
                 };
                 canvas.cell(start + first..start + last + 1, start + block..start + end, colour, 2)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The blocks that are listed for tiles of queries, for the first head.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn lists(path: &Path, attention: &Attention, extras: &Extras, cu_seqlens: &[i32]) -> Result {
+    let Some(lists) = attention.tile_lists(extras) else { return Ok(()) };
+    let (rows, width) = (lists.rows as i64, lists.keys as i64);
+    draw(path, cu_seqlens, |canvas, start, len| {
+        canvas.cell(start..start + len, start..start + len, GREY, 0)?;
+        let document = cu_seqlens.windows(2).position(|pair| i64::from(pair[0]) == start && pair[0] < pair[1]);
+        for first in (0..len).step_by(rows as usize) {
+            let last = (first + rows).min(len) - 1;
+            for &block in lists.of(document.expect("a document that is drawn"), 0, (first / rows) as usize) {
+                let keys = i64::from(block) * width..((i64::from(block) + 1) * width).min(len);
+                if keys.start < 0 || keys.start >= len {
+                    continue;
+                }
+                let colour = match lists.causal {
+                    true if keys.start > last => GREY,
+                    true if keys.end > first + 1 => AMBER,
+                    _ => BLUE,
+                };
+                canvas.cell(start + first..start + last + 1, start + keys.start..start + keys.end, colour, 2)?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use lacuna::runtime::{Elem, save};
 use serde_json::{Value, json};
 
 use super::args::{self, Chosen, Knob, Place};
-use super::attend::{Compared, Done, Job};
+use super::attend::{Compared, Done, Job, attending};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
 use super::output::{self, count, duration, measure, spinner};
@@ -173,7 +173,7 @@ impl Run {
             let [_, _, n] = picks.shape;
             line("picks", format!("{} a token and KV head, {}", count(n, "block"), origin.text()));
         }
-        let launch = &done.plan.launches[0];
+        let launch = attending(&done.plan);
         line(
             "pick",
             format!(
@@ -183,6 +183,10 @@ impl Run {
                 launch.shared
             ),
         );
+        if done.plan.launches.len() > 1 {
+            let names: Vec<&str> = done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
+            line("launches", names.join(", "));
+        }
         match &done.compared {
             None => line("result", "not compared with f64 (--no-check)".to_owned()),
             Some(Compared { verdicts, rows, of }) => {
@@ -210,7 +214,7 @@ impl Run {
 
     fn as_json(&self, job: &Job<'_>, done: &Done, picks: Option<&(Host<i32>, Origin)>) -> Value {
         let dims = job.input.dims;
-        let launch = &done.plan.launches[0];
+        let launch = attending(&done.plan);
         let verdict = |v: &Verdict| json!({ "ok": v.ok, "error": v.error, "allowed": v.allowed, "worst": v.worst, "got": v.got, "want": v.want });
         let compared = done.compared.as_ref().map(|compared| {
             let Compared { verdicts, rows, of } = compared;
@@ -226,6 +230,7 @@ impl Run {
             "score": job.options.score.map(|score| score.name),
             "sink_logits": job.options.sinks,
             "pick": done.pick,
+            "launches": done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect::<Vec<_>>(),
             "threads": launch.threads,
             "shared_bytes": launch.shared,
             "input": {

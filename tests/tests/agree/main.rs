@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a table of cases is for people to read")]
 
 mod by_block;
+mod classes;
 mod group_centric;
 mod harness;
 mod large;

@@ -1,4 +1,4 @@
-//! Masks that read tables, over ragged documents, at every width and pick.
+//! Masks that read tables and rows of listed blocks, over ragged documents, at every width and pick.
 
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
@@ -12,12 +12,12 @@ use lacuna_tests::{target_for, widths};
 
 use crate::harness::devices;
 
-/// One attention under a mask that reads tables.
+/// One attention that reads tables or lists.
 #[derive(Clone, Debug)]
 struct Tabled {
     kernel: &'static str,
     options: Vec<(&'static str, u32)>,
-    /// Tables in the place of drawn ones.
+    /// Tables and lists in the place of drawn ones.
     tables: Extras,
     width: u32,
     group: u32,
@@ -40,7 +40,7 @@ impl Tabled {
     }
 
     fn extras(&self, cu_seqlens: &[i32]) -> Extras {
-        self.attention().extras(&self.tables, cu_seqlens, 11).expect("tables that fit")
+        self.attention().extras(&self.tables, cu_seqlens, self.group as usize * 2, 11).expect("tables that fit")
     }
 
     /// What a device makes of it, held to what `judge` must give.
@@ -110,6 +110,66 @@ fn agree(title: &str, cases: &[Tabled]) {
 const LENGTHS: [&[usize]; 5] = [&[1, 0, 65], &[150], &[64, 128], &[17, 90, 3], &[0, 0, 200, 1]];
 
 const KERNELS: [&str; 3] = ["document-table", "token-tree", "ranges"];
+
+const TILE: [u32; 2] = [64, 128];
+
+/// Block-sparse rows of one size.
+fn bsr(width: u32, group: u32, lengths: &[usize], (rows, keys): (u32, u32), density: u32, causal: bool) -> Tabled {
+    let options = vec![("query-block", rows), ("key-block", keys), ("density", density), ("causal", causal.into())];
+    Tabled { options, ..Tabled::new("bsr", width, group, lengths) }
+}
+
+#[test]
+fn block_sparse_rows_of_every_size() {
+    let mut cases = Vec::new();
+    for (rows, keys) in TILE.into_iter().chain([256]).flat_map(|rows| [32, 64, 128, 256].map(|keys| (rows, keys))) {
+        for causal in [true, false] {
+            let (width, group) = (widths()[cases.len() % 3], 1 + cases.len() as u32 % 3);
+            let density = [0, 30, 70, 100][cases.len() % 4];
+            cases.push(bsr(width, group, LENGTHS[cases.len() % 5], (rows, keys), density, causal));
+        }
+    }
+    agree("block-sparse rows: sizes", &cases);
+}
+
+#[test]
+fn block_sparse_rows_at_every_pick() {
+    let mut cases = Vec::new();
+    for (width, causal) in [(32, true), (64, false)] {
+        for pick in bsr(width, 1, &[1], (128, 128), 40, causal).attention().space().picks() {
+            cases.push(Tabled { pick, ..bsr(width, 2, &[200, 0, 270], (128, 128), 40, causal) });
+        }
+    }
+    agree("block-sparse rows: picks", &cases);
+}
+
+/// Lists of each head's own, in any order, with repeats; and tiles without any block.
+#[test]
+fn lists_in_any_order() {
+    let lists = |shape: [usize; 4], data: &[i32]| {
+        let ints = Ints { shape: shape.to_vec(), data: data.to_vec() };
+        Extras::from([("lists".to_owned(), ints)])
+    };
+    let one = bsr(64, 1, &[200], (128, 64), 0, false);
+    let own = lists([1, 2, 2, 4], &[3, 0, -1, -1, 1, 1, 2, -1, -1, -1, -1, -1, 0, 3, 2, 1]);
+    let nothing = lists([1, 1, 2, 1], &[-1, 3]);
+    let causal = Tabled { options: vec![("key-block", 64)], ..one.clone() };
+    let cases = [(&one, &own), (&causal, &own), (&one, &nothing)]
+        .map(|(case, lists)| Tabled { tables: lists.clone(), ..case.clone() });
+    agree("block-sparse rows: any order", &cases);
+
+    // One block too many, one too few, one beside it, and twice what stands once.
+    let emulator = Device::emulator();
+    let listed = |list: &[i32; 3]| {
+        let data = list.repeat(2);
+        Tabled { tables: lists([1, 1, 2, 3], &data), ..one.clone() }
+    };
+    let right = listed(&[0, 2, -1]);
+    for wrong in [[0, 2, 1], [0, -1, -1], [0, 1, -1], [0, 2, 2]] {
+        let verdicts = listed(&wrong).run(&emulator, &right);
+        assert!(!verdicts.o.ok && !verdicts.lse.ok, "{wrong:?} passes for [0, 2]:\n{verdicts}");
+    }
+}
 
 /// A table that is given.
 fn given(name: &str, data: Vec<i32>) -> Extras {

@@ -1,5 +1,6 @@
 //! The shipped kernels in the shapes that are looked at, and ptxas.
 
+use lacuna_codegen::plan::Launch;
 use lacuna_dsl::{Elem, Error, Pick, Plan, Shape, Target, Tunable};
 use lacuna_kernels::registry::{Attention, KERNELS, Kernel};
 use lacuna_ptx::tools::{Usage, assemble};
@@ -44,10 +45,14 @@ pub(crate) fn plan(attention: &Attention, target: Target, pick: &Pick) -> Option
     }
 }
 
-/// The only text of a plan.
+/// The text of a plan's attention: its last launch.
 pub(crate) fn text(plan: &Plan) -> &str {
-    let [launch] = plan.launches.as_slice() else { panic!("`{}` is one kernel", plan.name) };
-    &launch.ptx
+    &attending(plan).ptx
+}
+
+/// The launch that attends: the last one.
+pub(crate) fn attending(plan: &Plan) -> &Launch {
+    plan.launches.last().unwrap_or_else(|| panic!("`{}` launches something", plan.name))
 }
 
 /// A pick in a word: `kv64 rows128 stages2 warps4`.
@@ -55,12 +60,19 @@ pub(crate) fn written(pick: &Pick) -> String {
     pick.iter().map(|(knob, value)| format!("{knob}{value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// What ptxas makes of a plan.
+/// What ptxas makes of a plan's attention.
 ///
 /// # Panics
-/// If there is no ptxas, or it refuses the text.
+/// If there is no ptxas, or it refuses the text; if a launch before the attention's spills.
 pub(crate) fn assembled(plan: &Plan) -> Usage {
-    let assembled = assemble(text(plan), plan.target).unwrap_or_else(|error| panic!("{}: {error}", plan.name));
-    let usage = assembled.usage(&plan.launches[0].entry);
-    usage.unwrap_or_else(|| panic!("ptxas reports nothing of `{}`:\n{}", plan.name, assembled.log)).clone()
+    let of = |launch: &Launch| {
+        let assembled = assemble(&launch.ptx, plan.target).unwrap_or_else(|error| panic!("{}: {error}", plan.name));
+        let usage = assembled.usage(&launch.entry);
+        usage.unwrap_or_else(|| panic!("ptxas reports nothing of `{}`:\n{}", launch.entry, assembled.log)).clone()
+    };
+    for launch in &plan.launches[..plan.launches.len() - 1] {
+        let usage = of(launch);
+        assert_eq!((usage.spill_stores, usage.spill_loads, usage.stack), (0, 0, 0), "{}: {}", plan.name, launch.entry);
+    }
+    of(attending(plan))
 }

@@ -10,7 +10,7 @@ use lacuna_ptx::tools::Usage;
 use lacuna_tests::widths;
 use rayon::prelude::*;
 
-use crate::kernels::{TARGETS, assembled, attention, default_pick, group, kernels, plan, text, written};
+use crate::kernels::{TARGETS, assembled, attending, attention, default_pick, group, kernels, plan, text, written};
 use crate::snapshots::settings;
 
 /// Kernels with masks differ in little but the mask, so their other picks are looked at for one of them.
@@ -100,7 +100,7 @@ fn describe(row: &mut String, plan: &Plan, used: &[Option<Option<Usage>>]) {
     let text = text(plan);
     let hash = blake3::hash(text.as_bytes()).to_hex();
     let instructions = text.lines().filter(|line| line.trim_start().ends_with(';') && !line.contains(".reg")).count();
-    let _ = write!(row, "{} {:6} {instructions:5} ", &hash[..12], plan.launches[0].shared);
+    let _ = write!(row, "{} {:6} {instructions:5} ", &hash[..12], attending(plan).shared);
     for what in ["mma.sync", "ldmatrix", "cp.async.cg", "bar.sync", "ex2"] {
         let _ = write!(row, " {:3}", count(text, what));
     }

@@ -50,7 +50,8 @@ impl Floor {
                 let (rows, kv) = (pick["rows"], pick["kv"]);
                 let lengths: Vec<usize> = x.docs.iter().map(|&len| len as usize).collect();
                 let cu_seqlens = inputs::cu_seqlens(&lengths);
-                let extras = attention.extras(&Extras::new(), &cu_seqlens, 0).expect("drawn tables fit");
+                let extras =
+                    attention.extras(&Extras::new(), &cu_seqlens, x.heads as usize, 0).expect("drawn tables fit");
                 let tables: Vec<&[i32]> = mask.tables().map(|name| extras[name].data.as_slice()).collect();
                 let each = |document: &[i32]| {
                     let (start, end) = (document[0] as usize, document[1] as usize);
@@ -59,6 +60,13 @@ impl Floor {
                 };
                 let (pairs, read) = cu_seqlens.windows(2).map(each).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
                 (pairs, read, x.heads, tokens * 4 * tables.len() as u64, rows / pick["warps"].max(1))
+            }
+            None if let Some(size) = attention.lists() => {
+                let lengths: Vec<usize> = x.docs.iter().map(|&len| len as usize).collect();
+                let cu_seqlens = inputs::cu_seqlens(&lengths);
+                let extras = attention.extras(&Extras::new(), &cu_seqlens, 1, 0).expect("drawn lists fit");
+                let (pairs, read) = attention.listed(&extras, &lengths);
+                (pairs, read, x.heads, tokens / u64::from(size.rows) * 4, pick["rows"] / pick["warps"].max(1))
             }
             None => {
                 let (block, n) = (attention.options.get("block"), attention.options.get("blocks"));
@@ -91,6 +99,14 @@ fn masked(pattern: &Pattern, given: Given<'_>, len: i64, rows: u32, kv: u32) -> 
     let mut read = 0;
     for first in (0..len).step_by(rows as usize) {
         let last = (first + i64::from(rows)).min(len) - 1;
+        if !pattern.is_bounded() {
+            let width = i64::from(kv);
+            let blocks = (0..len).step_by(kv as usize).map(|block| (block, (block + width).min(len)));
+            let class =
+                |&(block, end): &(i64, i64)| pattern.class(first..=last, block..=end - 1, given) != Class::Empty;
+            read += blocks.filter(class).map(|(block, end)| (end - block) as u64).sum::<u64>();
+            continue;
+        }
         let runs = pattern.runs(first..=last, len, kv, given.args);
         read += runs
             .iter()
@@ -159,14 +175,20 @@ mod tests {
         near(selected.bound().1, 15.4);
     }
 
+    /// A small value of an option, where it may have one.
+    fn small(setting: &registry::Setting) -> (&'static str, u32) {
+        let value = setting.default.clamp(3, 16);
+        (setting.name, if setting.allowed.has(value) { value } else { setting.default })
+    }
+
     #[test]
     fn pairs_are_counted_one_by_one_or_at_once() {
         for kernel in registry::KERNELS {
-            let options = kernel.options(kernel.settings.iter().map(|s| (s.name, s.default.clamp(3, 16)))).unwrap();
+            let options = kernel.options(kernel.settings.iter().map(small)).unwrap();
             let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 1), &options).unwrap();
             let Some(mask) = attention.mask() else { continue };
             let args: Vec<i64> = mask.args().map(|(_, value)| value.into()).collect();
-            let extras = attention.extras(&Extras::new(), &[0, 77], 0).unwrap();
+            let extras = attention.extras(&Extras::new(), &[0, 77], 1, 0).unwrap();
             let tables: Vec<&[i32]> = mask.tables().map(|name| extras[name].data.as_slice()).collect();
             let given = Given { args: &args, tables: &tables };
             let all = (0..77).flat_map(|q| (0..77).map(move |k| (q, k)));

@@ -6,6 +6,8 @@ use lacuna::codegen::plan::Plan;
 use lacuna::ptx::{self, Stmt, tools};
 use lacuna::runtime::{Device, Resources};
 
+use super::super::attend::attending;
+
 /// What the machine code uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Used {
@@ -34,9 +36,9 @@ pub(super) struct ByDriver {
     pub(super) ctas: u32,
 }
 
-/// What ptxas makes of a plan's first launch: the usage, and the machine code.
+/// What ptxas makes of the launch that attends: the usage, and the machine code.
 pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Vec<u8>>) {
-    let launch = &plan.launches[0];
+    let launch = attending(plan);
     match tools::assemble(&launch.ptx, plan.target).map_err(|error| one_line(&error.to_string())) {
         Ok(done) => {
             let used = done.usage(&launch.entry).filter(|usage| usage.registers > 0).map(|usage| Used {
@@ -93,7 +95,7 @@ pub(super) const KINDS: [(&str, &str); 7] = [
 
 /// How many instructions of each kind, and of each name up to its first dot, stand in the entry.
 pub(super) fn counted(plan: &Plan) -> Known<([usize; KINDS.len()], BTreeMap<String, usize>)> {
-    let launch = &plan.launches[0];
+    let launch = attending(plan);
     let module = ptx::read(&launch.ptx).map_err(|error| error.to_string())?;
     let entry = module.entries.iter().find(|entry| entry.name == launch.entry);
     let entry = entry.ok_or_else(|| format!("there is no entry `{}`", launch.entry))?;
@@ -129,7 +131,7 @@ pub(super) type Sass = ([usize; SASS_KINDS.len()], BTreeMap<String, usize>);
 
 /// Counts what nvdisasm finds in the machine code.
 pub(super) fn disassembled(plan: &Plan, cubin: &Known<Vec<u8>>) -> Known<Sass> {
-    let entry = &plan.launches[0].entry;
+    let entry = &attending(plan).entry;
     let cubin = cubin.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
     let all = tools::disassemble(cubin).map_err(|error| one_line(&error.to_string()))?;
     let names = all.entries.get(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))?;

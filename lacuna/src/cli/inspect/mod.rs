@@ -11,6 +11,7 @@ use lacuna::codegen::plan::{Pick, Plan};
 use serde_json::{Value, json};
 
 use super::args;
+use super::attend::attending;
 use super::failure::{Failure, Result};
 use super::output::{self, count, duration, spinner};
 use super::shaped::Shaped;
@@ -75,7 +76,7 @@ impl Inspect {
             (Err(_), Ok(driver)) => Ok(driver.used()),
             (Err(why), Err(no_gpu)) => Err(format!("{why}; {no_gpu}")),
         };
-        let launch = &plan.launches[0];
+        let launch = attending(&plan);
         let cta = Cta {
             threads: launch.threads,
             registers: used.as_ref().ok().map(|used| used.registers),
@@ -113,9 +114,14 @@ impl Inspect {
 
     fn as_text(&self, found: &Found) -> String {
         let kernel = self.shaped.chosen.kernel;
-        let launch = &found.plan.launches[0];
+        let launch = attending(&found.plan);
         let mut text = format!("{}: {}, {}\n", kernel.name, kernel.schedule, found.plan.target);
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12}  {value}\n"));
+        let before = &found.plan.launches[..found.plan.launches.len() - 1];
+        if !before.is_empty() {
+            let names: Vec<&str> = before.iter().map(|launch| launch.entry.as_str()).collect();
+            line("blocks", format!("found by launches before it: {}", names.join(", ")));
+        }
         line("pick", format!("{}: {}", args::pick_text(&found.pick), count(launch.threads as usize, "thread")));
         match &found.used {
             Ok(used) => {
@@ -214,7 +220,7 @@ impl Inspect {
 
     fn as_json(&self, found: &Found) -> Value {
         let kernel = self.shaped.chosen.kernel;
-        let launch = &found.plan.launches[0];
+        let launch = attending(&found.plan);
         let used = found.used.as_ref().map(|used| {
             json!({
                 "by": used.by,

@@ -153,8 +153,8 @@ impl Attention {
         self.schedule.given(target)
     }
 
-    /// What [`Tunable::choose`] chooses: the default pick, where nothing is wanted. Where ptxas is known to spill at it, the
-    /// same with blocks of 32 keys.
+    /// What [`Tunable::choose`] chooses: the default pick, where nothing is wanted. Where ptxas is known to spill at it,
+    /// the best of those that the kernel names instead.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
@@ -174,10 +174,11 @@ impl Attention {
                 )));
             }
         }
-        let narrow = ("kv".to_owned(), 32);
-        let wide = self.shape.dk.max(self.shape.dv) == 128;
-        if wide && (self.spills)(target, self.shape.group) && !wanted.contains_key(&narrow.0) {
-            let narrower = wanted.clone().into_iter().chain([narrow]).collect();
+        let width = self.shape.dk.max(self.shape.dv);
+        if let Some((knob, value)) = (self.spills)(target, &self.shape, width)
+            && !wanted.contains_key(knob)
+        {
+            let narrower = wanted.clone().into_iter().chain([(knob.to_owned(), value)]).collect();
             if let Ok(pick) = self.schedule.choose(target, &narrower) {
                 return Ok(pick);
             }

@@ -85,13 +85,16 @@ struct Seen {
     spills: Spills,
 }
 
-/// Where ptxas (13.0) is known to spill at heads of 128, for a target and group, though the estimate of registers lets the
-/// schedule's first pick pass. Blocks of 32 keys are the default there.
-type Spills = fn(Target, u32) -> bool;
+/// Where ptxas (13.0) is known to spill though the estimate of registers lets the schedule's first pick pass: for a target,
+/// and a shape whose wider head is so wide, what the default is instead.
+type Spills = fn(Target, &Shape, u32) -> Option<(&'static str, u32)>;
+
+/// Smaller blocks of keys, which leave a mask or a score their registers.
+const NARROW: (&str, u32) = ("kv", 32);
 
 impl Seen {
     fn new(mask: Mask, reference: impl Fn(i64, i64) -> bool + Send + Sync + 'static) -> Self {
-        Seen { mask, reference: Box::new(reference), spills: |_, _| false }
+        Seen { mask, reference: Box::new(reference), spills: |_, _, _| None }
     }
 
     fn that_spills(self, spills: Spills) -> Self {
@@ -216,7 +219,8 @@ pub const KERNELS: &[Kernel] = &[
         settings: &[],
         needs: &[],
         how: How::Masked(|_| {
-            Seen::new(patterns::full(), masks::full).that_spills(|target, _| target == Target::SM_120)
+            Seen::new(patterns::full(), masks::full)
+                .that_spills(|target, _, width| (width >= 128 && target == Target::SM_120).then_some(NARROW))
         }),
     },
     Kernel {
@@ -239,7 +243,7 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let (window, sink) = (options.get("window"), options.get("sink"));
             Seen::new(patterns::window_sink(window, sink), masks::window_sink(window.into(), sink.into()))
-                .that_spills(|target, group| group > 1 && target != Target::SM_90)
+                .that_spills(|_, shape, width| (width >= 128 && shape.group > 1).then_some(NARROW))
         }),
     },
     Kernel {
@@ -261,7 +265,8 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[],
         how: How::Masked(|options| {
             let step = options.get("step");
-            Seen::new(patterns::dilated(step), masks::dilated(step.into())).that_spills(|_, _| true)
+            Seen::new(patterns::dilated(step), masks::dilated(step.into()))
+                .that_spills(|_, _, width| (width >= 128).then_some(NARROW))
         }),
     },
     Kernel {
@@ -284,7 +289,7 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let (reach, global) = (options.get("reach"), options.get("global"));
             Seen::new(patterns::longformer(reach, global), masks::longformer(reach.into(), global.into()))
-                .that_spills(|target, group| group > 1 && target != Target::SM_90)
+                .that_spills(|_, shape, width| (width >= 128 && shape.group > 1).then_some(NARROW))
         }),
     },
     Kernel {
@@ -464,7 +469,7 @@ impl Kernel {
                 None => schedule,
             }
         };
-        let mut spills: Spills = |_, _| false;
+        let mut spills: Spills = |_, _, _| None;
         // Which blocks a tile visits: in closed form where the mask bounds them, else by launches before. Those know neither
         // scores nor sinks: under one, every block is visited.
         let masked = |mask: Mask| -> Box<dyn Plannable> {
@@ -483,7 +488,7 @@ impl Kernel {
             How::Tabled(make) => {
                 let tabled = make();
                 // The mask of a block that is cut reads the tables.
-                spills = |_, _| true;
+                spills = |_, _, width| (width >= 128).then_some(NARROW);
                 (masked(tabled.mask.clone()), attention::Sees::Tabled(tabled))
             }
             How::Listed(make) => {
@@ -492,7 +497,7 @@ impl Kernel {
                     return Err(Error::Unsupported(message));
                 }
                 let listed = make(options);
-                spills = |_, _| true;
+                spills = |_, _, width| (width >= 128).then_some(NARROW);
                 let schedule = BlockSparse::new(listed.size, listed.mask.clone()).at(shape.clone());
                 (Box::new(schedule), attention::Sees::Listed(listed))
             }
@@ -509,7 +514,11 @@ impl Kernel {
             }
         };
         if scored.is_some() {
-            spills = |_, _| true;
+            spills = |_, _, width| match width {
+                ..64 => None,
+                96 => Some(("rows", 64)),
+                _ => Some(NARROW),
+            };
         }
         shape.check()?;
         Ok(Attention { kernel: self, options: options.clone(), shape, schedule, sees, scored, spills })

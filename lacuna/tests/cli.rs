@@ -136,15 +136,43 @@ fn too_many_rows_are_sampled_and_it_says_so() {
 fn emitted_ptx_is_ptx_and_the_same_everywhere() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kernel.ptx");
-    let printed = lacuna(&["emit", "nsa-selected", "--target", "sm_90", "--dim", "64", "--group", "5"]).ends(0).stdout;
+    let printed =
+        lacuna(&["emit", "nsa-selected", "--by-block", "0", "--target", "sm_90", "--dim", "64", "--group", "5"])
+            .ends(0)
+            .stdout;
     assert!(printed.contains(".target sm_90") && printed.contains("mma.sync.aligned"));
     let module = lacuna::ptx::read(&printed).unwrap();
-    let args =
-        ["emit", "nsa-selected", "--target", "sm_90", "--dim", "64", "--group", "5", "-o", path.to_str().unwrap()];
+    let args = [
+        "emit",
+        "nsa-selected",
+        "--by-block",
+        "0",
+        "--target",
+        "sm_90",
+        "--dim",
+        "64",
+        "--group",
+        "5",
+        "-o",
+        path.to_str().unwrap(),
+    ];
     assert_eq!(lacuna(&args).ends(0).stdout, "");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), printed);
-    let json =
-        lacuna(&["emit", "nsa-selected", "--target", "sm_90", "--dim", "64", "--group", "5", "--json"]).ends(0).json();
+    let json = lacuna(&[
+        "emit",
+        "nsa-selected",
+        "--by-block",
+        "0",
+        "--target",
+        "sm_90",
+        "--dim",
+        "64",
+        "--group",
+        "5",
+        "--json",
+    ])
+    .ends(0)
+    .json();
     let launch = &json["launches"][0];
     assert_eq!(launch["ptx"], printed);
     assert_eq!(launch["grid"][0], serde_json::json!({ "symbol": "tokens" }));

@@ -182,7 +182,7 @@ fn picks_that_cannot_be() {
     run(&["causal", "--pick", "stages=2,stages=3"]).refuses(2, "error: the knob `stages` is given twice");
     let want = "error: group_centric at stages = 4, warps = 4 needs 266240 bytes of shared memory, and a CTA of sm_80 may use \
                 166912; fewer stages or smaller blocks fit";
-    let large = ["nsa-selected", "--block", "128", "--dim", "128", "--pick", "stages=4"];
+    let large = ["nsa-selected", "--by-block", "0", "--block", "128", "--dim", "128", "--pick", "stages=4"];
     run(&large).refuses(2, want);
     lacuna(&[&["emit"], &large[..]].concat()).refuses(2, want);
 }

@@ -11,7 +11,7 @@ use crate::patterns::causal;
 /// room. Queries are gathered; what a row sees of the block is one part of its output, which [`merge`](super::merge())
 /// combines with the others. Heads are the grid's slowest dimension: what is gathered of one head stays in L2. The causal mask
 /// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
-#[schedule(tune(Rows in [128, 64, 256], warps in [4, 8]))]
+#[schedule(tune(Rows in [64, 128, 256], warps in [4, 8]))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let (i, h) = cx.grid2(lists.tiles::<Rows>(), k.heads());
     let listed = lists.tile::<Rows, Kv>(i, h, &docs);

@@ -13,7 +13,7 @@ use lacuna_dsl::prelude::*;
 /// part; a row without parts is zeros with an LSE of -inf.
 ///
 /// One CTA has a tile of query heads of one token. It does nothing but read, so it wants many parts in flight.
-#[schedule(tune(Rows in [16, 32], stages in [3, 2, 4], warps in [1, 2]))]
+#[schedule(tune(Rows in [16, 32], stages in [2, 3, 4], warps in [1, 2]))]
 pub fn merge(cx: &Cx, parts: Parts<Dv>, picks: Blocks, docs: Segments) -> OutLse<Dv> {
     let (t, i) = cx.grid2(parts.tokens(), parts.heads::<Rows>());
     let rows = parts.of::<Rows, Kv>(docs.locate(t), i, &picks);

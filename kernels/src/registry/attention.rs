@@ -13,6 +13,7 @@ use super::scored::{self, SINKS, Scored, Tables};
 use super::{Kernel, Options, Spills};
 use crate::classified::Classified;
 use crate::host::{Float, Host, Precision, Row};
+use crate::nsa::ByBlock;
 use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Keys, Problem, Under};
 use crate::tolerance::{self, Verdicts};
@@ -22,6 +23,12 @@ use crate::validate::Invalid;
 pub trait Plannable: Tunable {
     /// The numbers that the schedule itself gives at launch, by the names the plan has for them.
     fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error>;
+}
+
+impl Plannable for ByBlock {
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        ByBlock::given(self, target)
+    }
 }
 
 impl<S: Schedule> Plannable for Bound<S> {
@@ -52,6 +59,8 @@ pub(super) enum Sees {
 pub struct Attention {
     /// The kernel.
     pub kernel: &'static Kernel,
+    /// The schedule that computes it at this shape: `block-major`.
+    pub schedule_name: &'static str,
     /// What was chosen.
     pub options: Options,
     pub(super) shape: Shape,
@@ -164,11 +173,11 @@ impl Attention {
         for (name, value) in wanted {
             let Some((_, values)) = space.knobs.iter().find(|(knob, _)| knob == name) else {
                 let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
-                let (schedule, known) = (self.kernel.schedule, known.join(", "));
+                let (schedule, known) = (self.schedule_name, known.join(", "));
                 return Err(Error::Unsupported(format!("{schedule} has no knob `{name}`; it has {known}")));
             };
             if !values.contains(value) {
-                let (schedule, right) = (self.kernel.schedule, one_of(values));
+                let (schedule, right) = (self.schedule_name, one_of(values));
                 return Err(Error::Unsupported(format!(
                     "the knob `{name}` of {schedule} is {value}; {right} is right"
                 )));

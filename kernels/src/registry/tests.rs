@@ -27,11 +27,14 @@ fn names_are_names_and_no_two_are_the_same() {
 #[test]
 fn options_are_checked() {
     let kernel = find("nsa-selected").unwrap();
-    assert_eq!(kernel.options([]).unwrap().iter().collect::<Vec<_>>(), [("block", 64), ("blocks", 16)]);
+    assert_eq!(
+        kernel.options([]).unwrap().iter().collect::<Vec<_>>(),
+        [("block", 64), ("blocks", 16), ("by-block", 2)]
+    );
     let message = |given| kernel.options([given]).unwrap_err().to_string();
     assert_eq!(message(("block", 48)), "`block` of `nsa-selected` is 48; 16, 32, 64 or 128 is right");
     assert_eq!(message(("blocks", 2)), "`blocks` of `nsa-selected` is 2; 3 to 1024 is right");
-    assert_eq!(message(("window", 4)), "`nsa-selected` has no option `window`; it has block, blocks");
+    assert_eq!(message(("window", 4)), "`nsa-selected` has no option `window`; it has block, blocks, by-block");
     let message = find("window").unwrap().options([("window", 0)]).unwrap_err().to_string();
     assert_eq!(message, "`window` of `window` is 0; 1 or more is right");
     let message = find("causal").unwrap().options([("window", 1)]).unwrap_err().to_string();

@@ -114,7 +114,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         print(format!(
             "  {:<19}  {:<13}  {:<6}  {:>7}  {:>7}  {:>8}    {}{}\n",
             row.label,
-            kernel.schedule,
+            done.attention.schedule_name,
             target.to_string(),
             measure(verdicts.o.error),
             measure(verdicts.o.allowed),
@@ -126,7 +126,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
             print(verdicts.to_string().lines().map(|line| format!("    {line}\n")).collect())?;
             wrong.push(row.label);
         }
-        rows.push(as_json(row, &job, &done, &ptx, &png));
+        rows.push(as_json(row, &done, &ptx, &png));
     }
     if demo.json {
         let all =
@@ -167,12 +167,12 @@ fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
     }
 }
 
-fn as_json(row: &Row, job: &Job<'_>, done: &Done, ptx: &Path, png: &Path) -> Value {
+fn as_json(row: &Row, done: &Done, ptx: &Path, png: &Path) -> Value {
     let verdicts = done.compared.as_ref().map(|compared| compared.verdicts);
     json!({
         "attention": row.label,
         "kernel": row.kernel,
-        "schedule": job.kernel.schedule,
+        "schedule": done.attention.schedule_name,
         "pick": done.pick,
         "ok": verdicts.is_some_and(|v| v.ok()),
         "error": verdicts.map(|v| v.o.error),

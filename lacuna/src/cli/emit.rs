@@ -12,7 +12,7 @@ use super::args;
 use super::attend::attending;
 use super::failure::Result;
 use super::output;
-use super::shaped::Shaped;
+use super::shaped::{self, Shaped};
 
 /// What `lacuna emit` takes.
 #[derive(Debug, Args)]
@@ -52,12 +52,12 @@ impl Emit {
                 given.iter().map(|(name, value)| (name.clone(), number(value))).collect();
             let mut all = described(&plan);
             all["kernel"] = self.shaped.chosen.kernel.name.into();
-            all["schedule"] = self.shaped.chosen.kernel.schedule.into();
+            all["schedule"] = attention.schedule_name.into();
             all["pick"] = json!(pick);
             all["given"] = given.into();
             return Ok(format!("{all:#}\n"));
         }
-        Ok(plan.launches.iter().map(|launch| &*launch.ptx).collect::<Vec<_>>().join("\n"))
+        Ok(shaped::text(&plan))
     }
 
     fn space(&self, attention: &Attention) -> String {

@@ -16,6 +16,7 @@ use super::attend::{Compared, Done, Job, attending};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
 use super::output::{self, count, duration, measure, spinner};
+use super::shaped;
 
 /// What `lacuna run` takes.
 #[derive(Debug, Args)]
@@ -159,7 +160,7 @@ impl Run {
     }
 
     fn as_text(&self, job: &Job<'_>, done: &Done, picks: Option<&(Host<i32>, Origin)>) -> String {
-        let mut text = format!("{}: {}, {}\n", job.kernel.name, job.kernel.schedule, job.target);
+        let mut text = format!("{}: {}, {}\n", job.kernel.name, done.attention.schedule_name, job.target);
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<8}  {value}\n"));
         line("device", job.device.name());
         line("input", format!("{}: {}, {}", job.input.name, job.input.extents(), job.input.precision.name()));
@@ -185,7 +186,7 @@ impl Run {
         );
         if done.plan.launches.len() > 1 {
             let names: Vec<&str> = done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
-            line("launches", names.join(", "));
+            line("launches", format!("{}; {} bytes of workspace", names.join(", "), workspace(job, done)));
         }
         match &done.compared {
             None => line("result", "not compared with f64 (--no-check)".to_owned()),
@@ -223,7 +224,7 @@ impl Run {
         json!({
             "ok": done.compared.as_ref().is_none_or(|compared| compared.verdicts.ok()),
             "kernel": job.kernel.name,
-            "schedule": job.kernel.schedule,
+            "schedule": done.attention.schedule_name,
             "device": job.device.name(),
             "target": job.target.to_string(),
             "options": job.options.iter().collect::<BTreeMap<_, _>>(),
@@ -233,6 +234,7 @@ impl Run {
             "launches": done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect::<Vec<_>>(),
             "threads": launch.threads,
             "shared_bytes": launch.shared,
+            "workspace_bytes": workspace(job, done),
             "input": {
                 "name": job.input.name,
                 "dtype": job.input.precision.name(),
@@ -252,6 +254,14 @@ impl Run {
             "output": self.output.as_ref().map(|path| path.display().to_string()),
         })
     }
+}
+
+/// Bytes of the plan's workspace.
+fn workspace(job: &Job<'_>, done: &Done) -> u64 {
+    let dims = job.input.dims;
+    let blocks = job.picks.map_or(0, |picks| picks.shape[2]);
+    let extents = [dims.total, job.input.cu_seqlens.len(), dims.hq, dims.hk, blocks].map(|extent| extent as u64);
+    shaped::workspace(&done.plan, extents)
 }
 
 impl Origin {

@@ -1,5 +1,7 @@
 //! A kernel at a shape, for a GPU, in one pick: what every command that compiles without running takes.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use lacuna::codegen::plan::{Pick, Plan};
 use lacuna::dsl::{Shape, Tunable as _};
@@ -33,6 +35,18 @@ pub(crate) struct Shaped {
     /// bf16 or f16
     #[arg(long, value_parser = args::dtype, default_value = "bf16")]
     pub(crate) dtype: Elem,
+}
+
+/// The PTX of every launch, in their order.
+pub(crate) fn text(plan: &Plan) -> String {
+    plan.launches.iter().map(|launch| &*launch.ptx).collect::<Vec<_>>().join("\n")
+}
+
+/// Bytes of a plan's workspace, given tokens, documents and one, query heads, KV heads, and blocks listed for a token.
+pub(crate) fn workspace(plan: &Plan, extents: [u64; 5]) -> u64 {
+    let names = ["tokens", "segments_plus_one", "heads_q", "heads_kv", "blocks"].map(str::to_owned);
+    let symbols = names.into_iter().zip(extents).collect();
+    plan.workspace.eval(&symbols, &BTreeMap::new()).unwrap_or(0)
 }
 
 impl Shaped {

@@ -45,14 +45,16 @@ pub(crate) fn plan(attention: &Attention, target: Target, pick: &Pick) -> Option
     }
 }
 
-/// The text of a plan's attention: its last launch.
+/// The text of a plan's attention.
 pub(crate) fn text(plan: &Plan) -> &str {
     &attending(plan).ptx
 }
 
-/// The launch that attends: the last one.
+/// The launch that attends: the last that multiplies.
 pub(crate) fn attending(plan: &Plan) -> &Launch {
-    plan.launches.last().unwrap_or_else(|| panic!("`{}` launches something", plan.name))
+    let multiplies = |launch: &&Launch| launch.ptx.contains("mma.sync");
+    let found = plan.launches.iter().rfind(multiplies).or(plan.launches.last());
+    found.unwrap_or_else(|| panic!("`{}` launches something", plan.name))
 }
 
 /// A pick in a word: `kv64 rows128 stages2 warps4`.
@@ -63,14 +65,14 @@ pub(crate) fn written(pick: &Pick) -> String {
 /// What ptxas makes of a plan's attention.
 ///
 /// # Panics
-/// If there is no ptxas, or it refuses the text; if a launch before the attention's spills.
+/// If there is no ptxas, or it refuses the text; if another launch spills.
 pub(crate) fn assembled(plan: &Plan) -> Usage {
     let of = |launch: &Launch| {
         let assembled = assemble(&launch.ptx, plan.target).unwrap_or_else(|error| panic!("{}: {error}", plan.name));
         let usage = assembled.usage(&launch.entry);
         usage.unwrap_or_else(|| panic!("ptxas reports nothing of `{}`:\n{}", launch.entry, assembled.log)).clone()
     };
-    for launch in &plan.launches[..plan.launches.len() - 1] {
+    for launch in plan.launches.iter().filter(|launch| launch.entry != attending(plan).entry) {
         let usage = of(launch);
         assert_eq!((usage.spill_stores, usage.spill_loads, usage.stack), (0, 0, 0), "{}: {}", plan.name, launch.entry);
     }

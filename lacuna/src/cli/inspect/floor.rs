@@ -38,6 +38,15 @@ pub(super) struct Floor {
     pub(super) ceiling: f64,
 }
 
+impl Extents {
+    /// Tokens, documents and one, query heads, KV heads, and blocks listed for a token.
+    pub(super) fn symbols(&self, attention: &Attention) -> [u64; 5] {
+        let tokens = self.docs.iter().map(|&len| u64::from(len)).sum();
+        let blocks = attention.options.iter().find(|(name, _)| *name == "blocks").map_or(0, |(_, n)| n.into());
+        [tokens, self.docs.len() as u64 + 1, self.heads, self.kv_heads, blocks]
+    }
+}
+
 impl Floor {
     /// Of an attention in a pick.
     pub(super) fn of(attention: &Attention, pick: &Pick, x: &Extents) -> Self {
@@ -71,13 +80,31 @@ impl Floor {
             None => {
                 let (block, n) = (attention.options.get("block"), attention.options.get("blocks"));
                 let pairs = x.docs.iter().map(|&len| picked(len.into(), block.into(), n.into())).sum();
-                (pairs, pairs, x.kv_heads, tokens * x.kv_heads * u64::from(n) * 4, 16)
+                let listed = tokens * x.kv_heads * u64::from(n) * 4;
+                if attention.schedule_name != "block-major" {
+                    return Self::new((pairs, pairs, x.kv_heads), once + listed, 16, x);
+                }
+                // A block is read once for each tile of rows that picked it; parts are written and read, and each row's
+                // queries are read for each part.
+                let block = u64::from(block);
+                let tile = u64::from(pick["rows"]) * x.kv_heads / x.heads;
+                let read = (pairs / block * x.kv_heads).div_ceil(tile.max(1)) * block;
+                let parts = pairs / block * x.heads;
+                let moved = parts * (x.dv * 2 + 4) * 2;
+                let mut floor = Self::new((pairs, read, 1), once + listed + moved, pick["rows"] / pick["warps"], x);
+                floor.l2_bytes += (parts * (x.dk + 2 * x.dv) * 2) as f64;
+                return floor;
             }
         };
+        Self::new((pairs, read, readers), once + extra, rows, x)
+    }
+
+    /// Of so many pairs of a query and a key, keys that are read for so many heads, bytes that move, and rows a warp.
+    fn new((pairs, read, readers): (u64, u64, u64), hbm: u64, rows: u32, x: &Extents) -> Self {
         Floor {
             flops: 2.0 * pairs as f64 * (x.heads * (x.dk + x.dv)) as f64,
             l2_bytes: read as f64 * (readers * (x.dk + x.dv) * 2) as f64,
-            hbm_bytes: (once + extra) as f64,
+            hbm_bytes: hbm as f64,
             ceiling: if rows <= 16 { MMA_16_ROWS } else { MMA },
         }
     }
@@ -173,6 +200,13 @@ mod tests {
         near(selected.hbm_bytes, 2.3e9);
         assert_eq!(selected.bound().0, "L2");
         near(selected.bound().1, 15.4);
+        let sparse = Extents { heads: 16, kv_heads: 16, ..sparse };
+        let by_block = floor("nsa-selected", &[("rows", 64), ("warps", 4)], &sparse);
+        near(by_block.flops, 0.55e12);
+        near(by_block.l2_bytes, 21.4e9);
+        near(by_block.hbm_bytes, 9.9e9);
+        assert_eq!(by_block.bound().0, "L2");
+        near(by_block.bound().1, 2.4);
     }
 
     /// A small value of an option, where it may have one.

@@ -64,7 +64,8 @@ pub(super) fn by_driver(plan: &Plan) -> Known<ByDriver> {
         return Err(format!("{device} does not run {}", plan.target));
     }
     let compiled = device.compile(plan).map_err(|error| one_line(&error.to_string()))?;
-    let first = compiled.first().and_then(|compiled| compiled.resources.zip(compiled.ctas));
+    let main = compiled.iter().find(|compiled| compiled.entry == attending(plan).entry);
+    let first = main.and_then(|compiled| compiled.resources.zip(compiled.ctas));
     let (resources, ctas) = first.ok_or_else(|| "the driver does not say".to_owned())?;
     Ok(ByDriver { device: device.name(), resources, ctas })
 }

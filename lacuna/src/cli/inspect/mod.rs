@@ -14,7 +14,7 @@ use super::args;
 use super::attend::attending;
 use super::failure::{Failure, Result};
 use super::output::{self, count, duration, spinner};
-use super::shaped::Shaped;
+use super::shaped::{self, Shaped};
 use floor::{Extents, Floor};
 use machine::{ByDriver, KINDS, Known, SASS_KINDS, Sass, Used};
 use occupancy::{Cta, Occupancy};
@@ -43,6 +43,9 @@ const MOST_TOKENS: u64 = 1 << 20;
 
 /// Everything that is found.
 struct Found {
+    schedule: &'static str,
+    /// Bytes of the plan's workspace.
+    workspace: u64,
     pick: Pick,
     plan: Plan,
     used: Known<Used>,
@@ -88,6 +91,8 @@ impl Inspect {
             driver,
             occupancy: occupancy::occupancy(plan.target, cta),
             floor: Floor::of(&attention, &pick, &extents),
+            schedule: attention.schedule_name,
+            workspace: shaped::workspace(&plan, extents.symbols(&attention)),
             pick,
             used,
             extents,
@@ -115,9 +120,9 @@ impl Inspect {
     fn as_text(&self, found: &Found) -> String {
         let kernel = self.shaped.chosen.kernel;
         let launch = attending(&found.plan);
-        let mut text = format!("{}: {}, {}\n", kernel.name, kernel.schedule, found.plan.target);
+        let mut text = format!("{}: {}, {}\n", kernel.name, found.schedule, found.plan.target);
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12}  {value}\n"));
-        let before = &found.plan.launches[..found.plan.launches.len() - 1];
+        let before: Vec<_> = found.plan.launches.iter().take_while(|other| other.entry != launch.entry).collect();
         if !before.is_empty() {
             let names: Vec<&str> = before.iter().map(|launch| launch.entry.as_str()).collect();
             line("blocks", format!("found by launches before it: {}", names.join(", ")));
@@ -205,6 +210,11 @@ impl Inspect {
                 count(*kv_heads as usize, "KV head")
             ),
         );
+        if found.plan.launches.len() > 1 {
+            let names: Vec<&str> = found.plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
+            line("  launches", format!("{}; what is above is {}", names.join(", "), launch.entry));
+            line("  workspace", format!("{}B", si(found.workspace as f64)));
+        }
         let [products, l2, hbm] = found.floor.bounds();
         let Floor { flops, l2_bytes, hbm_bytes, ceiling } = found.floor;
         line("  products", format!("{} FLOPs, {} at {:.0} TFLOP/s", si(flops), duration(products.1), ceiling / 1e12));
@@ -265,11 +275,13 @@ impl Inspect {
         let (bound, millis) = found.floor.bound();
         json!({
             "kernel": kernel.name,
-            "schedule": kernel.schedule,
+            "schedule": found.schedule,
             "target": found.plan.target.to_string(),
             "pick": found.pick,
             "threads": launch.threads,
             "dynamic_shared_bytes": launch.shared,
+            "launches": found.plan.launches.iter().map(|launch| launch.entry.as_str()).collect::<Vec<_>>(),
+            "workspace_bytes": found.workspace,
             "used": used.as_ref().ok(),
             "used_unknown": found.used.as_ref().err(),
             "ptx": ptx.as_ref().ok(),

@@ -23,7 +23,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// What must pass before a change is taken: formatting, clippy without warnings, every test
+    /// What must pass before a change is taken: formatting, clippy and the documentation without warnings, every test
     Ci,
     /// Package every crate that is published and build it from its package, in order, as `cargo publish` would; nothing is
     /// uploaded
@@ -47,6 +47,7 @@ fn main() -> Result<()> {
         Chore::Ci => {
             cargo(["fmt", "--all", "--check"], &[])?;
             cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+            cargo(["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
             test(&[], &[])
         }
         Chore::Package { args } => {

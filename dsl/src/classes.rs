@@ -141,8 +141,11 @@ pub struct Classifier {
     /// The first and the last position.
     queries: (Scalar<I32>, Scalar<I32>),
     /// The least and largest of what tables hold for the tile's queries.
-    ends: Vec<(Read, (Scalar<I32>, Scalar<I32>))>,
+    ends: Vec<(Read, LeastAndLargest)>,
 }
+
+/// The least and the largest of what a table holds for some positions.
+type LeastAndLargest = (Scalar<I32>, Scalar<I32>);
 
 /// The classes of some blocks of keys. Blocks that are in neither are left out.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ fn schedule<S: Schedule>(criterion: &mut Criterion, name: &str, make: impl Fn() 
 fn both(criterion: &mut Criterion) {
     schedule(criterion, "query_major, causal, D128", || QueryMajor::new(causal()));
     schedule(criterion, "query_major, window and sink, D128", || QueryMajor::new(window_sink(1024, 4)));
-    schedule(criterion, "group_centric, G16, D128", || GroupCentric::new());
+    schedule(criterion, "group_centric, G16, D128", GroupCentric::new);
 }
 
 criterion_group!(benches, both);

@@ -70,7 +70,7 @@ impl Emit {
         if self.json {
             let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
                 Ok(plan) => {
-                    json!({ "pick": pick, "threads": attending(&plan).threads, "shared_bytes": attending(&plan).shared })
+                    json!({ "pick": pick, "threads": attending(plan).threads, "shared_bytes": attending(plan).shared })
                 }
                 Err(error) => json!({ "pick": pick, "error": error.to_string() }),
             };
@@ -83,7 +83,7 @@ impl Emit {
         let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);
         let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
             Ok(plan) => {
-                let Launch { threads, shared, .. } = *attending(&plan);
+                let Launch { threads, shared, .. } = *attending(plan);
                 format!("{:<width$}  {threads:>4} threads  {shared:>6} bytes of shared memory\n", args::pick_text(pick))
             }
             Err(error) => format!("{:<width$}  {error}\n", args::pick_text(pick)),

@@ -14,7 +14,8 @@ use lacuna::runtime::{BenchOptions, Bindings, Device, Elem, Element, Report, Ten
 use super::failure::Result;
 use super::input::{Input, Qkv};
 
-/// The launch of a plan that attends: the last one. Those before it find the blocks that it visits.
+/// The launch of a plan that attends: the last one that multiplies. Those before it find the blocks that it visits, those
+/// after it put its parts together.
 ///
 /// # Panics
 /// If the plan launches nothing.

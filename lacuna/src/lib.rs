@@ -35,7 +35,7 @@
 
 //!
 //! [`Trial`] runs a schedule on drawn numbers and compares it with f64. `examples/own-pattern` in the repository is a whole
-//! crate with a pattern and a schedule of its own, and a beginning for another one.
+//! crate with a pattern, a score and a schedule of its own, and a beginning for another one.
 
 mod trial;
 

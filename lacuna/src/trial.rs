@@ -15,26 +15,70 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! It takes any schedule whose inputs are queries, keys, values and documents. For others, name the tensors to
-//! [`Bindings`] as the readme does.
+//! Under a score, the trial is told by hand what becomes of a logit, and gets the tables that the score reads. Sinks are a
+//! table, too:
+//!
+//! ```
+//! use lacuna::kernels::{dense::QueryMajor, patterns::causal, scores::relative_bias};
+//! use lacuna::prelude::*;
+//! use lacuna::{Trial, bf16, runtime::Device};
+//!
+//! let attention = QueryMajor::new(causal()).with_score(relative_bias(0)).with_sinks();
+//! let attention = attention.at(Shape::new(Elem::Bf16, 64, 64, 2));
+//! let bias = [[1.5, 0.5, -1.0], [0.0, -0.5, -2.0]]; // two query heads, distances 0, 1, and 2 or more
+//! let trial = Trial::<bf16>::draw(&attention.shape, 1, &[70, 33])
+//!     .with_table("bias", &[2, 3], bias.concat())
+//!     .with_table("sinks", &[2], vec![3.0, -1.0])
+//!     .under(move |logit, q, kv, head| logit + f64::from(bias[head][(q - kv).clamp(0, 2) as usize]));
+//! let result = trial.run(&Device::emulator(), &attention, &Default::default())?;
+//! let verdicts = trial.check(&result, |q, kv| kv <= q);
+//! assert!(verdicts.ok(), "{verdicts}");
+//! let other = trial.under(|logit, _, _, _| logit);
+//! assert!(!other.check(&result, |q, kv| kv <= q).ok(), "which no score would not be");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It takes any schedule whose inputs are queries, keys, values and documents, and tables of f32. For others, name the
+//! tensors to [`Bindings`] as the readme does.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 
 use lacuna_codegen::plan::{Pick, Tunable as _};
 use lacuna_dsl::{Bound, Schedule, Shape, Target};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
-use lacuna_kernels::reference::{self, Attended, Problem};
+use lacuna_kernels::reference::{self, Attended, Keys, Mask, Problem, Score, Under};
+use lacuna_kernels::registry::{Floats, SINKS};
 use lacuna_kernels::tolerance::{self, Verdicts};
 use lacuna_runtime::{Bindings, Device, Element, Tensor};
 
 /// Drawn queries, keys and values of some documents, of [`bf16`](crate::bf16) or [`f16`](crate::f16): the same numbers on
 /// every machine. Logits are scaled by `1 / sqrt(Dk)`, and then near standard normal.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Trial<T> {
     qkv: Qkv<T>,
     cu_seqlens: Vec<i32>,
     scale: f32,
+    score: Option<Arc<ScoreByHand>>,
+    tables: BTreeMap<String, Floats>,
+}
+
+/// What becomes of a scaled logit: of the query and the key at these positions of their document, in this query head.
+type ScoreByHand = dyn Fn(f64, i64, i64, usize) -> f64 + Send + Sync;
+
+impl<T: fmt::Debug> fmt::Debug for Trial<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial")
+            .field("qkv", &self.qkv)
+            .field("cu_seqlens", &self.cu_seqlens)
+            .field("scale", &self.scale)
+            .field("scored", &self.score.is_some())
+            .field("tables", &self.tables)
+            .finish()
+    }
 }
 
 impl<T: Float + Element> Trial<T> {
@@ -49,7 +93,29 @@ impl<T: Float + Element> Trial<T> {
             qkv: inputs::qkv(0, Dims { total: lengths.iter().sum(), hq, hk: kv_heads, dk, dv }),
             cu_seqlens: inputs::cu_seqlens(lengths),
             scale: 1.0 / (dk as f32).sqrt(),
+            score: None,
+            tables: BTreeMap::new(),
         }
+    }
+
+    /// Compared with attention under a score from here on: by hand, what becomes of a scaled logit of the query and the
+    /// key at these positions of their document, in this query head: `|logit, q, kv, head| ..`. The schedule has its own.
+    #[must_use]
+    pub fn under(mut self, score: impl Fn(f64, i64, i64, usize) -> f64 + Send + Sync + 'static) -> Self {
+        self.score = Some(Arc::new(score));
+        self
+    }
+
+    /// With a table of f32 for the schedule, called as its score calls it, the last extent fastest: `[heads]`, `[n]` or
+    /// `[heads, n]`, with the query heads. One called `sinks`, `[heads]`, has learnable sinks, which the comparison counts.
+    ///
+    /// # Panics
+    /// If the numbers are not as many as the shape says.
+    #[must_use]
+    pub fn with_table(mut self, name: &str, shape: &[usize], numbers: Vec<f32>) -> Self {
+        assert_eq!(numbers.len(), shape.iter().product::<usize>(), "`{name}` of {shape:?}");
+        self.tables.insert(name.to_owned(), Floats { shape: shape.to_vec(), data: numbers });
+        self
     }
 
     /// Compiles the schedule at a pick, for the highest target of the device that is not of one architecture alone (sm_80 on
@@ -77,6 +143,14 @@ impl<T: Float + Element> Trial<T> {
 
         let bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v).tensor("o", &o);
         let mut bindings = bindings.tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens).float("scale", self.scale);
+        let mut tables = Vec::with_capacity(self.tables.len());
+        for (name, Floats { shape, data }) in &self.tables {
+            let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
+            tables.push((name.as_str(), Tensor::from_slice(device, &shape, data)?));
+        }
+        for &(name, ref table) in &tables {
+            bindings = bindings.tensor(name, table);
+        }
         for (name, value) in attention.given(target)? {
             bindings = bindings.scalar(name, value);
         }
@@ -97,10 +171,7 @@ impl<T: Float + Element> Trial<T> {
     /// How far a result is from attention in f64, where the query at a position of its document sees the keys for which
     /// `sees` is true. [`tolerance`] says what is allowed.
     pub fn check(&self, result: &Attended<f32>, sees: impl Fn(i64, i64) -> bool + Sync) -> Verdicts {
-        let Qkv { q, k, v } = &self.qkv;
-        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
-        let (exact, plain) = (reference::attention(&problem, &sees), tolerance::plain_attention(&problem, &sees));
-        tolerance::check_attention(&result.o.data, &result.lse.data, &exact, &plain, T::PRECISION)
+        self.compare(&result.o.data, &result.lse.data, &sees, None)
     }
 
     /// As [`Trial::check`], on at most so many query rows, evenly spread over tokens and heads: f64 of every row of a long
@@ -109,17 +180,24 @@ impl<T: Float + Element> Trial<T> {
     /// # Panics
     /// If the trial has no query row.
     pub fn check_rows(&self, result: &Attended<f32>, sees: impl Fn(i64, i64) -> bool + Sync, rows: usize) -> Verdicts {
-        let Qkv { q, k, v } = &self.qkv;
-        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
-        let [total, heads, _] = q.shape;
+        let [total, heads, _] = self.qkv.q.shape;
         let of = total * heads;
         assert!(of > 0, "a trial without query rows has nothing to compare");
         let rows = rows.clamp(1, of);
         let at = |i: usize| (of - 1) * i / (rows - 1).max(1);
         let rows: Vec<Row> = (0..rows).map(|i| Row { token: at(i) / heads, head: at(i) % heads }).collect();
-        let exact = reference::attention_rows(&problem, &sees, &rows);
-        let plain = tolerance::plain_attention_rows(&problem, &sees, &rows);
         let (o, lse) = (result.o.gather(&rows), result.lse.gather(&rows));
-        tolerance::check_attention(&o.data, &lse.data, &exact, &plain, T::PRECISION)
+        self.compare(&o.data, &lse.data, &sees, Some(&rows))
+    }
+
+    /// Of all rows, or of these alone.
+    fn compare(&self, o: &[f32], lse: &[f32], sees: Mask<'_>, rows: Option<&[Row]>) -> Verdicts {
+        let Qkv { q, k, v } = &self.qkv;
+        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
+        let score = self.score.as_deref().map(|score| score as Score<'_>);
+        let under = Under { score, sinks: self.tables.get(SINKS).map(|sinks| &sinks.data[..]) };
+        let exact = reference::attention_under(&problem, Keys::Mask(sees), under, rows);
+        let plain = tolerance::plain_under(&problem, Keys::Mask(sees), under, rows);
+        tolerance::check_attention(o, lse, &exact, &plain, T::PRECISION)
     }
 }

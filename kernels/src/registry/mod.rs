@@ -54,7 +54,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// One line on what it computes.
     pub about: &'static str,
-    /// The schedule that computes it: `query-major`. Where there are several, the one that is not by block.
+    /// The schedule that computes it: `query-major`. Where there are several, the one under no score and not by block.
     pub schedule: &'static str,
     /// What a caller may choose.
     pub settings: &'static [Setting],
@@ -483,14 +483,13 @@ impl Kernel {
         let mut spills: Spills = |_, _, _| None;
         // Which blocks a tile visits: in closed form where the mask bounds them, else by launches before. Those know neither
         // scores nor sinks: under one, every block is visited.
-        let masked = |mask: Mask| -> Box<dyn Plannable> {
+        let masked = |mask: Mask| -> (&'static str, Box<dyn Plannable>) {
             match mask.pattern().is_bounded() || scored.is_some() || options.sinks {
-                true => Box::new(query_major(&mask).at(shape.clone())),
-                false => Box::new(Classified::new(mask, shape.clone())),
+                true => ("query-major", Box::new(query_major(&mask).at(shape.clone()))),
+                false => ("query-major-classified", Box::new(Classified::new(mask, shape.clone()))),
             }
         };
-        let mut name = self.schedule;
-        let (schedule, sees): (Box<dyn Plannable>, _) = match self.how {
+        let ((name, schedule), sees): ((_, Box<dyn Plannable>), _) = match self.how {
             How::Masked(make) => {
                 let seen = make(options);
                 spills = seen.spills;
@@ -511,12 +510,12 @@ impl Kernel {
                 let listed = make(options);
                 spills = |_, _, width| (width >= 128).then_some(NARROW);
                 let schedule = BlockSparse::new(listed.size, listed.mask.clone()).at(shape.clone());
-                (Box::new(schedule), attention::Sees::Listed(listed))
+                ((self.schedule, Box::new(schedule)), attention::Sees::Listed(listed))
             }
             How::Under(..) => {
                 let (mask, reference) = (patterns::causal(), Box::new(masks::causal));
                 let schedule = query_major(&mask).at(shape.clone());
-                (Box::new(schedule), attention::Sees::Mask { mask, reference })
+                ((self.schedule, Box::new(schedule)), attention::Sees::Mask { mask, reference })
             }
             How::Picked => {
                 let block = options.get("block");
@@ -530,12 +529,11 @@ impl Kernel {
                     }
                     chosen => chosen == 1,
                 };
-                let schedule: Box<dyn Plannable> = if by_block {
-                    name = "block-major";
-                    Box::new(ByBlock::new(shape.clone()))
+                let schedule: (_, Box<dyn Plannable>) = if by_block {
+                    ("block-major", Box::new(ByBlock::new(shape.clone())))
                 } else {
                     let score = scored.as_ref().map(|s| s.score.clone());
-                    Box::new(GroupCentric { score, sinks: options.sinks }.at(shape))
+                    (self.schedule, Box::new(GroupCentric { score, sinks: options.sinks }.at(shape)))
                 };
                 (schedule, attention::Sees::Picks { block: block as usize })
             }

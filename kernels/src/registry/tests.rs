@@ -219,6 +219,29 @@ fn no_block_is_visited_that_the_mask_empties() {
 }
 
 #[test]
+fn an_attention_names_the_schedule_that_computes_it() {
+    let named = |kernel: &str, score, group, given: &[(&str, u32)]| {
+        let kernel = find(kernel).unwrap();
+        let options = kernel.options_under(score, false, given.iter().copied()).unwrap();
+        let attention = kernel.build(Shape::new(Elem::Bf16, 64, 64, group), &options).unwrap();
+        let plan = attention.plan(Target::SM_80, &attention.pick(Target::SM_80, &Default::default()).unwrap()).unwrap();
+        (attention.schedule_name, plan.name)
+    };
+    for (kernel, score, group, given, name, plan) in [
+        ("causal", None, 1, &[][..], "query-major", "query_major"),
+        ("document-table", None, 1, &[], "query-major-classified", "query_major_classified"),
+        ("document-table", Some("softcap"), 1, &[], "query-major", "query_major"),
+        ("bsr", None, 1, &[], "block-sparse", "block_sparse"),
+        ("nsa-selected", None, 8, &[], "block-major", "by_block"),
+        ("nsa-selected", None, 16, &[], "group-centric", "group_centric"),
+        ("nsa-selected", None, 8, &[("by-block", 0)], "group-centric", "group_centric"),
+        ("nsa-selected", Some("softcap"), 8, &[], "group-centric", "group_centric"),
+    ] {
+        assert_eq!(named(kernel, score, group, given), (name, plan.to_owned()), "{kernel} {score:?} {group} {given:?}");
+    }
+}
+
+#[test]
 fn picks_that_are_asked_for_are_kept_or_refused() {
     let kernel = find("causal").unwrap();
     let attention = kernel.build(Shape::new(Elem::Bf16, 64, 64, 1), &kernel.options([]).unwrap()).unwrap();

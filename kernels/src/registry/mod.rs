@@ -230,8 +230,10 @@ pub const KERNELS: &[Kernel] = &[
         settings: &[],
         needs: &[],
         how: How::Masked(|_| {
-            Seen::new(patterns::full(), masks::full)
-                .that_spills(|target, _, width| (width >= 128 && target == Target::SM_120).then_some(NARROW))
+            Seen::new(patterns::full(), masks::full).that_spills(|target, shape, width| {
+                let spills = width >= 128 && target == Target::SM_120 || width == 192 && shape.dv == 128;
+                spills.then_some(NARROW)
+            })
         }),
     },
     Kernel {
@@ -243,6 +245,7 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let window = options.get("window");
             Seen::new(patterns::window(window), masks::window(window.into()))
+                .that_spills(|_, shape, width| (width == 192 && shape.dv == 128).then_some(NARROW))
         }),
     },
     Kernel {
@@ -522,7 +525,8 @@ impl Kernel {
                 let shape = shape.clone().with_block(block);
                 let more = scored.is_some() || options.sinks;
                 let by_block = match options.get("by-block") {
-                    2 => shape.group <= LARGEST_BY_BLOCK && !more,
+                    // Block by block, heads of 256 find no pick without spills where a CTA has 99 KB.
+                    2 => shape.group <= LARGEST_BY_BLOCK && shape.dk.max(shape.dv) < 256 && !more,
                     1 if more => {
                         let message = "block by block there are neither scores nor sinks yet; by-block 0 has both";
                         return Err(Error::Unsupported(message.to_owned()));

@@ -22,8 +22,8 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Blocks`, `TileBlocks`, `Segments`, `Sinks`, `TableIn` or `TableOut`",
-    note = "a choice that is made before compiling is marked `#[fixed]`"
+    label = "an input is `Queries`, `Keys`, `Values`, `Segments`, `Blocks`, `TileBlocks`, `Lists`, `Parts`, `Sinks`, `TableIn` or `TableOut`",
+    note = "a choice that is made before compiling is marked `#[fixed]`, an `Option` of an input `#[optional]`"
 )]
 pub trait Input: Sized {
     /// Declares it under the parameter's name.
@@ -35,7 +35,7 @@ pub trait Input: Sized {
 /// What a schedule can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a schedule returns",
-    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes, or nothing where it writes tables"
+    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes, `PartLse<Dv>`, its parts, or nothing where it writes tables"
 )]
 pub trait Output {
     /// Stores it.

@@ -163,3 +163,89 @@ fn a_logit_of_another_score_is_refused() {
     let message = plan(other).unwrap_err().to_string();
     assert!(message.contains("this belongs to another score"), "{message}");
 }
+
+/// The softmax has a score, and the products go to it as they are.
+#[schedule(tune(Rows in [64], Kv in [64], stages in [2], warps in [4]))]
+fn unscored(
+    cx: &Cx,
+    q: Queries<Dk>,
+    k: Keys<Dk>,
+    v: Values<Dv>,
+    docs: Segments,
+    #[fixed] mask: &Mask,
+    #[optional] score: Option<&Score>,
+) -> OutLse<Dv> {
+    let (i, h, d) = cx.grid3(docs.tiles::<Rows>(), q.heads(), docs.count());
+    let rows = q.tile(docs.at(d), i, h);
+    let softmax = OnlineSoftmax::under(cx, &rows, score);
+    for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
+        let s = cx.dot(rows.q, k.block(b, h));
+        softmax.step(mask.keep(s, &rows, b), v.block(b, h)); // here
+    }
+    softmax.finish()
+}
+
+#[test]
+fn products_without_the_score_are_told_at_their_step() {
+    let error = Unscored::new(causal()).with_score(same()).at(shape()).plan(Target::SM_80, &Default::default());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("these scores are not under the softmax's score"), "{message}");
+    assert!(message.contains("`softmax.logits(cx.dot(..), b)`"), "{message}");
+    let step = include_str!("score.rs").lines().position(|line| line.ends_with("v.block(b, h)); // here")).unwrap() + 1;
+    assert!(message.contains(&format!("dsl/tests/score.rs:{step}:")), "line {step}: {message}");
+    // Without a score there is nothing to leave out.
+    Unscored::new(causal()).at(shape()).plan(Target::SM_80, &Default::default()).unwrap();
+}
+
+/// A mistake in a score is told at its line, before any schedule has it.
+#[track_caller]
+fn refused(score: &Score, line: u32) {
+    let message = score.check().unwrap_err().to_string();
+    assert!(message.contains("the index of a table is a whole number"), "{message}");
+    assert!(message.contains("`u32` and `i32` arguments and integers, by `+`, `-`, `*`"), "{message}");
+    assert!(message.contains(&format!("dsl/tests/score.rs:{line}:")), "line {line}: {message}");
+}
+
+#[test]
+fn the_index_of_a_table_is_whole() {
+    #[score]
+    fn halves(logit: Logit, q: Pos, kv: Pos, bias: PerHeadTable) -> Logit {
+        logit + bias.at((q - kv) / 2)
+    }
+    refused(&halves(), line!() - 2);
+    #[score]
+    fn fraction(logit: Logit, _q: Pos, _kv: Pos, bias: Table) -> Logit {
+        logit + bias.at(0.5)
+    }
+    refused(&fraction(), line!() - 2);
+    #[score]
+    fn by_logit(logit: Logit, _q: Pos, _kv: Pos, bias: Table) -> Logit {
+        logit + bias.at(logit)
+    }
+    refused(&by_logit(), line!() - 2);
+    #[score]
+    fn by_float(logit: Logit, q: Pos, _kv: Pos, step: f32, bias: Table) -> Logit {
+        logit + bias.at(q * step)
+    }
+    refused(&by_float(1.0), line!() - 2);
+    #[score]
+    fn by_entry(logit: Logit, q: Pos, kv: Pos, bucket: Table, bias: PerHeadTable) -> Logit {
+        logit + bias.at(bucket.at(q - kv))
+    }
+    refused(&by_entry(), line!() - 2);
+    #[score]
+    fn whole(logit: Logit, q: Pos, kv: Pos, ahead: u32, turn: i32, bias: Table) -> Logit {
+        logit + bias.at(((q - kv).abs().max(1) * turn - 3 + ahead).min(9))
+    }
+    whole(1, -1).check().unwrap();
+}
+
+#[test]
+fn tables_that_are_called_alike_are_refused() {
+    #[score]
+    fn named_as_an_input(logit: Logit, q: Pos, kv: Pos, k: Table) -> Logit {
+        logit + k.at(q - kv)
+    }
+    let message = plan(named_as_an_input()).unwrap_err().to_string();
+    assert!(message.contains("two tensors are called `k`"), "{message}");
+}

@@ -48,6 +48,11 @@ pub use lacuna_ptx as ptx;
 pub use lacuna_runtime as runtime;
 pub use trial::Trial;
 
+/// What a score reads, as a recorded one says it: in the body of a `#[score]`, a table is a [`Table`](score::Table).
+pub mod score {
+    pub use lacuna_dsl::score::{Arg, Holds, Table};
+}
+
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use lacuna_dsl::prelude::*;

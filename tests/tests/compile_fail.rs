@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Words that no author has written or read about.
-const INTERNALS: [&str; 12] = [
+const INTERNALS: [&str; 13] = [
     "ValueId",
     "VarId",
     "ParamId",
@@ -13,6 +13,7 @@ const INTERNALS: [&str; 12] = [
     "Staging",
     "lacuna_macros",
     "lacuna_codegen",
+    "lacuna_dsl",
     "proc macro panicked",
     "from_raw",
     "staging::",

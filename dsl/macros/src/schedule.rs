@@ -108,14 +108,15 @@ fn params(func: &mut ItemFn, errors: &mut Errors) -> Vec<Param> {
         if fixed && optional {
             errors.at(&pat.ident, format!("`{}` is fixed or optional, not both", pat.ident));
         }
-        let kind = match (fixed, inside(&typed.ty)) {
+        // After a mistake it is what its type says, so that no other mistake follows.
+        let kind = match (fixed && !optional, inside(&typed.ty)) {
             (true, _) => Kind::Fixed,
             (false, Some(Type::Reference(_))) if optional => Kind::OptionalChoice,
             (false, Some(_)) if optional => Kind::OptionalInput,
             (false, _) if optional => {
                 let what = "an optional parameter is an `Option`: of a choice, `Option<&Score>`, or of an input, `Option<Sinks>`";
                 errors.at(&typed.ty, what);
-                Kind::OptionalInput
+                if matches!(&*typed.ty, Type::Reference(_)) { Kind::Fixed } else { Kind::Input }
             }
             _ => Kind::Input,
         };

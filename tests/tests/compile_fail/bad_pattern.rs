@@ -12,6 +12,12 @@ fn float_argument(q: Pos, kv: Pos, slope: f32) -> Keep {
 }
 
 #[pattern]
+fn number_of_the_head(q: Pos, kv: Pos, slopes: PerHead) -> Keep {
+    let _ = slopes;
+    kv.le(q)
+}
+
+#[pattern]
 fn no_result(q: Pos, kv: Pos) {
     let _ = kv.le(q);
 }

@@ -230,10 +230,8 @@ pub const KERNELS: &[Kernel] = &[
         settings: &[],
         needs: &[],
         how: How::Masked(|_| {
-            Seen::new(patterns::full(), masks::full).that_spills(|target, shape, width| {
-                let spills = width >= 128 && target == Target::SM_120 || width == 192 && shape.dv == 128;
-                spills.then_some(NARROW)
-            })
+            Seen::new(patterns::full(), masks::full)
+                .that_spills(|target, _, width| (width >= 128 && target == Target::SM_120).then_some(NARROW))
         }),
     },
     Kernel {
@@ -245,7 +243,6 @@ pub const KERNELS: &[Kernel] = &[
         how: How::Masked(|options| {
             let window = options.get("window");
             Seen::new(patterns::window(window), masks::window(window.into()))
-                .that_spills(|_, shape, width| (width == 192 && shape.dv == 128).then_some(NARROW))
         }),
     },
     Kernel {

@@ -37,19 +37,27 @@ fn an_interrupted_command_leaves_the_old_files_or_new_ones() {
     fs::write(&out, "old").unwrap();
     fs::write(&map, "old").unwrap();
     fs::create_dir(&pages).unwrap();
-    let run = ["run", "causal", "--tokens", "300", "--heads", "1", "--no-check", "-o", &out];
+    let run = ["run", "causal", "--tokens", "2000", "--heads", "1", "--no-check", "-o", &out];
     let draw = ["draw", "causal", "--tokens", "3000", "-o", &map];
     let man = ["man", "--output", &pages];
+    let quiet = |args: &[&str]| command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let commands = [&run[..], &draw, &man].map(|args| {
+        let start = Instant::now();
+        assert_eq!(quiet(args).wait().unwrap().code(), Some(0), "{args:?}");
+        (args, start.elapsed())
+    });
     let (mut ended, mut stopped) = (0, 0);
-    for (i, args) in [&run[..], &draw, &man].repeat(8).into_iter().enumerate() {
+    for (i, (args, takes)) in commands.repeat(8).into_iter().enumerate() {
         let signal = if i % 2 == 0 { Signal::INT } else { Signal::TERM };
         let start = Instant::now();
         // Moments spread over what the command takes.
-        let after = Duration::from_micros(30_000 + (i as u64 * 47_911) % 400_000);
-        let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let after = takes.mul_f64(0.1 + 0.9 * ((i / 3) as f64 / 8.0));
+        let mut child = quiet(args);
         match interrupted(&mut child, signal, after) {
             Some(130) => stopped += 1,
             Some(0) => ended += 1,
+            // Before it began to catch signals.
+            None => {}
             other => panic!("{args:?} ended with {other:?} after {:?}", start.elapsed()),
         }
         assert_eq!(files_of(dir.path()), ["map.png", "out.safetensors", "pages"], "{args:?}");
@@ -165,8 +173,9 @@ fn shown(args: &[&str]) -> String {
 fn long_work_shows_progress_on_a_terminal_and_nowhere_else() {
     let run = ["run", "causal", "--tokens", "4000", "--heads", "16", "--dim", "128"];
     let (bar, spinner) = (shown(&["selftest"]), shown(&run));
-    // Every kernel at three widths, for three groups.
-    let of = format!("/{}", 9 * lacuna::kernels::registry::KERNELS.len());
+    // Every kernel at every width, for three groups.
+    let cases = lacuna::kernels::validate::WIDTHS.len() * 3 * lacuna::kernels::registry::KERNELS.len();
+    let of = format!("/{cases}");
     assert!(bar.contains(", width 32, group 1") && bar.contains(&of), "{bar:?}");
     assert!(spinner.contains("causal on emulator") || spinner.contains("reading the input"), "{spinner:?}");
     // JSON on stdout: nothing but the last word on stderr.

@@ -125,8 +125,8 @@ fn shapes_that_cannot_be_drawn() {
         "7 query heads cannot be shared out evenly over 2 KV heads; the query heads must be a multiple of the KV heads";
     refused(&["causal", "--heads", "7", "--kv-heads", "2"], want);
     refused(&["causal", "--heads", "0", "--kv-heads", "2"], "q has no heads; it needs at least 1");
-    refused(&["causal", "--dim", "48"], "the heads of q are 48 wide; widths of 32, 64 and 128 work");
-    refused(&["causal", "--dv", "256"], "the heads of v are 256 wide; widths of 32, 64 and 128 work");
+    refused(&["causal", "--dim", "48"], "the heads of q are 48 wide; 32, 64, 96, 128, 192 or 256 is right");
+    refused(&["causal", "--dv", "272"], "the heads of v are 272 wide; 32, 64, 96, 128, 192 or 256 is right");
     let want = "999999999999 tokens; at most 2147483647 can be counted in i32 cu_seqlens";
     refused(&["causal", "--tokens", "999999999999"], &format!("q has {want}"));
     let want = "q of [99999999, 8, 64] is too large to draw; at most 4294967296 elements are right";
@@ -177,8 +177,9 @@ fn words_that_are_not_known() {
 #[test]
 fn picks_that_cannot_be() {
     run(&["causal", "--pick", "row=64"])
-        .refuses(2, "error: query-major has no knob `row`; it has rows, kv, stages, warps");
-    run(&["causal", "--pick", "stages=9"]).refuses(2, "error: the knob `stages` of query-major is 9; 2 or 3 is right");
+        .refuses(2, "error: query-major has no knob `row`; it has warps, rows, kv, stages");
+    run(&["causal", "--pick", "stages=9"])
+        .refuses(2, "error: the knob `stages` of query-major is 9; 2, 3 or 1 is right");
     run(&["causal", "--pick", "stages=2,stages=3"]).refuses(2, "error: the knob `stages` is given twice");
     let want = "error: group_centric at stages = 4, warps = 4 needs 266240 bytes of shared memory, and a CTA of sm_80 may use \
                 166912; fewer stages or smaller blocks fit";

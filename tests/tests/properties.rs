@@ -2,7 +2,7 @@
 //!
 //! A failure prints the case, its seed included: the numbers are drawn from the seed alone.
 
-use lacuna_dsl::{Elem, Target};
+use lacuna_dsl::{Elem, Pick, Target};
 use lacuna_emulator::Options;
 use lacuna_kernels::inputs::{Locality, Spoil};
 use lacuna_runtime::Device;
@@ -62,8 +62,7 @@ prop_compose! {
         seed in any::<u32>(),
     ) -> Case {
         let mut case = Case::new(work, width, group, &lengths);
-        let picks = work.space().picks();
-        case.pick = pick.get(&picks).clone();
+        case.pick = pick.get(&picks_of(&case)).clone();
         case.shape.elem = elem;
         case.hk = hk;
         case.seed = seed.into();
@@ -72,6 +71,12 @@ prop_compose! {
         }
         case
     }
+}
+
+/// The picks that fit the GPU with the shape of a case.
+fn picks_of(case: &Case) -> Vec<Pick> {
+    let fits = |pick: &Pick| case.work.plan(Target::SM_80, &case.shape, pick).is_ok();
+    case.work.space().picks().into_iter().filter(fits).collect()
 }
 
 proptest! {
@@ -152,7 +157,7 @@ proptest! {
     ) {
         let length_u32 = length as u32;
         let mut case = Case { seed: seed.into(), ..Case::new(Work::QueryMajor(Seen::Causal), width, 2, &[length]) };
-        case.pick = pick.get(&case.work.space().picks()).clone();
+        case.pick = pick.get(&picks_of(&case)).clone();
         let causal = Problem::draw(&case);
         let expected = compute(&causal);
         let wide = [Seen::Window(length_u32 + more), Seen::WindowSink(1 + more, length_u32), Seen::WindowSink(length_u32, more)];

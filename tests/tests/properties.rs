@@ -66,9 +66,6 @@ prop_compose! {
         case.shape.elem = elem;
         case.hk = hk;
         case.seed = seed.into();
-        if case.plan(Target::SM_80).is_err() {
-            case.pick = work.default_pick(&case.shape);
-        }
         case
     }
 }

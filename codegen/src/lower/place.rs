@@ -106,9 +106,9 @@ fn find_stepped(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
     }
 }
 
-/// The values of `stmts` that are computed where they are used: in tiles over rows and columns truth, indices, elements of tables by row or column, and
-/// floats over rows and columns that are made of rows and columns alone, such as a bias by distance. A tile of those would
-/// hold registers beside the scores.
+/// The values of `stmts` that are computed where they are used: in tiles over rows and columns truth, indices, elements of
+/// tables by row or column, and floats that are made of rows and columns alone, such as a bias by distance. A tile of those
+/// would hold registers beside the scores.
 fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
     let lane_axes = crate::passes::lane_axes(func);
     visit(stmts, &mut |stmt| {

@@ -9,8 +9,8 @@
 //! | tile over rows and columns | the accumulator fragment of `mma.m16n8k16`: four for each band and 8 columns |
 //! | 16-bit tile over rows and columns | the same cells packed in pairs: two for each band and 8 columns |
 //!
-//! Truth and index tiles over rows and columns are never kept, nor what is made of rows and columns alone: their elements are computed where they
-//! are used, those of a mask in a branch that few blocks take as a rule.
+//! Truth and index tiles over rows and columns are never kept, nor what is made of rows and columns alone: their elements
+//! are computed where they are used, those of a mask in a branch that few blocks take as a rule.
 
 use lacuna_ptx::{Class, Operand, Reg};
 

@@ -222,6 +222,18 @@ pub struct Document {
     pub len: Scalar<I32>,
 }
 
+impl Document {
+    /// Its first key, counted through the keys of all documents.
+    pub fn first_key(&self) -> Scalar<I32> {
+        self.start
+    }
+
+    /// How many keys it has.
+    pub fn keys(&self) -> Scalar<I32> {
+        self.len
+    }
+}
+
 /// A token with its document.
 #[derive(Clone, Copy, Debug)]
 pub struct Located {

@@ -1,9 +1,12 @@
 //! Drawn inputs: the same numbers on every machine for the same seed, however many threads draw them.
 
+mod routing;
+
 use crate::host::{Dims, Float, Host, Row};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+pub use routing::{Route, garbage, routing};
 use std::collections::BTreeSet;
 
 /// Q, K and V (bf16, 1341 tokens in 3 sequences, 12 heads, width 32) of a real model over a real text, as a safetensors

@@ -15,8 +15,8 @@ mod plain;
 use crate::host::{Precision, Row};
 use crate::reference::Attended;
 pub use plain::{
-    plain_attention, plain_attention_rows, plain_listed, plain_listed_rows, plain_of, plain_of_rows, plain_selected,
-    plain_selected_rows, plain_under,
+    plain_attention, plain_attention_rows, plain_listed, plain_listed_rows, plain_of, plain_of_rows, plain_routed,
+    plain_selected, plain_selected_rows, plain_under,
 };
 use std::fmt;
 

@@ -3,7 +3,10 @@
 //! Every refusal gives the value and what would be right. Values on the device (the picks themselves, NaN in the inputs)
 //! are not looked at here.
 
+mod moba;
+
 pub use lacuna_dsl::schedule::WIDTHS;
+pub use moba::{BLOCK_STEP, MAX_TOP, MIN_BLOCK, full_heads, moba, routing, routing_exists};
 
 use crate::host::{Dims, Host, Precision};
 use crate::reference::nsa::NsaConfig;
@@ -296,6 +299,48 @@ pub enum Invalid {
     Selected {
         /// `n`.
         n: usize,
+    },
+    /// A length that a block of MoBA cannot have.
+    #[error("a block has {block} keys; a multiple of {BLOCK_STEP} is right, at least {MIN_BLOCK}")]
+    Block {
+        /// What was given.
+        block: usize,
+    },
+    /// More or fewer blocks to a row than there can be.
+    #[error("top-k is {top}; 1 to {MAX_TOP} is right, the own block counts")]
+    Top {
+        /// What was given.
+        top: usize,
+    },
+    /// An entry of a routing that its row cannot have.
+    #[error(
+        "routing[{token}, {head}, {slot}] is {entry}; {}",
+        match (*.slot, *.own) {
+            (_, ..0) => "a row without a key has -1 alone".to_owned(),
+            (0, own) => format!("a row begins with its own block, which is {own}"),
+            (_, 0) => "the row's own block is 0, so -1 alone is right".to_owned(),
+            (_, own) => format!("the row's own block is {own}, so blocks 0 to {} are right, each once, and -1 is none", own - 1),
+        }
+    )]
+    Route {
+        /// The token.
+        token: usize,
+        /// The query head.
+        head: usize,
+        /// The place in the row.
+        slot: usize,
+        /// What stands there.
+        entry: i32,
+        /// The row's own block, below 0 where it has none.
+        own: i32,
+    },
+    /// A head that is neither full nor not.
+    #[error("full_heads[{head}] is {value}; 1 is a full head, 0 is none")]
+    FullHead {
+        /// The query head.
+        head: usize,
+        /// What stands there.
+        value: i32,
     },
 }
 

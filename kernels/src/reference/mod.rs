@@ -1,7 +1,8 @@
 //! What every kernel must compute, in f64 on the CPU, written from the papers.
 //!
 //! Nothing here shares code with the compiler or with the DSL, so that a wrong definition cannot vouch for itself: masks
-//! are functions on integers ([`masks`]), scores on numbers ([`scores`]), selections are lists ([`nsa`]), turned around by going through them ([`lists`]).
+//! are functions on integers ([`masks`]), scores on numbers ([`scores`]), selections are lists ([`nsa`], [`moba`]), turned
+//! around by going through them ([`lists`]).
 //!
 //! What holds everywhere:
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
@@ -16,6 +17,7 @@
 
 pub mod lists;
 pub mod masks;
+pub mod moba;
 pub mod nsa;
 pub mod scores;
 pub mod tiles;

@@ -124,6 +124,17 @@ impl Timing {
         let (min_ms, max_ms) = (sorted[0], sorted[last]);
         Self { median_ms, min_ms, max_ms, reps: samples_ms.len() as u32, samples_ms }
     }
+
+    /// How far the samples lie apart: half the distance between the quartiles, over the median; 0 where that is 0.
+    pub fn spread(&self) -> f64 {
+        let mut sorted = self.samples_ms.clone();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().saturating_sub(1);
+        match self.median_ms {
+            0.0 => 0.0,
+            median => (sorted[last - last / 4] - sorted[last / 4]) / 2.0 / median,
+        }
+    }
 }
 
 /// A plan that is checked, compiled and loaded, for one device.
@@ -150,12 +161,12 @@ impl Device {
         }
         let report = match &ready {
             Ready::Cuda(_, stream, modules) => {
-                let events = Events::new(stream)?;
+                let events = Events::new(stream, 2)?;
                 let launches = launch(stream, modules, &resolved, bindings.checked, Some(&events))?;
                 stream.synchronize()?;
-                Report { millis: events.elapsed_ms()?, launches, stats: Vec::new() }
+                Report { millis: events.elapsed_ms(0, 1)?, launches, stats: Vec::new() }
             }
-            Ready::Emulator(emulated, programs) => emulate(self, emulated, programs, &resolved)?,
+            Ready::Emulator(emulated, programs) => emulate(self, emulated, programs, &resolved)?.0,
         };
         if bindings.checked {
             after(plan, bindings)?;
@@ -190,7 +201,25 @@ impl Device {
     /// # Errors
     /// Those of [`Device::run`]. Checked mode is not applied.
     pub fn bench(&self, plan: &Plan, bindings: &Bindings, options: &BenchOptions) -> Result<Timing> {
+        let mut whole = self.timed(plan, bindings, options, false)?;
+        Ok(whole.remove(0))
+    }
+
+    /// Times each launch of a plan, in their order: as [`Device::bench`] times the whole, with an event between every two
+    /// launches. The events keep a launch from beginning while the one before it ends, so that the sum is a little more than
+    /// the time of the whole. A launch without CTAs takes no time.
+    ///
+    /// # Errors
+    /// Those of [`Device::run`]. Checked mode is not applied.
+    pub fn bench_launches(&self, plan: &Plan, bindings: &Bindings, options: &BenchOptions) -> Result<Vec<Timing>> {
+        self.timed(plan, bindings, options, true)
+    }
+
+    /// The times of a whole plan, as one, or of each of its launches.
+    fn timed(&self, plan: &Plan, bindings: &Bindings, options: &BenchOptions, each: bool) -> Result<Vec<Timing>> {
         let resolved = resolve(self, plan, bindings)?;
+        let spans = if each { resolved.steps.len() } else { 1 };
+        let mut samples = vec![Vec::new(); spans];
         match self.ready(&resolved, bindings)? {
             Ready::Cuda(gpu, stream, modules) => {
                 let flush = match options.flush_l2 {
@@ -201,23 +230,27 @@ impl Device {
                 for _ in 0..options.warmup {
                     launch(&stream, &modules, &resolved, false, None)?;
                 }
-                let mut samples = Vec::new();
+                let events = Events::new(&stream, spans + 1)?;
                 for rep in 0..options.reps.max(1) {
                     if let Some(flush) = &flush {
                         stream.fill(flush.address(), rep as u8, flush.bytes())?;
                     }
-                    let events = Events::new(&stream)?;
                     launch(&stream, &modules, &resolved, false, Some(&events))?;
-                    // Waiting for each keeps the next fill out of this one's time.
-                    samples.push(events.elapsed_ms()?);
+                    for (span, samples) in samples.iter_mut().enumerate() {
+                        // Waiting for each keeps the next fill out of this one's time.
+                        let millis = events.elapsed_ms(span, span + 1)?;
+                        let idle = each && resolved.steps[span].is_empty();
+                        samples.push(if idle { 0.0 } else { millis });
+                    }
                 }
-                Ok(Timing::of(samples))
             }
             Ready::Emulator(emulated, programs) => {
-                let report = emulate(self, emulated, &programs, &resolved)?;
-                Ok(Timing::of(vec![report.millis]))
+                let (report, of_launches) = emulate(self, emulated, &programs, &resolved)?;
+                let millis = if each { of_launches } else { vec![report.millis] };
+                samples.iter_mut().zip(millis).for_each(|(samples, millis)| samples.push(millis));
             }
         }
+        Ok(samples.into_iter().map(Timing::of).collect())
     }
 
     /// Compiles and loads a plan's kernels, which a first run does too, and says what they use. Modules compile in
@@ -320,7 +353,8 @@ fn load(gpu: &Arc<Gpu>, plan: &Plan, launch: &lacuna_codegen::plan::Launch) -> R
     gpu.modules.get_or_make(&launch.ptx, || cuda::Module::load(gpu, &plan.name, &launch.entry, &launch.ptx))
 }
 
-/// Enqueues every launch; how many there were. Plans on one stream do not interleave: its scratch is held meanwhile.
+/// Enqueues every launch; how many there were. Plans on one stream do not interleave: its scratch is held meanwhile. Two
+/// events stand around all of them; one more than there are launches, around each.
 fn launch(
     stream: &cuda::Stream,
     modules: &[Arc<cuda::Module>],
@@ -333,35 +367,47 @@ fn launch(
         // All ones: NaN in every float type, -1 as an integer. What a launch reads before writing it shows.
         stream.fill(workspace, 0xff, resolved.workspace)?;
     }
-    if let Some(events) = events {
-        events.begin(stream)?;
-    }
+    let mark = |event: usize| events.map_or(Ok(()), |events| events.record(event, stream));
+    let each = events.is_some_and(|events| events.count() > 2);
+    mark(0)?;
     let mut launches = 0;
-    for (step, module) in resolved.steps.iter().zip(modules) {
-        if step.is_empty() {
-            continue;
+    for (i, (step, module)) in resolved.steps.iter().zip(modules).enumerate() {
+        if !step.is_empty() {
+            let kernel = module.kernel(&step.launch.entry).expect("`ready` found the entry");
+            cuda::launch(kernel, stream, step, workspace)?;
+            launches += 1;
         }
-        let kernel = module.kernel(&step.launch.entry).expect("`ready` found the entry");
-        cuda::launch(kernel, stream, step, workspace)?;
-        launches += 1;
+        if each {
+            mark(i + 1)?;
+        }
     }
-    if let Some(events) = events {
-        events.end(stream)?;
+    if !each {
+        mark(1)?;
     }
     Ok(launches)
 }
 
-/// Runs every launch on the emulator. The workspace is new, so that reading it before writing it is a fault.
-fn emulate(device: &Device, emulated: &Emulated, programs: &[Arc<Loaded>], resolved: &Resolved<'_>) -> Result<Report> {
+/// Runs every launch on the emulator, and says how many milliseconds each took. The workspace is new, so that reading it
+/// before writing it is a fault.
+fn emulate(
+    device: &Device,
+    emulated: &Emulated,
+    programs: &[Arc<Loaded>],
+    resolved: &Resolved<'_>,
+) -> Result<(Report, Vec<f64>)> {
     let workspace = Buffer::new(device, resolved.workspace)?;
     let begin = Instant::now();
-    let mut stats = Vec::new();
+    let (mut stats, mut millis) = (Vec::new(), Vec::new());
     for (step, program) in resolved.steps.iter().zip(programs) {
-        if !step.is_empty() {
-            stats.push(emulated.launch(resolved.plan, program, step, workspace.address())?);
+        if step.is_empty() {
+            millis.push(0.0);
+            continue;
         }
+        let begin = Instant::now();
+        stats.push(emulated.launch(resolved.plan, program, step, workspace.address())?);
+        millis.push(begin.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(Report { millis: begin.elapsed().as_secs_f64() * 1e3, launches: stats.len(), stats })
+    Ok((Report { millis: begin.elapsed().as_secs_f64() * 1e3, launches: stats.len(), stats }, millis))
 }
 
 /// Checked mode, before the run: inputs are sound, outputs are poison.
@@ -402,5 +448,13 @@ mod tests {
         assert_eq!((timing.median_ms, timing.min_ms, timing.max_ms, timing.reps), (3.0, 1.0, 9.0, 3));
         assert_eq!(Timing::of(vec![4.0, 1.0, 2.0, 3.0]).median_ms, 2.5);
         assert_eq!(Timing::of(vec![7.0]).median_ms, 7.0);
+    }
+
+    #[test]
+    fn a_spread_leaves_out_what_is_far_off() {
+        let timing = Timing::of(vec![8.0, 10.0, 9.0, 11.0, 12.0, 500.0, 7.0, 13.0, 1.0]);
+        assert_eq!((timing.median_ms, timing.spread()), (10.0, 0.2));
+        assert_eq!(Timing::of(vec![7.0]).spread(), 0.0);
+        assert_eq!(Timing::of(vec![0.0; 3]).spread(), 0.0);
     }
 }

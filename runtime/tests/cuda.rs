@@ -152,6 +152,11 @@ fn timings_are_in_order() {
     assert!(0.0 < timing.min_ms && timing.min_ms <= timing.median_ms && timing.median_ms <= timing.max_ms);
     // 192 MiB at no more than 20 TB/s.
     assert!(timing.min_ms > 0.01, "{timing:?}");
+    let each = device.bench_launches(&axpy_twice(), &bound, &options).unwrap();
+    let sum: f64 = each.iter().map(|timing| timing.median_ms).sum();
+    let whole = device.bench(&axpy_twice(), &bound, &options).unwrap().median_ms;
+    assert!(each.len() == 2 && each.iter().all(|timing| timing.min_ms > 0.01), "{each:?}");
+    assert!((0.8..1.5).contains(&(sum / whole)), "two launches take {sum} ms, and the whole takes {whole}");
     eprintln!("axpy of 2^24: {:.1} GB/s", 3.0 * 4.0 * (1 << 24) as f64 / timing.median_ms / 1e6);
 }
 

@@ -118,6 +118,9 @@ fn plans_run() {
     let (bindings, _) = bindings(&device, 1000);
     let timing = device.bench(&axpy(), &bindings, &BenchOptions { warmup: 1, reps: 4, flush_l2: true }).unwrap();
     assert!(timing.reps == 4 && timing.max_ms > 0.0);
+    let options = BenchOptions { warmup: 1, reps: 4, flush_l2: true };
+    let each = device.bench_launches(&axpy_twice(), &bindings, &options).unwrap();
+    assert!(each.len() == 2 && each.iter().all(|timing| timing.reps == 4 && timing.min_ms > 0.0), "{each:?}");
     let compiled = &device.compile(&axpy()).unwrap()[0];
     assert_eq!(compiled.ctas, Some(21));
     let uses = compiled.resources.unwrap();

@@ -100,6 +100,11 @@ fn enqueue_streams_and_bench_work_on_the_emulator() {
     let timing = device.bench(&axpy(), &bindings, &BenchOptions::default()).unwrap();
     assert_eq!(timing.reps, 1);
     assert!(timing.min_ms > 0.0 && timing.min_ms == timing.median_ms);
+    let each = device.bench_launches(&axpy_twice(), &bindings, &BenchOptions::default()).unwrap();
+    assert!(each.len() == 2 && each.iter().all(|timing| timing.reps == 1 && timing.min_ms > 0.0), "{each:?}");
+    let (nothing, _) = whole(&device, 0);
+    let each = device.bench_launches(&axpy_twice(), &nothing, &BenchOptions::default()).unwrap();
+    assert!(each.iter().all(|timing| timing.median_ms == 0.0), "no CTA takes no time: {each:?}");
     let error = device.enqueue(&axpy(), &bindings.checked()).unwrap_err();
     assert_eq!(error.to_string(), "`axpy`: a checked run waits for its end; use `Device::run`, not `Device::enqueue`");
     let compiled = device.compile(&axpy()).unwrap();

@@ -109,50 +109,44 @@ impl Drop for Stream {
     }
 }
 
-/// A pair of events around work on a stream.
+/// Events between work on a stream.
 pub(crate) struct Events {
     gpu: Arc<Gpu>,
-    begin: sys::CUevent,
-    end: sys::CUevent,
+    all: Vec<sys::CUevent>,
 }
 
 impl Events {
-    pub(crate) fn new(stream: &Stream) -> Result<Self> {
+    /// So many events, none recorded yet.
+    pub(crate) fn new(stream: &Stream, count: usize) -> Result<Self> {
         let gpu = stream.gpu();
+        let mut events = Self { gpu: gpu.clone(), all: Vec::with_capacity(count) };
         let _current = gpu.current()?;
-        let create = || gpu.checked("cuEventCreate", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
-        let begin = create()?;
-        match create() {
-            Ok(end) => Ok(Self { gpu, begin, end }),
-            Err(error) => {
-                // SAFETY: made above, destroyed once.
-                let _ = unsafe { result::event::destroy(begin) };
-                Err(error)
-            }
+        for _ in 0..count {
+            let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
+            events.all.push(gpu.checked("cuEventCreate", event)?);
         }
+        Ok(events)
     }
 
-    pub(crate) fn begin(&self, stream: &Stream) -> Result<()> {
-        self.record(self.begin, stream)
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
     }
 
-    pub(crate) fn end(&self, stream: &Stream) -> Result<()> {
-        self.record(self.end, stream)
-    }
-
-    fn record(&self, event: sys::CUevent, stream: &Stream) -> Result<()> {
+    /// Enqueues an event: it is reached when everything enqueued before it is done.
+    pub(crate) fn record(&self, event: usize, stream: &Stream) -> Result<()> {
         let _current = self.gpu.current()?;
         // SAFETY: the event lives until drop, the stream is live, both are of this context.
-        self.gpu.checked("cuEventRecord", unsafe { result::event::record(event, stream.handle) })
+        self.gpu.checked("cuEventRecord", unsafe { result::event::record(self.all[event], stream.handle) })
     }
 
-    /// Milliseconds between the two, once the second is reached.
-    pub(crate) fn elapsed_ms(&self) -> Result<f64> {
+    /// Milliseconds from one to another, once the second is reached.
+    pub(crate) fn elapsed_ms(&self, from: usize, to: usize) -> Result<f64> {
         let _current = self.gpu.current()?;
         // SAFETY: the event lives until drop.
-        self.gpu.checked("cuEventSynchronize", unsafe { result::event::synchronize(self.end) })?;
+        self.gpu.checked("cuEventSynchronize", unsafe { result::event::synchronize(self.all[to]) })?;
         // SAFETY: both events live until drop and were recorded.
-        let elapsed = unsafe { result::event::elapsed(self.begin, self.end) };
+        let elapsed = unsafe { result::event::elapsed(self.all[from], self.all[to]) };
         self.gpu.checked("cuEventElapsedTime", elapsed).map(f64::from)
     }
 }
@@ -160,7 +154,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         if let Ok(_current) = self.gpu.current() {
-            for event in [self.begin, self.end] {
+            for &event in &self.all {
                 // SAFETY: made in `new`, destroyed once.
                 let _ = unsafe { result::event::destroy(event) };
             }

@@ -27,7 +27,8 @@ fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     ((u64::from(rng.next_u32()) * u64::from(bound)) >> 32) as u32
 }
 
-/// `ln x` for `x` in `(0, 1]`, by arithmetic alone: the `ln` of the system may differ between systems in the last place.
+/// `ln x` for `x` in `(0, 1]`, by arithmetic alone: the `ln` of the system may differ between systems in the last
+/// place.
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut exponent = ((bits >> 52) & 0x7ff) as i64 - 1023;
@@ -81,11 +82,31 @@ pub struct Qkv<T> {
     pub v: Host<T>,
 }
 
-/// Standard normal queries, keys and values, drawn independently. Under the usual scale `1/sqrt(Dk)` the logits are then
-/// near standard normal too.
+/// Standard normal queries, keys and values, drawn independently. Under the usual scale `1/sqrt(Dk)` the logits are
+/// then near standard normal too.
 pub fn qkv<T: Float>(seed: u64, dims: Dims) -> Qkv<T> {
     let Dims { total, hq, hk, dk, dv } = dims;
     let part = |i: u64, shape| normal(seed.wrapping_mul(3).wrapping_add(i), shape, 1.0);
+    Qkv { q: part(0, [total, hq, dk]), k: part(1, [total, hk, dk]), v: part(2, [total, hk, dv]) }
+}
+
+/// How many numbers [`repeated_qkv`] draws of each tensor: a prime, so that what repeats falls on other heads and
+/// elements.
+const REPEATED: usize = 16_777_213;
+
+/// [`qkv`] for timing: past some 16 million numbers a tensor repeats, shifted against its rows, so that no two rows are
+/// alike.
+pub fn repeated_qkv<T: Float>(seed: u64, dims: Dims) -> Qkv<T> {
+    let Dims { total, hq, hk, dk, dv } = dims;
+    let part = |i: u64, shape: [usize; 3]| {
+        let count: usize = shape.iter().product();
+        let drawn = normal::<T, 1>(seed.wrapping_mul(3).wrapping_add(i), [count.min(REPEATED)], 1.0).data;
+        let mut data = Vec::with_capacity(count);
+        while data.len() < count {
+            data.extend_from_slice(&drawn[..drawn.len().min(count - data.len())]);
+        }
+        Host::new(data, shape)
+    };
     Qkv { q: part(0, [total, hq, dk]), k: part(1, [total, hk, dk]), v: part(2, [total, hk, dv]) }
 }
 
@@ -135,8 +156,8 @@ pub fn ragged(seed: u64, batch: usize, longest: usize) -> Vec<i32> {
     cu_seqlens(&lengths)
 }
 
-/// A table with the document of each token, where each sequence is cut in `packed` documents of equal length, as near as can
-/// be. They are numbered through all sequences.
+/// A table with the document of each token, where each sequence is cut in `packed` documents of equal length, as near
+/// as can be. They are numbered through all sequences.
 pub fn document_table(cu_seqlens: &[i32], packed: usize) -> Vec<i32> {
     let sequence = |(number, pair): (usize, &[i32])| {
         let len = (pair[1] - pair[0]) as usize;
@@ -145,8 +166,9 @@ pub fn document_table(cu_seqlens: &[i32], packed: usize) -> Vec<i32> {
     cu_seqlens.windows(2).enumerate().flat_map(sequence).collect()
 }
 
-/// A tree of tokens in each sequence: the first half is one behind the other, as a prompt is, and each token behind it follows
-/// one of the 16 before it. Two tables: when a walk through the tree enters each token, and when it has left all below it.
+/// A tree of tokens in each sequence: the first half is one behind the other, as a prompt is, and each token behind it
+/// follows one of the 16 before it. Two tables: when a walk through the tree enters each token, and when it has left
+/// all below it.
 pub fn token_tree(seed: u64, cu_seqlens: &[i32]) -> [Vec<i32>; 2] {
     let (mut enter, mut leave) = (Vec::new(), Vec::new());
     for (number, pair) in cu_seqlens.windows(2).enumerate() {
@@ -176,8 +198,8 @@ pub fn token_tree(seed: u64, cu_seqlens: &[i32]) -> [Vec<i32>; 2] {
     [enter, leave]
 }
 
-/// A number of keys for each token, from none to a few more than there are, in steps of a few tokens: what a table of ranges
-/// may hold.
+/// A number of keys for each token, from none to a few more than there are, in steps of a few tokens: what a table of
+/// ranges may hold.
 pub fn ranges(seed: u64, cu_seqlens: &[i32]) -> Vec<i32> {
     let mut ends = Vec::new();
     for (number, pair) in cu_seqlens.windows(2).enumerate() {
@@ -194,9 +216,9 @@ pub fn ranges(seed: u64, cu_seqlens: &[i32]) -> Vec<i32> {
     ends
 }
 
-/// Block lists `[documents, heads, tiles, n]` for tiles of `rows` queries and blocks of `keys` keys: each block is listed with
-/// a probability of `percent` in a hundred, and the block of the tile's first query always; under `causal` none that is all
-/// behind the tile. Ascending, -1 behind them; `n` is as many as the longest list has, and at least 1.
+/// Block lists `[documents, heads, tiles, n]` for tiles of `rows` queries and blocks of `keys` keys: each block is
+/// listed with a probability of `percent` in a hundred, and the block of the tile's first query always; under `causal`
+/// none that is all behind the tile. Ascending, -1 behind them; `n` is as many as the longest list has, and at least 1.
 pub fn tile_lists(
     seed: u64,
     cu_seqlens: &[i32],
@@ -342,6 +364,17 @@ mod tests {
         assert_eq!(long[..6], DRAWN_WITH_SEED_1.map(bf16::from_f32));
         assert_ne!(long[CHUNK..], long[..3]);
         assert_ne!(normal::<f16, 1>(2, [6], 1.0).data, normal::<f16, 1>(1, [6], 1.0).data);
+    }
+
+    #[test]
+    fn what_repeats_is_what_is_drawn_and_no_two_rows_are_alike() {
+        let dims = Dims { total: 500, hq: 4, hk: 2, dk: 64, dv: 32 };
+        assert_eq!(repeated_qkv::<bf16>(3, dims), qkv(3, dims), "so few do not repeat");
+        let long = repeated_qkv::<bf16>(3, Dims { total: 1, hq: 2 * REPEATED / 64, hk: 1, dk: 64, dv: 32 }).q.data;
+        assert_eq!(long[..1000], long[REPEATED..REPEATED + 1000]);
+        let first: Vec<u16> = long[..64].iter().map(|x| x.to_bits()).collect();
+        let again = |row: &[bf16]| row.iter().zip(&first).all(|(x, bits)| x.to_bits() == *bits);
+        assert_eq!(long.chunks(64).filter(|row| again(row)).count(), 1);
     }
 
     const DRAWN_WITH_SEED_1: [f32; 6] = [1.1140943, -2.200162, -1.3351257, 0.4461589, -0.5299139, -1.314386];

@@ -5,7 +5,7 @@ mod common;
 use common::{files_of, lacuna};
 use lacuna::kernels::registry;
 
-const COMMANDS: [&str; 8] = ["run", "emit", "inspect", "draw", "selftest", "devices", "completions", "man"];
+const COMMANDS: [&str; 9] = ["run", "emit", "inspect", "bench", "draw", "selftest", "devices", "completions", "man"];
 
 #[test]
 fn every_shell_completes_every_command_kernel_and_option() {

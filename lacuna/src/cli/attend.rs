@@ -87,13 +87,32 @@ pub(crate) struct Compared {
     pub(crate) of: usize,
 }
 
+/// A kernel on a problem, ready to run.
+pub(crate) struct Prepared {
+    /// The kernel at its shape.
+    pub(crate) attention: Attention,
+    /// The whole numbers that it reads.
+    pub(crate) extras: Extras,
+    /// The numbers of f32 that it reads.
+    pub(crate) tables: Tables,
+    /// How it is planned.
+    pub(crate) pick: Pick,
+    /// What will run.
+    pub(crate) plan: Plan,
+    /// Its operands.
+    pub(crate) bindings: Bindings,
+    /// Where the outputs go.
+    pub(crate) o: Tensor,
+    /// Where the LSE goes.
+    pub(crate) lse: Tensor,
+}
+
 impl Job<'_> {
-    /// Plans, runs, compares; `stage` is told what is under way.
+    /// Plans it, and puts its operands on the device.
     ///
     /// # Errors
-    /// A pick that cannot be; what the device refuses; inputs that checked mode refuses.
-    pub(crate) fn run(&self, mut stage: impl FnMut(&str)) -> Result<Done> {
-        stage("compiling");
+    /// A pick that cannot be; extents and indices that are no problem; what the device refuses.
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
         let dims = self.input.dims;
         let shape = Shape::new(self.input.elem(), dims.dk as u32, dims.dv as u32, dims.group() as u32);
         let attention = self.kernel.build(shape, self.options)?;
@@ -107,8 +126,18 @@ impl Job<'_> {
         let extras =
             attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.dims.hq, self.input.seed)?;
         let tables = attention.tables(&self.input.tables, dims.hq, self.input.seed)?;
-        stage("running");
         let (bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
+        Ok(Prepared { attention, extras, tables, pick, plan, bindings, o, lse })
+    }
+
+    /// Plans, runs, compares; `stage` is told what is under way.
+    ///
+    /// # Errors
+    /// A pick that cannot be; what the device refuses; inputs that checked mode refuses.
+    pub(crate) fn run(&self, mut stage: impl FnMut(&str)) -> Result<Done> {
+        stage("compiling");
+        let Prepared { attention, extras, tables, pick, plan, bindings, o, lse } = self.prepare()?;
+        stage("running");
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
             true => match bench_options(report.millis) {

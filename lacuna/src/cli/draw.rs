@@ -125,6 +125,7 @@ impl Picture {
             dv: dim,
             seed: self.seed.unwrap_or(0),
             elem: Elem::Bf16,
+            repeats: false,
         })
     }
 

@@ -87,6 +87,8 @@ pub(crate) struct Draw {
     pub(crate) seed: u64,
     /// What q, k and v hold.
     pub(crate) elem: Elem,
+    /// Whether numbers may repeat: enough for timing, and at once.
+    pub(crate) repeats: bool,
 }
 
 /// A tensor as a file has it.
@@ -224,9 +226,11 @@ impl Input {
         let packed = !draw.docs.is_empty();
         let cu_seqlens = if packed { inputs::cu_seqlens(&draw.docs) } else { vec![0, total as i32] };
         let max_seqlen = validate::cu_seqlens(&cu_seqlens, total)?;
-        let qkv = match precision {
-            Precision::F16 => Qkv::F16(inputs::qkv(draw.seed, dims)),
-            _ => Qkv::Bf16(inputs::qkv(draw.seed, dims)),
+        let qkv = match (precision, draw.repeats) {
+            (Precision::F16, false) => Qkv::F16(inputs::qkv(draw.seed, dims)),
+            (Precision::F16, true) => Qkv::F16(inputs::repeated_qkv(draw.seed, dims)),
+            (_, false) => Qkv::Bf16(inputs::qkv(draw.seed, dims)),
+            (_, true) => Qkv::Bf16(inputs::repeated_qkv(draw.seed, dims)),
         };
         let name = format!("drawn with seed {}", draw.seed);
         let (picks, extras, tables, seed) = (None, Extras::new(), Tables::new(), draw.seed);

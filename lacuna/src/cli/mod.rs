@@ -5,6 +5,7 @@
 
 mod args;
 mod attend;
+mod bench;
 mod demo;
 mod devices;
 mod draw;
@@ -66,6 +67,9 @@ enum Command {
     /// Say what a kernel takes of a GPU, and how fast it could be
     #[command(after_help = EXIT)]
     Inspect(Box<inspect::Inspect>),
+    /// Time a kernel on a GPU, launch by launch, beside how fast it could be
+    #[command(after_help = EXIT)]
+    Bench(Box<bench::Bench>),
     /// Draw the blocks that a kernel visits
     #[command(after_help = EXIT)]
     Draw(draw::Picture),
@@ -103,6 +107,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(run)) => (run.run(), run.json),
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
         Some(Command::Inspect(inspect)) => (inspect.inspect(), inspect.json),
+        Some(Command::Bench(bench)) => (bench.bench(), bench.json),
         Some(Command::Draw(picture)) => (picture.draw(), picture.json),
         Some(Command::Selftest(selftest)) => (selftest.test(), selftest.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),

@@ -1,6 +1,7 @@
 //! Pictures of what a kernel visits: queries down, keys across, one token as wide as it is high.
 //!
-//! There is no text in them: what the colours mean is said where the pictures are named.
+//! There is no text in them: what the colours mean is said where the pictures are named. What other pictures are drawn on,
+//! is here too.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,7 +15,8 @@ use lacuna::kernels::host::Host;
 use lacuna::kernels::registry::{Attention, Extras};
 use plotters::coord::Shift;
 use plotters::prelude::{
-    BitMapBackend, Color as _, DrawingArea, DrawingBackend, IntoDrawingArea as _, RGBColor, Rectangle, SVGBackend,
+    BitMapBackend, Color as _, DrawingArea, DrawingBackend, IntoDrawingArea as _, PathElement, RGBColor, Rectangle,
+    SVGBackend,
 };
 
 use super::failure::{Failure, Result};
@@ -77,15 +79,22 @@ impl fmt::Display for Format {
     }
 }
 
-/// Where rectangles go: pixels, or a file that lists them.
-trait Sheet {
+/// Where rectangles and lines go: pixels, or a file that lists them.
+pub(crate) trait Sheet {
     /// Fills between two corners.
     fn fill_between(&self, corners: [(i32, i32); 2], colour: RGBColor) -> Result;
+
+    /// Draws a line through points, so many pixels wide.
+    fn line(&self, points: &[(i32, i32)], width: u32, colour: RGBColor) -> Result;
 }
 
 impl<B: DrawingBackend> Sheet for DrawingArea<B, Shift> {
     fn fill_between(&self, corners: [(i32, i32); 2], colour: RGBColor) -> Result {
         self.draw(&Rectangle::new(corners, colour.filled())).map_err(failed)
+    }
+
+    fn line(&self, points: &[(i32, i32)], width: u32, colour: RGBColor) -> Result {
+        self.draw(&PathElement::new(points.to_vec(), colour.stroke_width(width))).map_err(failed)
     }
 }
 
@@ -205,19 +214,24 @@ impl Canvas<'_> {
 
 /// Makes a picture, document by document.
 fn draw(path: &Path, cu_seqlens: &[i32], each: impl Fn(&Canvas<'_>, i64, i64) -> Result) -> Result {
-    let format = Format::of(path)?;
     let total = cu_seqlens.last().map_or(0, |&end| i64::from(end));
     // At least a pixel a token, where that is not too large.
     let side = if (SIDE.into()..2 * i64::from(SIDE)).contains(&total) { total as i32 } else { SIDE };
-    let size = (side as u32, side as u32);
-    let all = |sheet: &dyn Sheet| {
+    paint(path, (side as u32, side as u32), |sheet: &dyn Sheet| {
         let canvas = Canvas { sheet, total, side };
         let mut documents = cu_seqlens.windows(2).filter(|pair| pair[0] < pair[1]);
         documents.try_for_each(|pair| each(&canvas, pair[0].into(), (pair[1] - pair[0]).into()))
-    };
-    let bytes = match format {
+    })
+}
+
+/// Writes a picture of so many pixels across and down, with what `all` draws on white.
+///
+/// # Errors
+/// A name that is no picture's; a file that cannot be written.
+pub(crate) fn paint(path: &Path, size: (u32, u32), all: impl Fn(&dyn Sheet) -> Result) -> Result {
+    let bytes = match Format::of(path)? {
         Format::Png => {
-            let mut pixels = vec![0; 3 * (side as usize).pow(2)];
+            let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
             onto(BitMapBackend::with_buffer(&mut pixels, size), all)?;
             let mut png = Vec::new();
             PngEncoder::new(&mut png).write_image(&pixels, size.0, size.1, ColorType::Rgb8).map_err(failed)?;

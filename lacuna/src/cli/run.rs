@@ -156,6 +156,7 @@ impl Run {
             dv: dv.unwrap_or(dim),
             seed: seed.unwrap_or(0),
             elem: dtype.unwrap_or(Elem::Bf16),
+            repeats: false,
         })
     }
 

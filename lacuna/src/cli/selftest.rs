@@ -123,6 +123,7 @@ impl Case {
             dv: self.width,
             seed: 0,
             elem: Elem::Bf16,
+            repeats: false,
         })?;
         let picks = input.picks_for(self.kernel, &options, false)?;
         let job = Job {

@@ -15,32 +15,32 @@ const HBM: f64 = 4.5e12;
 
 /// The extents of a launch.
 #[derive(Clone, Debug)]
-pub(super) struct Extents {
+pub(crate) struct Extents {
     /// Lengths of the documents.
-    pub(super) docs: Vec<u32>,
+    pub(crate) docs: Vec<u32>,
     /// Query heads, and KV heads.
-    pub(super) heads: u64,
-    pub(super) kv_heads: u64,
+    pub(crate) heads: u64,
+    pub(crate) kv_heads: u64,
     /// Widths.
-    pub(super) dk: u64,
-    pub(super) dv: u64,
+    pub(crate) dk: u64,
+    pub(crate) dv: u64,
 }
 
 /// What it must do, and how long that takes at least.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Floor {
-    pub(super) flops: f64,
+pub(crate) struct Floor {
+    pub(crate) flops: f64,
     /// K and V, once for each tile of queries that reads them.
-    pub(super) l2_bytes: f64,
+    pub(crate) l2_bytes: f64,
     /// Each tensor once.
-    pub(super) hbm_bytes: f64,
+    pub(crate) hbm_bytes: f64,
     /// FLOPs a second that the products could reach.
-    pub(super) ceiling: f64,
+    pub(crate) ceiling: f64,
 }
 
 impl Extents {
     /// Tokens, documents and one, query heads, KV heads, and blocks listed for a token.
-    pub(super) fn symbols(&self, attention: &Attention) -> [u64; 5] {
+    pub(crate) fn symbols(&self, attention: &Attention) -> [u64; 5] {
         let tokens = self.docs.iter().map(|&len| u64::from(len)).sum();
         let blocks = attention.options.iter().find(|(name, _)| *name == "blocks").map_or(0, |(_, n)| n.into());
         [tokens, self.docs.len() as u64 + 1, self.heads, self.kv_heads, blocks]
@@ -49,7 +49,7 @@ impl Extents {
 
 impl Floor {
     /// Of an attention in a pick.
-    pub(super) fn of(attention: &Attention, pick: &Pick, x: &Extents) -> Self {
+    pub(crate) fn of(attention: &Attention, pick: &Pick, x: &Extents) -> Self {
         let tokens: u64 = x.docs.iter().map(|&len| u64::from(len)).sum();
         let once = tokens * ((x.heads + x.kv_heads) * (x.dk + x.dv) * 2 + x.heads * 4);
         // Pairs of a query and a key that count; keys that tiles read: for one head each.
@@ -110,13 +110,13 @@ impl Floor {
     }
 
     /// Each bound with its milliseconds.
-    pub(super) fn bounds(&self) -> [(&'static str, f64); 3] {
+    pub(crate) fn bounds(&self) -> [(&'static str, f64); 3] {
         let ms = |amount: f64, rate: f64| amount / rate * 1e3;
         [("products", ms(self.flops, self.ceiling)), ("L2", ms(self.l2_bytes, L2)), ("HBM", ms(self.hbm_bytes, HBM))]
     }
 
     /// The bound that takes longest.
-    pub(super) fn bound(&self) -> (&'static str, f64) {
+    pub(crate) fn bound(&self) -> (&'static str, f64) {
         self.bounds().into_iter().fold(("products", 0.0), |most, bound| if bound.1 > most.1 { bound } else { most })
     }
 }

@@ -1,6 +1,6 @@
 //! `lacuna inspect`: what a kernel is made of, what it takes of a multiprocessor, and how fast it could be.
 
-mod floor;
+pub(crate) mod floor;
 mod machine;
 mod occupancy;
 

@@ -1,0 +1,241 @@
+//! `lacuna bench`: how long a kernel takes on a GPU, launch by launch, beside how fast it could be.
+
+mod chart;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lacuna::codegen::plan::{Pick, Plan};
+use lacuna::kernels::inputs::{self, Locality};
+use lacuna::kernels::registry::Options;
+use lacuna::ptx::Target;
+use lacuna::runtime::{BenchOptions, Device, Elem, Timing};
+
+use super::args::{self, Chosen, Knob, Place};
+use super::attend::{Job, Prepared};
+use super::failure::{Failure, Result};
+use super::input::{Draw, Input};
+use super::inspect::floor::{Extents, Floor};
+use super::output::{self, spinner};
+use super::picture::Format;
+use super::shaped;
+
+/// What `lacuna bench` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Tokens of a document, one shape each, as a list with commas; 8k is 8192, 1m is 1048576
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = tokens, default_value = "8k,32k", help_heading = "Shapes")]
+    tokens: Vec<usize>,
+    /// Documents, all of one length
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Shapes")]
+    batch: usize,
+    /// Query heads
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Shapes")]
+    heads: usize,
+    /// KV heads [default: as many as query heads]
+    #[arg(long, value_name = "N", help_heading = "Shapes")]
+    kv_heads: Option<usize>,
+    /// Width of queries and keys: 32, 64, 96, 128, 192 or 256
+    #[arg(long, alias = "dim", value_name = "N", default_value_t = 128, help_heading = "Shapes")]
+    head_dim: usize,
+    /// Width of values [default: as wide as keys]
+    #[arg(long, value_name = "N", help_heading = "Shapes")]
+    dv: Option<usize>,
+    /// bf16 or f16
+    #[arg(long, value_parser = args::dtype, default_value = "bf16", help_heading = "Shapes")]
+    dtype: Elem,
+    /// Timed runs of a shape at most; fewer where they would take longer than two seconds, and at least 3
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Knobs, as stages=3,rows=64; the others as they come first in `lacuna emit KERNEL --space`
+    #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
+    pick: Vec<Knob>,
+    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90 and sm_120 that the device runs]
+    #[arg(long)]
+    target: Option<Target>,
+    /// cuda, or cuda:1; emulator runs each shape once, and its times say nothing of a GPU's [default: cuda]
+    #[arg(long)]
+    device: Option<Place>,
+    /// Draw time against tokens, by launch, both logarithmic, with the floor: a .png or an .svg
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How long the timed runs of a shape may take in all, in milliseconds, where there are enough of them.
+const MOST_MILLIS: f64 = 2000.0;
+
+/// How many timed runs there are at least, unless fewer are asked for.
+const FEWEST: u32 = 3;
+
+/// `8192`, `8k`, `1m`.
+fn tokens(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        _ => (text, 1),
+    };
+    let count = digits.parse::<usize>().ok().and_then(|count| count.checked_mul(unit));
+    count.filter(|&count| count > 0).ok_or_else(|| "a number of tokens is right, such as 8192, 8k or 1m".to_owned())
+}
+
+/// A shape, timed.
+struct Measured {
+    /// Tokens of a document.
+    tokens: usize,
+    /// How it was planned.
+    pick: Pick,
+    schedule: &'static str,
+    workspace: u64,
+    /// The whole plan, with nothing between its launches.
+    whole: Timing,
+    /// Each launch, with events between them.
+    launches: Vec<(String, Timing)>,
+    floor: Floor,
+}
+
+/// All of it.
+struct Sitting {
+    device: Device,
+    target: Target,
+    options: Options,
+    rows: Vec<Measured>,
+}
+
+impl Bench {
+    /// Times it.
+    ///
+    /// # Errors
+    /// No GPU; extents that are no problem; what the device refuses; a picture that cannot be written.
+    pub(crate) fn bench(&self) -> Result {
+        let options = self.chosen.options()?;
+        let wanted = args::pick(&self.pick)?;
+        if let Some(path) = &self.picture {
+            Format::of(path)?;
+            // A place that cannot be written is told of before the work.
+            output::writable(path)?;
+        }
+        let device = self.gpu()?;
+        let target = args::target(&device, self.target)?;
+        let progress = spinner(self.json);
+        let mut rows = Vec::new();
+        for &tokens in &self.tokens {
+            let stage = |what: &str| {
+                progress.set_message(format!("{what} {} at {tokens} tokens", self.chosen.kernel.name));
+            };
+            rows.push(self.measure(&device, target, (&options, &wanted), tokens, stage)?);
+        }
+        progress.finish_and_clear();
+        output::warn(&device.warnings());
+        let sitting = Sitting { device, target, options, rows };
+        if let Some(path) = &self.picture {
+            chart::draw(path, &sitting.rows)?;
+        }
+        output::print(&match self.json {
+            true => format!("{:#}\n", self.as_json(&sitting)),
+            false => self.as_text(&sitting),
+        })
+    }
+
+    /// The GPU; the emulator where it is asked for by name.
+    fn gpu(&self) -> Result<Device> {
+        let asked = self.device.is_some() || std::env::var_os("LACUNA_DEVICE").is_some_and(|text| !text.is_empty());
+        if let Some(why) = Device::no_cuda()
+            && !asked
+        {
+            let failure =
+                Failure::Trouble(format!("there is no GPU to time `{}` on: {why}", self.chosen.kernel.name), vec![]);
+            return Err(failure.hint("--device emulator runs it here; its times say nothing of a GPU's"));
+        }
+        args::device(self.device)
+    }
+
+    fn measure(
+        &self,
+        device: &Device,
+        target: Target,
+        (options, wanted): (&Options, &Pick),
+        tokens: usize,
+        stage: impl Fn(&str),
+    ) -> Result<Measured> {
+        stage("drawing inputs of");
+        let kernel = self.chosen.kernel;
+        let (kv_heads, dv) = (self.kv_heads.unwrap_or(self.heads), self.dv.unwrap_or(self.head_dim));
+        let input = Input::draw(&Draw {
+            tokens: None,
+            docs: vec![tokens; self.batch],
+            heads: self.heads,
+            kv_heads,
+            dim: self.head_dim,
+            dv,
+            seed: 0,
+            elem: self.dtype,
+            repeats: true,
+        })?;
+        input.fits(kernel)?;
+        let picks = kernel
+            .selection(options)
+            .map(|config| inputs::picks(1, &input.cu_seqlens, kv_heads, config.l_sel, config.n, Locality::PerToken));
+        let job = Job {
+            device,
+            target,
+            kernel,
+            options,
+            wanted,
+            input: &input,
+            picks: picks.as_ref(),
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            checked: false,
+            compare: false,
+        };
+        stage("compiling");
+        let Prepared { attention, pick, plan, bindings, .. } = job.prepare()?;
+        stage("timing");
+        let once = device.run(&plan, &bindings)?.millis;
+        let fits = (MOST_MILLIS / once.max(1e-3)) as u32;
+        let reps = fits.clamp(FEWEST.min(self.rounds), self.rounds);
+        let timed = BenchOptions { warmup: reps.min(3), reps, flush_l2: true };
+        let whole = device.bench(&plan, &bindings, &timed)?;
+        let each = device.bench_launches(&plan, &bindings, &timed)?;
+        let (heads, kv) = (self.heads as u64, kv_heads as u64);
+        let (dk, docs) = (self.head_dim as u64, vec![tokens as u32; self.batch]);
+        let extents = Extents { docs, heads, kv_heads: kv, dk, dv: dv as u64 };
+        Ok(Measured {
+            tokens,
+            schedule: attention.schedule_name,
+            workspace: shaped::workspace(&plan, extents.symbols(&attention)),
+            whole,
+            launches: names(&plan).into_iter().zip(each).collect(),
+            floor: Floor::of(&attention, &pick, &extents),
+            pick,
+        })
+    }
+}
+
+/// The entries of the launches; those that come again are numbered.
+fn names(plan: &Plan) -> Vec<String> {
+    let entries: Vec<&str> = plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
+    let name = |(i, entry): (usize, &&str)| match entries[..i].iter().filter(|other| *other == entry).count() {
+        0 => (*entry).to_owned(),
+        before => format!("{entry} {}", before + 1),
+    };
+    entries.iter().enumerate().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_counted_in_thousands_and_millions_of_two() {
+        assert_eq!(["1", "8192", "8k", "32K", "1m"].map(|text| tokens(text).unwrap()), [1, 8192, 8192, 32768, 1 << 20]);
+        for text in ["", "k", "0", "-1", "8 k", "8kb", "1.5m", "99999999999999999999", "99999999999999m"] {
+            assert_eq!(tokens(text).unwrap_err(), "a number of tokens is right, such as 8192, 8k or 1m", "{text}");
+        }
+    }
+}

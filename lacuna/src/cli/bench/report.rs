@@ -1,0 +1,225 @@
+//! What was timed, as a table and as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Bench, Measured, Sitting};
+use crate::cli::args;
+use crate::cli::output::count;
+
+/// The launches of all shapes, each name once, in their order.
+pub(super) fn launches(rows: &[Measured]) -> Vec<&str> {
+    let mut all: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|row| &row.launches) {
+        if !all.contains(&name.as_str()) {
+            all.push(name);
+        }
+    }
+    all
+}
+
+impl Measured {
+    /// Of the time, how much the floor is; nothing where there is no time.
+    fn share(&self) -> f64 {
+        if self.whole.median_ms > 0.0 { self.floor.bound().1 / self.whole.median_ms } else { 0.0 }
+    }
+
+    /// So many a millisecond, in units of 10^12 or 10^9 a second.
+    fn rate(&self, amount: f64, unit: f64) -> f64 {
+        if self.whole.median_ms > 0.0 { amount / self.whole.median_ms * 1e3 / unit } else { 0.0 }
+    }
+
+    /// The median of a launch, in milliseconds.
+    pub(super) fn launch(&self, name: &str) -> Option<f64> {
+        self.launches.iter().find(|(known, _)| known == name).map(|(_, timing)| timing.median_ms)
+    }
+}
+
+/// Four figures: `0.0123`, `1.234`, `12.34`, `1234`.
+fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms >= 1000.0 => format!("{ms:.0}"),
+        ms if ms >= 100.0 => format!("{ms:.1}"),
+        ms if ms >= 10.0 => format!("{ms:.2}"),
+        ms if ms >= 1.0 => format!("{ms:.3}"),
+        ms => format!("{ms:.4}"),
+    }
+}
+
+/// `0`, `823 MB`, `1.7 GB`.
+fn bytes(bytes: u64) -> String {
+    match bytes as f64 {
+        0.0 => "0".to_owned(),
+        b if b >= 1e9 => format!("{:.1} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.0} MB", b / 1e6),
+        b => format!("{:.0} kB", (b / 1e3).ceil()),
+    }
+}
+
+/// Rows of cells, each column as wide as its widest cell: the first to the left, the others to the right.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let wide = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| wide(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match i {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+impl Bench {
+    pub(super) fn as_text(&self, sitting: &Sitting) -> String {
+        let (kernel, rows) = (self.chosen.kernel, &sitting.rows);
+        let schedules: Vec<&str> = rows.iter().map(|row| row.schedule).fold(Vec::new(), |mut all, name| {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+            all
+        });
+        let mut text = format!("{}: {}, {}\n", kernel.name, schedules.join(", "), sitting.target);
+        let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<8}  {value}\n"));
+        line("device", sitting.device.name());
+        let mut options: Vec<String> = sitting.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        options.extend(sitting.options.score.map(|score| format!("score {}", score.name)));
+        options.extend(sitting.options.sinks.then(|| "sink logits".to_owned()));
+        if !options.is_empty() {
+            line("options", options.join(","));
+        }
+        let kv_heads = self.kv_heads.unwrap_or(self.heads);
+        let heads = match kv_heads == self.heads {
+            true => count(self.heads, "head"),
+            false => format!("{} over {}", count(self.heads, "query head"), count(kv_heads, "KV head")),
+        };
+        let dv = self.dv.filter(|&dv| dv != self.head_dim).map_or(String::new(), |dv| format!(" (v {dv})"));
+        let documents = count(self.batch, "document");
+        line("shapes", format!("{documents}, {heads} x {}{dv}, {}", self.head_dim, self.dtype.name()));
+        line(
+            "times",
+            match sitting.device.is_cuda() {
+                true => "ms: medians of runs with L2 overwritten before each; ± half the distance of the quartiles"
+                    .to_owned(),
+                false => "ms: the host's clock, one run on the emulator: they say nothing of a GPU's".to_owned(),
+            },
+        );
+        text.push('\n');
+        let head = ["tokens", "runs", "time", "±", "TFLOP/s", "GB/s", "floor", "share", "bound", "workspace", "pick"];
+        let mut cells = vec![head.map(str::to_owned).to_vec()];
+        for row in rows {
+            let (bound, floor) = row.floor.bound();
+            cells.push(vec![
+                row.tokens.to_string(),
+                row.whole.reps.to_string(),
+                millis(row.whole.median_ms),
+                format!("{:.1}%", 100.0 * row.whole.spread()),
+                format!("{:.1}", row.rate(row.floor.flops, 1e12)),
+                format!("{:.0}", row.rate(row.floor.hbm_bytes, 1e9)),
+                millis(floor),
+                format!("{:.0}%", 100.0 * row.share()),
+                bound.to_owned(),
+                bytes(row.workspace),
+                args::pick_text(&row.pick),
+            ]);
+        }
+        text.push_str(&table(&cells));
+        let names = launches(rows);
+        if names.len() > 1 {
+            let of = |what: &str, each: &dyn Fn(&Measured) -> Option<f64>| {
+                let cells = rows.iter().map(|row| each(row).map_or("-".to_owned(), millis));
+                [what.to_owned()].into_iter().chain(cells).collect::<Vec<String>>()
+            };
+            let mut cells =
+                vec![["launch".to_owned()].into_iter().chain(rows.iter().map(|r| r.tokens.to_string())).collect()];
+            cells.extend(names.iter().map(|name| of(name, &|row| row.launch(name))));
+            cells.push(of("sum", &|row| Some(row.launches.iter().map(|(_, timing)| timing.median_ms).sum())));
+            cells.push(of("whole", &|row| Some(row.whole.median_ms)));
+            text.push('\n');
+            text.push_str(&table(&cells));
+        }
+        let mut notes = vec!["floors and shares are those of an H200".to_owned()];
+        notes.extend(self.picture.as_ref().map(|path| format!("{}: time against tokens", path.display())));
+        text.push_str(&format!("\n{}\n", notes.join("\n")));
+        text
+    }
+
+    pub(super) fn as_json(&self, sitting: &Sitting) -> Value {
+        let row = |row: &Measured| {
+            let (bound, floor) = row.floor.bound();
+            let launches: Vec<Value> = row
+                .launches
+                .iter()
+                .map(|(entry, t)| {
+                    json!({
+                        "launch": entry,
+                        "milliseconds": t.median_ms,
+                        "least": t.min_ms,
+                        "most": t.max_ms,
+                        "spread": t.spread(),
+                    })
+                })
+                .collect();
+            json!({
+                "tokens": row.tokens,
+                "schedule": row.schedule,
+                "pick": row.pick,
+                "rounds": row.whole.reps,
+                "milliseconds": row.whole.median_ms,
+                "least": row.whole.min_ms,
+                "most": row.whole.max_ms,
+                "spread": row.whole.spread(),
+                "samples": row.whole.samples_ms,
+                "launches": launches,
+                "workspace_bytes": row.workspace,
+                "flops": row.floor.flops,
+                "l2_bytes": row.floor.l2_bytes,
+                "hbm_bytes": row.floor.hbm_bytes,
+                "teraflops_a_second": row.rate(row.floor.flops, 1e12),
+                "gigabytes_a_second": row.rate(row.floor.hbm_bytes, 1e9),
+                "bound": bound,
+                "floor_milliseconds": floor,
+                "share_of_floor": row.share(),
+            })
+        };
+        json!({
+            "ok": true,
+            "kernel": self.chosen.kernel.name,
+            "device": sitting.device.name(),
+            "target": sitting.target.to_string(),
+            "options": sitting.options.iter().collect::<BTreeMap<_, _>>(),
+            "score": sitting.options.score.map(|score| score.name),
+            "sink_logits": sitting.options.sinks,
+            "batch": self.batch,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads.unwrap_or(self.heads),
+            "head_dim": self.head_dim,
+            "dv": self.dv.unwrap_or(self.head_dim),
+            "dtype": self.dtype.name(),
+            "rows": sitting.rows.iter().map(row).collect::<Vec<_>>(),
+            "picture": self.picture.as_ref().map(|path| path.display().to_string()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_figures_and_sizes_a_unit() {
+        assert_eq!(
+            [0.01234, 1.2344, 12.344, 123.44, 1234.4].map(millis),
+            ["0.0123", "1.234", "12.34", "123.4", "1234"]
+        );
+        assert_eq!([0, 300, 823_000_000, 1_740_000_000].map(bytes), ["0", "1 kB", "823 MB", "1.7 GB"]);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["a".to_owned(), "time".to_owned()], vec!["long".to_owned(), "±1".to_owned()]];
+        assert_eq!(table(&rows), "  a     time\n  long    ±1\n");
+    }
+}

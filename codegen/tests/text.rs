@@ -1,7 +1,7 @@
 //! The text form of a func: what is printed reads back as the same func, and no text makes the reader panic.
 
 use lacuna_codegen::ir::{
-    Axis, AxisId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition,
     Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
 };
 use lacuna_codegen::passes;
@@ -30,6 +30,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
   var %seen : bool = false
   buffer $k : bf16<Kv, Dk> x 3
   table $counts over Twice#4
+  best $picks : 7 over Group
   partition rows Group x 1 cols Kv x 4
   %0 = program_id 0
   %1 = param scale
@@ -80,6 +81,12 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
   %34 = get $counts[%32] : i32<Twice#5>
   set $counts[%32] = %34 where %6
   %35 = count_up $counts[%12] where %6 : i32<Twice#5>
+  take $picks += %19 at %2
+  settle $picks
+  %36 = best_column $picks[0]
+  %37 = best_score $picks[6]
+  clear $picks
+  take $picks += %19 at %2 after %37, %36
   store o[%0, %2] rows token#0 count %7 = %22
   store o[%0, %2] rows head count %7 = %22
 }
@@ -89,7 +96,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
 fn the_sample_prints_as_it_is_written() {
     let func = read(SAMPLE).expect("a func");
     assert_eq!(func.to_string(), SAMPLE);
-    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 36, Target::SM_90A));
+    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 38, Target::SM_90A));
     assert!(matches!(func.vars[0].init, Const::F32(bits) if f32::from_bits(bits) == f32::NEG_INFINITY));
 }
 
@@ -185,6 +192,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let buffer = || (0u32..2).prop_map(BufferId);
     let tensor = || (0u32..2).prop_map(ParamId);
     let table = || (0u32..2).prop_map(TableId);
+    let best = || (0u32..2).prop_map(BestId);
     let list = || proptest::collection::vec((0..VALUES).prop_map(ValueId), 0..4);
     let slice = || {
         (tensor(), list(), prop::option::of(0usize..2), v()).prop_map(|(tensor, index, along, count)| Slice {
@@ -229,6 +237,18 @@ fn ops() -> impl Strategy<Value = Op> {
         (table(), v(), v(), v()).prop_map(|(table, index, value, keep)| Op::TableSet { table, index, value, keep }),
         (table(), v(), v()).prop_map(|(table, key, keep)| Op::CountUp { table, key, keep }),
     ];
+    let bests = prop_oneof![
+        (best(), v(), v(), prop::option::of([v(), v()])).prop_map(|(best, scores, first, after)| Op::Take {
+            best,
+            scores,
+            first,
+            after
+        }),
+        best().prop_map(Op::Settle),
+        best().prop_map(Op::Clear),
+        (best(), any::<u32>()).prop_map(|(best, n)| Op::BestColumn(best, n)),
+        (best(), any::<u32>()).prop_map(|(best, n)| Op::BestScore(best, n)),
+    ];
     let storage = prop_oneof![
         slice().prop_map(Op::Load),
         (slice(), v()).prop_map(|(slice, tile)| Op::Store(slice, tile)),
@@ -245,7 +265,7 @@ fn ops() -> impl Strategy<Value = Op> {
         (buffer(), v()).prop_map(|(buffer, slot)| Op::Shared(buffer, slot)),
         v().prop_map(Op::Operand),
     ];
-    let leaf = prop_oneof![simple, lanes, storage];
+    let leaf = prop_oneof![simple, lanes, bests, storage];
     leaf.prop_recursive(3, 24, 6, move |inner| {
         let body = proptest::collection::vec(inner, 0..6)
             .prop_map(|ops| ops.into_iter().map(|op| Stmt { result: None, op, loc: None }).collect::<Vec<_>>());
@@ -292,6 +312,7 @@ prop_compose! {
         vars in proptest::collection::vec((names(), types(), constants()), 3),
         buffers in proptest::collection::vec((names(), types(), any::<u32>()), 2),
         tables in proptest::collection::vec((names(), 0u32..3), 2),
+        bests in proptest::collection::vec((names(), 0u32..3, any::<u32>()), 2),
         partition in proptest::option::of((proptest::option::of(0u32..3), proptest::option::of(0u32..3), any::<u32>(), any::<u32>())),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
@@ -312,6 +333,7 @@ prop_compose! {
             values: types.into_iter().map(|ty| Value { ty, loc: None }).collect(),
             buffers: buffers.into_iter().map(|(name, ty, slots)| Buffer { name, ty, slots }).collect(),
             tables: tables.into_iter().map(|(name, axis)| Table { name, axis: AxisId(axis) }).collect(),
+            bests: bests.into_iter().map(|(name, axis, count)| Best { name, axis: AxisId(axis), count }).collect(),
             partition: partition.map(|(row_axis, col_axis, rows, cols)| Partition {
                 row_axis: row_axis.map(AxisId),
                 col_axis: col_axis.map(AxisId),
@@ -342,6 +364,7 @@ proptest! {
         prop_assert_eq!(back.params, func.params);
         prop_assert_eq!(back.buffers, func.buffers);
         prop_assert_eq!(back.tables, func.tables);
+        prop_assert_eq!(back.bests, func.bests);
         prop_assert_eq!(back.partition, func.partition);
     }
 

@@ -9,7 +9,7 @@ use std::panic::Location;
 use lacuna_ptx::Target;
 
 use super::{
-    Axis, AxisId, Binary, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Table, TableId,
+    Axis, AxisId, Best, BestId, Binary, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Table, TableId,
     Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
@@ -441,6 +441,44 @@ impl Builder {
     pub fn count_up(&mut self, table: TableId, key: ValueId, keep: ValueId) -> ValueId {
         let axes = self.ty(key).axes.clone();
         self.push(Op::CountUp { table, key, keep }, Type::tile(Elem::I32, axes))
+    }
+
+    /// Declares storage for the `count` best of each row.
+    pub fn best(&mut self, name: impl Into<String>, axis: AxisId, count: u32) -> BestId {
+        self.func.bests.push(Best { name: name.into(), axis, count });
+        BestId(self.func.bests.len() as u32 - 1)
+    }
+
+    /// Offers a tile of scores whose columns begin at `first`, or what of it comes after a score and a column of each row.
+    #[track_caller]
+    pub fn take(&mut self, best: BestId, scores: ValueId, first: ValueId, after: Option<[ValueId; 2]>) {
+        self.effect(Op::Take { best, scores, first, after });
+    }
+
+    /// Completes the best of each row.
+    #[track_caller]
+    pub fn settle(&mut self, best: BestId) {
+        self.effect(Op::Settle(best));
+    }
+
+    /// Forgets the best of each row.
+    #[track_caller]
+    pub fn clear(&mut self, best: BestId) {
+        self.effect(Op::Clear(best));
+    }
+
+    /// The column of each row's `n`th best.
+    #[track_caller]
+    pub fn best_column(&mut self, best: BestId, n: u32) -> ValueId {
+        let axis = self.func.bests[best.index()].axis;
+        self.push(Op::BestColumn(best, n), Type::tile(Elem::I32, [axis]))
+    }
+
+    /// The score of each row's `n`th best.
+    #[track_caller]
+    pub fn best_score(&mut self, best: BestId, n: u32) -> ValueId {
+        let axis = self.func.bests[best.index()].axis;
+        self.push(Op::BestScore(best, n), Type::tile(Elem::F32, [axis]))
     }
 
     /// Loads rows of a tensor as a tile over `axes` (rows, then the tensor's last dimension).

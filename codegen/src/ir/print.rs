@@ -8,6 +8,7 @@
 //!   var %m : f32<Group> = -inf
 //!   buffer $k : bf16<Kv, Dk> x 3
 //!   table $counts over Slot
+//!   best $picks : 7 over Group
 //!   partition rows Group x 1 cols Kv x 4
 //!   %5 = load k[%0, %3] rows token count %4 : bf16<Kv, Dk>
 //!   for %6 in %1..%2 pipelined 3 {
@@ -22,7 +23,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    AxisId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, TableId, Type,
+    AxisId, BestId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, TableId, Type,
     Unary, ValueId, VarId,
 };
 
@@ -150,6 +151,8 @@ pub(super) fn evident(func: &Func, op: &Op) -> Option<Type> {
             Param::Scalar { .. } => None,
         },
         Op::Read(var) => func.vars.get(var.index()).map(|var| var.ty.clone()),
+        Op::BestColumn(best, _) => func.bests.get(best.index()).map(|best| Type::tile(Elem::I32, [best.axis])),
+        Op::BestScore(best, _) => func.bests.get(best.index()).map(|best| Type::tile(Elem::F32, [best.axis])),
         Op::Shared(buffer, _) => func.buffers.get(buffer.index()).map(|buffer| buffer.ty.clone()),
         Op::Merge { sum, .. } => func.vars.get(sum.index()).map(|sum| Type { partial: false, ..sum.ty.clone() }),
         _ => None,
@@ -221,6 +224,11 @@ impl<W: fmt::Write> Printer<'_, W> {
     fn table(&mut self, id: TableId) -> fmt::Result {
         self.out.write_char('$')?;
         label(&mut self.out, id.index(), self.func.tables.iter().map(|table| table.name.as_str()))
+    }
+
+    fn best(&mut self, id: BestId) -> fmt::Result {
+        self.out.write_char('$')?;
+        label(&mut self.out, id.index(), self.func.bests.iter().map(|best| best.name.as_str()))
     }
 
     fn ty(&mut self, ty: &Type) -> fmt::Result {
@@ -306,6 +314,13 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.table(TableId(n as u32))?;
             self.out.write_str(" over ")?;
             self.axis(table.axis)?;
+            self.out.write_char('\n')?;
+        }
+        for (n, best) in func.bests.iter().enumerate() {
+            self.out.write_str("  best ")?;
+            self.best(BestId(n as u32))?;
+            write!(self.out, " : {} over ", best.count)?;
+            self.axis(best.axis)?;
             self.out.write_char('\n')?;
         }
         if let Some(part) = func.partition {
@@ -409,6 +424,26 @@ impl<W: fmt::Write> Printer<'_, W> {
                 self.out.write_str("count_up ")?;
                 self.place(*table, *key)?;
                 write!(self.out, " where {keep}")
+            }
+            Op::Take { best, scores, first, after } => {
+                self.out.write_str("take ")?;
+                self.best(*best)?;
+                write!(self.out, " += {scores} at {first}")?;
+                after.map_or(Ok(()), |[score, column]| write!(self.out, " after {score}, {column}"))
+            }
+            Op::Settle(best) => {
+                self.out.write_str("settle ")?;
+                self.best(*best)
+            }
+            Op::Clear(best) => {
+                self.out.write_str("clear ")?;
+                self.best(*best)
+            }
+            Op::BestColumn(best, n) | Op::BestScore(best, n) => {
+                let word = if matches!(op, Op::BestColumn(..)) { "best_column " } else { "best_score " };
+                self.out.write_str(word)?;
+                self.best(*best)?;
+                write!(self.out, "[{n}]")
             }
             Op::Load(slice) => {
                 self.out.write_str("load ")?;

@@ -10,7 +10,7 @@ use lacuna_ptx::Target;
 use super::lex::{Place, Token, lex};
 use super::print::evident;
 use super::{
-    Axis, AxisId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition, Reduce,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition, Reduce,
     Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
@@ -180,6 +180,21 @@ impl Reader {
         self.sign("$")?;
         let at = self.meant("a buffer", |func| func.buffers.iter().map(|buffer| buffer.name.as_str()).collect())?;
         Ok(BufferId(at as u32))
+    }
+
+    fn best(&mut self) -> Read<BestId> {
+        self.sign("$")?;
+        let at = self.meant("the best of rows", |func| func.bests.iter().map(|best| best.name.as_str()).collect())?;
+        Ok(BestId(at as u32))
+    }
+
+    /// `$best[n]`
+    fn in_best(&mut self) -> Read<(BestId, u32)> {
+        let best = self.best()?;
+        self.sign("[")?;
+        let n = self.number("a place among the best")?;
+        self.sign("]")?;
+        Ok((best, n))
     }
 
     /// `$table[%index]`
@@ -369,6 +384,14 @@ impl Reader {
             self.word("over")?;
             let axis = self.axis()?;
             self.func.tables.push(Table { name, axis });
+        } else if self.take_word("best") {
+            self.sign("$")?;
+            let name = self.declared(self.func.bests.len())?;
+            self.sign(":")?;
+            let count = self.number("how many are kept")?;
+            self.word("over")?;
+            let axis = self.axis()?;
+            self.func.bests.push(Best { name, axis, count });
         } else if self.is_word("partition") && self.func.partition.is_none() {
             self.at += 1;
             self.word("rows")?;
@@ -506,6 +529,30 @@ impl Reader {
             "count_up" => {
                 let (table, key) = self.in_table()?;
                 Op::CountUp { table, key, keep: self.condition()? }
+            }
+            "take" => {
+                let best = self.best()?;
+                self.sign("+=")?;
+                let scores = self.value()?;
+                self.word("at")?;
+                let first = self.value()?;
+                let after = if self.take_word("after") {
+                    let (score, column) = self.two(",")?;
+                    Some([score, column])
+                } else {
+                    None
+                };
+                Op::Take { best, scores, first, after }
+            }
+            "settle" => Op::Settle(self.best()?),
+            "clear" => Op::Clear(self.best()?),
+            "best_column" => {
+                let (best, n) = self.in_best()?;
+                Op::BestColumn(best, n)
+            }
+            "best_score" => {
+                let (best, n) = self.in_best()?;
+                Op::BestScore(best, n)
             }
             "load" => Op::Load(self.slice()?),
             "store" => {

@@ -32,6 +32,8 @@ ids! {
     BufferId
     /// A table in shared memory of a [`Func`].
     TableId
+    /// The best of each row, of a [`Func`].
+    BestId
 }
 
 /// One CTA's work.
@@ -55,6 +57,8 @@ pub struct Func {
     pub buffers: Vec<Buffer>,
     /// Tables in shared memory, by [`TableId`].
     pub tables: Vec<Table>,
+    /// The best of rows, by [`BestId`].
+    pub bests: Vec<Best>,
     /// Who does what; made by `partition`.
     pub partition: Option<Partition>,
     /// The operations.
@@ -74,6 +78,7 @@ impl Func {
             values: Vec::new(),
             buffers: Vec::new(),
             tables: Vec::new(),
+            bests: Vec::new(),
             partition: None,
             body: Vec::new(),
         }
@@ -221,6 +226,26 @@ pub struct Table {
     pub name: String,
     /// What it is indexed by.
     pub axis: AxisId,
+}
+
+/// The `count` greatest scores that each row has been offered, with the columns that they stand in: in descending order, ties
+/// by ascending column. Empty before the body runs.
+///
+/// While scores are [taken](Op::Take), each lane that has elements of a row keeps the best of those it saw; once
+/// [settled](Op::Settle), all of them have the row's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// Its name.
+    pub name: String,
+    /// The axis of the rows.
+    pub axis: AxisId,
+    /// How many are kept, from 1 to [`Best::MOST`].
+    pub count: u32,
+}
+
+impl Best {
+    /// As many as can be kept: each is two registers for every row that a lane has elements of.
+    pub const MOST: u32 = 32;
 }
 
 /// Who does what. Warps form a grid: `rows` of them split the row axis in bands of 16, and `cols` of them split the column
@@ -480,6 +505,27 @@ pub enum Op {
         /// Whether it counts, a bool scalar or lane tile.
         keep: ValueId,
     },
+    /// Offers a tile of scores to the best of its rows. An element that is -inf or NaN is never taken. Tiles come in ascending
+    /// order of their columns, so that of equal scores those taken first are kept.
+    Take {
+        /// The best of the tile's rows, not yet settled.
+        best: BestId,
+        /// The scores, f32, over rows and columns.
+        scores: ValueId,
+        /// The column of the tile's first, an i32 scalar, zero or more.
+        first: ValueId,
+        /// A score and a column for each row, f32 and i32 over the rows: only what comes after it, in descending order of
+        /// scores and ascending order of columns, is taken.
+        after: Option<[ValueId; 2]>,
+    },
+    /// Lanes tell each other what they took: each row's best can be read from here on, and nothing more be taken.
+    Settle(BestId),
+    /// Forgets what was taken.
+    Clear(BestId),
+    /// The column of each row's `n`th best, from 0, i32 over the rows; -1 where there are no more than `n`.
+    BestColumn(BestId, u32),
+    /// The score of each row's `n`th best, f32 over the rows; -inf where there are no more than `n`.
+    BestScore(BestId, u32),
     /// Loads rows as a tile.
     Load(Slice),
     /// Stores a tile's rows.

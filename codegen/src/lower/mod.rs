@@ -3,6 +3,7 @@
 //! In:  a func that has been through every pass.
 //! Out: one entry. Every scalar is in a register that all threads agree on; every branch is uniform.
 
+mod best;
 mod emit;
 mod gather;
 mod lanes;
@@ -20,6 +21,7 @@ use lacuna_ptx::{
     Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version,
 };
 
+use self::best::Lists;
 use self::emit::Emit;
 use self::place::Placement;
 use self::shared::Layout;
@@ -93,6 +95,7 @@ struct Lower<'a> {
     e: Emit,
     low: Vec<Option<Low>>,
     vars: Vec<VarRegs>,
+    bests: Vec<Lists>,
     shared: Layout,
     /// Which axes lie across the threads of the CTA.
     lane_axes: Vec<bool>,
@@ -148,6 +151,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         e: Emit::new(),
         low: vec![None; func.values.len()],
         vars: Vec::new(),
+        bests: Vec::new(),
         shared: layout,
         lane_axes,
         totals: HashMap::new(),
@@ -169,6 +173,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let (state, lhs) = crate::passes::registers(func);
     lower.e.tight = state + lhs + scalars_through_loops(func) > TIGHT;
     lower.declare_vars();
+    lower.declare_bests();
     lower.body(&func.body);
     lower.e.inst("ret", []);
     let (body, regs) = lower.e.finish();
@@ -408,6 +413,17 @@ impl Lower<'_> {
             Op::TableGet { table, index } => self.table_get(*table, *index, made(stmt)),
             Op::TableSet { table, index, value, keep } => self.table_set(*table, *index, *value, *keep),
             Op::CountUp { table, key, keep } => self.count_up(*table, *key, *keep, made(stmt)),
+            Op::Take { best, scores, first, after } => self.take(*best, *scores, *first, *after),
+            Op::Settle(best) => self.settle(*best),
+            Op::Clear(best) => self.clear(*best),
+            Op::BestColumn(best, n) => {
+                let columns = self.bests[best.index()].columns.iter().map(|list| list[*n as usize]).collect::<Vec<_>>();
+                self.read_best(columns, made(stmt));
+            }
+            Op::BestScore(best, n) => {
+                let scores = self.bests[best.index()].scores.iter().map(|list| list[*n as usize]).collect::<Vec<_>>();
+                self.read_best(scores, made(stmt));
+            }
             Op::Store(slice, value) => {
                 if self.ty(*value).rank() == 2 {
                     self.store_tile(slice, *value);
@@ -574,6 +590,9 @@ fn word(op: &Op) -> &'static str {
         Op::Scan(_) | Op::Total(_) => "prefix sum",
         Op::TableGet { .. } | Op::TableSet { .. } => "table",
         Op::CountUp { .. } => "count",
+        Op::Take { .. } => "take",
+        Op::Settle(_) => "settle",
+        Op::Clear(_) => "clear",
         Op::Segment { .. } => "segment",
         Op::For { .. } => "loop",
         Op::If { .. } => "branch",

@@ -190,7 +190,7 @@ impl Lower<'_> {
     }
 
     /// The shape of an element-by-element result: that of its widest operand.
-    fn shape_of(&self, value: ValueId) -> (usize, bool) {
+    pub(super) fn shape_of(&self, value: ValueId) -> (usize, bool) {
         fn find(lower: &Lower<'_>, value: ValueId) -> Option<(usize, bool)> {
             match lower.get(value) {
                 Low::Tile(tile) => Some((tile.blocks, tile.split)),

@@ -74,6 +74,9 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
         }
         _ => {}
     });
+    // Each of the best of a row is a score and a column.
+    let bests = |best: &crate::ir::Best| func.axes[best.axis.index()].extent / (8 * part.rows) * best.count * 2;
+    let vars = vars + func.bests.iter().map(bests).sum::<u32>();
     // Scores once as f32 and half again as the 16-bit operand of the second product; a score var stands for the same.
     let kept = func
         .vars

@@ -3,7 +3,7 @@
 //! In:  a verified func; every product is between tiles that were loaded or made from scores. Without products, the rows are
 //!      those of the tiles of two axes.
 //! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
-//!      steps of 16 columns. A value that only one part of the column axis knows reaches a store only through a merge.
+//!      steps of 16 columns; one that finds the best of rows has all of their columns. A value that only one part of the column axis knows reaches a store only through a merge.
 //!      Without tiles of two axes there are no rows and columns. No rows are loaded or stored as a lane
 //!      tile.
 //!
@@ -69,6 +69,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     }
     func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols });
     if cols > 1 {
+        whole_rows_of_bests(&func, rows, cols)?;
         shares_of_a_merge(&func, cols)?;
         private_state(&func)?;
     }
@@ -130,6 +131,18 @@ fn lane_tiles(func: &Func) -> Result<(), Error> {
         Some(loc) => Error::Staging(vec![crate::ir::Diagnostic { message, label: "not by rows".to_owned(), loc }]),
         None => Error::Unsupported(message),
     })
+}
+
+/// The best of a row are kept by the one warp that has all of its columns.
+fn whole_rows_of_bests(func: &Func, rows: u32, cols: u32) -> Result<(), Error> {
+    match func.bests.first() {
+        None => Ok(()),
+        Some(best) => Err(Error::Unsupported(format!(
+            "the best scores of a row are found by one warp, and {cols} warps would share the rows of {}: {rows} of them have \
+             rows of their own",
+            func.axes[best.axis.index()].name
+        ))),
+    }
 }
 
 /// After a merge each of the warps that shared columns has a part of the output's, whole blocks of 8.

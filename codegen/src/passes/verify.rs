@@ -12,11 +12,13 @@
 //!  * The CTA ends early only at the top level, before any store.
 //!  * Reductions to a scalar, prefix sums, stores of elements, tables and counts are of scalars and lane tiles; one warp
 //!    counts; no tensor is both read and stored element by element.
+//!  * The best of rows is offered tiles over those rows, settled, and then read; a loop or branch leaves it as it finds it.
 //!  * A buffer is read and written as tiles of its own type, in slots that it has; a register operand comes from a shared
 //!    tile.
 //!
 //! What tensor cores can do with the extents is `partition`'s to say.
 
+mod best;
 mod lanes;
 
 use std::collections::HashSet;
@@ -48,6 +50,7 @@ pub fn verify(func: &Func) -> Result<(), Error> {
         scanned: vec![false; count],
         lane_axes: lane_axes(func),
         set: HashSet::new(),
+        settled: vec![false; func.bests.len()],
         by_row: vec![false; count],
         stored: false,
         wrong: Vec::new(),
@@ -129,6 +132,8 @@ struct Verifier<'f> {
     lane_axes: Vec<bool>,
     /// Tensors that are stored element by element.
     set: HashSet<ParamId>,
+    /// Which of the bests are settled at this place.
+    settled: Vec<bool>,
     /// Those that can be worked out for one row by itself.
     by_row: Vec<bool>,
     /// Whether a store has been seen.
@@ -193,6 +198,10 @@ impl<'f> Verifier<'f> {
             let found = if table.axis.index() < func.axes.len() { Ok(()) } else { mistake("an axis is unknown", "") };
             self.note(found, || table.name.clone(), None);
         }
+        for best in &func.bests {
+            let found = self.best_of_rows(best);
+            self.note(found, || best.name.clone(), None);
+        }
         for (n, value) in func.values.iter().enumerate() {
             let found = self.ty(&value.ty);
             self.note(found, || ValueId(n as u32).to_string(), value.loc);
@@ -242,12 +251,12 @@ impl<'f> Verifier<'f> {
                 Op::For { index, body, .. } => {
                     let before = self.make(*index);
                     self.note(before, || func.show_stmt(stmt), stmt.loc);
-                    self.body(body, depth + 1);
+                    self.enclosed(stmt, body, depth);
                     if let Some(visible) = self.visible.get_mut(index.index()) {
                         *visible = false;
                     }
                 }
-                Op::If { body, .. } => self.body(body, depth + 1),
+                Op::If { body, .. } => self.enclosed(stmt, body, depth),
                 _ => {}
             }
             if let Some(result) = stmt.result {
@@ -587,6 +596,8 @@ impl<'f> Verifier<'f> {
                 INT
             }
             Op::Fold(..) | Op::Scan(_) | Op::Total(_) | Op::TableGet { .. } | Op::CountUp { .. } => self.lane_op(op)?,
+            Op::BestColumn(best, n) => self.read_best(*best, *n, Elem::I32)?,
+            Op::BestScore(best, n) => self.read_best(*best, *n, Elem::F32)?,
             Op::Load(slice) => {
                 self.only_read(slice.tensor)?;
                 let ty = said();
@@ -662,6 +673,9 @@ impl<'f> Verifier<'f> {
                 self.set_element(*tensor, index, *value, *keep)
             }
             Op::TableSet { table, index, value, keep } => self.table_set(*table, *index, *value, *keep),
+            Op::Take { best, scores, first, after } => self.take(*best, *scores, *first, *after),
+            Op::Settle(best) => self.settle(*best),
+            Op::Clear(best) => self.clear(*best),
             Op::Write(var, value) => {
                 let var = self.var(*var)?;
                 self.is(&format!("what `{}` holds", var.name), *value, &var.ty)

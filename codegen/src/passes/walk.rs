@@ -24,6 +24,10 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         | Op::ProgramId(_)
         | Op::Iota(_)
         | Op::Read(_)
+        | Op::Settle(_)
+        | Op::Clear(_)
+        | Op::BestColumn(..)
+        | Op::BestScore(..)
         | Op::Commit
         | Op::Wait(_)
         | Op::Barrier => {}
@@ -60,6 +64,11 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         Op::CountUp { key, keep, .. } => {
             see(key);
             see(keep);
+        }
+        Op::Take { scores, first, after, .. } => {
+            see(scores);
+            see(first);
+            after.iter_mut().flatten().for_each(see);
         }
         Op::Load(s) => slice(s, see),
         Op::Store(s, tile) => {
@@ -130,6 +139,7 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::SetElement { .. } => "an element that is stored",
         Op::TableGet { .. } | Op::TableSet { .. } => "a table in shared memory",
         Op::CountUp { .. } => "a count",
+        Op::Take { .. } | Op::Settle(_) | Op::Clear(_) | Op::BestColumn(..) | Op::BestScore(..) => "the best of rows",
         Op::Element { .. } => "a table element",
         Op::Segment { .. } => "a search of a table",
         Op::Load(_) | Op::CopyAsync { .. } | Op::Shared(..) | Op::Operand(_) => "a loaded tile",

@@ -1,0 +1,233 @@
+//! The best of each row, found while its scores come by.
+//!
+//! A row of a fragment lies in four lanes. Each keeps the best that it saw itself, a list in registers in descending order;
+//! [`Lower::settle`] merges the four once, at the end. Where `K` are kept:
+//!
+//! ```text
+//!   take      floor = the least of four lanes' ⌈K/4⌉th bests: K elements of the row are as good, and stand before these
+//!             mask  = a bit for each element of the lane's that beats the floor and the lane's own Kth
+//!             while a lane of the warp has a bit: each takes its lowest one out, picks that element by a tree of selections,
+//!             and puts it into its list
+//!   settle    K times: the best of the four lists' heads by (score, -column), taken off its list
+//! ```
+//!
+//! An element that beats nothing costs the two instructions of its bit. A bit costs the warp a round, so what counts is how
+//! many the lane with most has, not in how many elements some lane has one. Lists are short and scores mostly low, so rounds
+//! are few: the row's floor, not the lane's alone, keeps them so.
+//!
+//! Ties keep the lower column: bits are taken lowest first, tiles come in ascending order, and only what is greater passes.
+
+use lacuna_ptx::{Class, Operand, Reg};
+
+use super::Lower;
+use super::value::{Cell, Low};
+use crate::ir::{BestId, ValueId};
+
+/// Every lane of a warp.
+const ALL: i64 = 0xffff_ffff;
+
+/// Column blocks whose elements are looked at together: 16 elements of a row for each lane. The tree that selects one of
+/// them costs less than what is done with it.
+const TOGETHER: usize = 8;
+
+/// No column.
+const NONE: i64 = -1;
+
+/// The lists of a lane: for each row that it has elements of, `[band][half]`, the scores and columns of the best.
+pub(super) struct Lists {
+    pub(super) scores: Vec<Vec<Reg>>,
+    pub(super) columns: Vec<Vec<Reg>>,
+}
+
+impl Lower<'_> {
+    pub(super) fn declare_bests(&mut self) {
+        for (n, best) in self.func.bests.iter().enumerate() {
+            let (rows, count) = (self.bands() * 2, best.count as usize);
+            let mut lists = |class| (0..rows).map(|_| self.e.mutables(class, count)).collect();
+            let lists = Lists { scores: lists(Class::F32), columns: lists(Class::B32) };
+            self.bests.push(lists);
+            self.clear(BestId(n as u32));
+        }
+    }
+
+    /// Empties the lists.
+    pub(super) fn clear(&mut self, best: BestId) {
+        let Lists { scores, columns } = &self.bests[best.index()];
+        for &score in scores.iter().flatten() {
+            self.e.mov(score, f32::NEG_INFINITY.into());
+        }
+        for &column in columns.iter().flatten() {
+            self.e.mov(column, NONE.into());
+        }
+    }
+
+    /// What stands at one place of each list. Copied: the lists may be cleared.
+    pub(super) fn read_best(&mut self, regs: Vec<Reg>, result: ValueId) {
+        let copies: Vec<Reg> = regs.iter().map(|reg| self.e.reg(reg.class)).collect();
+        self.e.copy(&copies, &regs);
+        self.set(result, Low::Rows(copies));
+    }
+
+    /// Offers a tile of scores to the lists of its rows.
+    pub(super) fn take(&mut self, best: BestId, scores: ValueId, first: ValueId, after: Option<[ValueId; 2]>) {
+        let first = self.scalar(first);
+        let (blocks, _) = self.shape_of(scores);
+        for row in 0..self.bands() * 2 {
+            let lists = &self.bests[best.index()];
+            let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
+            let (band, half) = (row / 2, row % 2);
+            let floor = self.quad("min.f32", list[list.len().div_ceil(4) - 1]);
+            for start in (0..blocks).step_by(TOGETHER) {
+                let together = TOGETHER.min(blocks - start);
+                let elements: Vec<Operand> = (0..together * 2)
+                    .map(|c| self.element(scores, Cell { band, block: start + c / 2, cell: half * 2 + c % 2 }))
+                    .collect();
+                let column = self.column(start, 0);
+                let column = self.e.add(column, first.clone());
+                let after = after.map(|[score, at]| {
+                    let cell = Cell { band, block: 0, cell: half * 2 };
+                    [self.element(score, cell), self.element(at, cell)]
+                });
+                let mask = self.beats(&elements, floor, list[list.len() - 1], &column, after);
+                self.take_bits(mask, &elements, column, &list, &columns);
+            }
+        }
+    }
+
+    /// A bit for each element that beats the floor and the last of the list, and comes after a score and column.
+    fn beats(
+        &mut self,
+        elements: &[Operand],
+        floor: Reg,
+        last: Reg,
+        column: &Operand,
+        after: Option<[Operand; 2]>,
+    ) -> Reg {
+        let least = self.e.op(Class::F32, "max.f32", [floor.into(), last.into()]);
+        let after = after.map(|[score, at]| {
+            let at = self.e.in_reg(Class::B32, at);
+            (score, self.e.op(Class::B32, "sub.s32", [at.into(), column.clone()]))
+        });
+        let mask = self.e.mutable(Class::B32);
+        self.e.mov(mask, 0i64.into());
+        for (c, element) in elements.iter().enumerate() {
+            let mut beats = self.e.op(Class::Pred, "setp.gt.f32", [element.clone(), least.into()]);
+            if let Some((score, at)) = &after {
+                let below = self.e.op(Class::Pred, "setp.lt.f32", [element.clone(), score.clone()]);
+                let equal = self.e.op(Class::Pred, "setp.eq.f32", [element.clone(), score.clone()]);
+                let behind = self.e.op(Class::Pred, "setp.lt.s32", [(*at).into(), ahead(c).into()]);
+                let behind = self.e.op(Class::Pred, "and.pred", [equal.into(), behind.into()]);
+                let comes = self.e.op(Class::Pred, "or.pred", [below.into(), behind.into()]);
+                beats = self.e.op(Class::Pred, "and.pred", [beats.into(), comes.into()]);
+            }
+            self.e.guarded((beats, false), "or.b32", [mask.into(), mask.into(), (1i64 << c).into()]);
+        }
+        mask
+    }
+
+    /// While a lane of the warp has a bit, puts the element of each lane's lowest bit into its list.
+    fn take_bits(&mut self, mask: Reg, elements: &[Operand], column: Operand, list: &[Reg], columns: &[Reg]) {
+        let (head, done) = (self.e.label("take"), self.e.label("taken"));
+        let (has, some) = (self.e.mutable(Class::Pred), self.e.mutable(Class::Pred));
+        let ask = |lower: &mut Self| {
+            lower.e.inst("setp.ne.s32", [has.into(), mask.into(), 0i64.into()]);
+            lower.e.inst("vote.sync.any.pred", [some.into(), has.into(), ALL.into()]);
+        };
+        ask(self);
+        self.e.open(true);
+        self.e.guarded((some, true), "bra", [Operand::Label(done.clone())]);
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        let lowest = self.e.op(Class::B32, "neg.s32", [mask.into()]);
+        let lowest = self.e.op(Class::B32, "and.b32", [lowest.into(), mask.into()]);
+        self.e.inst("xor.b32", [mask.into(), mask.into(), lowest.into()]);
+
+        // Bit by bit of the element's number: which half of what is left it is in, and how far on its column.
+        let mut left = elements.to_vec();
+        let at = self.e.mutable(Class::B32);
+        self.e.mov(at, column);
+        for bit in 0..elements.len().next_power_of_two().trailing_zeros() {
+            let numbers = (0..elements.len()).filter(|c| c >> bit & 1 == 1);
+            let odd = numbers.fold(0i64, |numbers, c| numbers | 1 << c);
+            let odd = self.e.op(Class::B32, "and.b32", [lowest.into(), odd.into()]);
+            let odd = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
+            self.e.guarded((odd, false), "add.s32", [at.into(), at.into(), ahead(1 << bit).into()]);
+            left = left
+                .chunks(2)
+                .map(|two| match two {
+                    [low, high] => {
+                        self.e.op(Class::F32, "selp.f32", [high.clone(), low.clone(), odd.into()]).into()
+                    }
+                    one => one[0].clone(),
+                })
+                .collect();
+        }
+        // A lane without a bit puts in what beats nothing.
+        let element = self.e.op(Class::F32, "selp.f32", [left[0].clone(), f32::NEG_INFINITY.into(), has.into()]);
+        self.insert(element, at, list, columns);
+        ask(self);
+        self.e.guarded((some, false), "bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// Puts an element into a list, before the first that it beats.
+    fn insert(&mut self, element: Reg, column: Reg, list: &[Reg], columns: &[Reg]) {
+        let beats = |lower: &mut Self, place: usize| {
+            lower.e.op(Class::Pred, "setp.gt.f32", [element.into(), list[place].into()])
+        };
+        let mut here = beats(self, list.len() - 1);
+        for place in (0..list.len()).rev() {
+            self.e.guarded((here, false), "mov.f32", [list[place].into(), element.into()]);
+            self.e.guarded((here, false), "mov.b32", [columns[place].into(), column.into()]);
+            if place > 0 {
+                // It goes further up, and what stands there comes down.
+                here = beats(self, place - 1);
+                self.e.guarded((here, false), "mov.f32", [list[place].into(), list[place - 1].into()]);
+                self.e.guarded((here, false), "mov.b32", [columns[place].into(), columns[place - 1].into()]);
+            }
+        }
+    }
+
+    /// Merges the lists of the four lanes that share a row.
+    pub(super) fn settle(&mut self, best: BestId) {
+        for row in 0..self.bands() * 2 {
+            let lists = &self.bests[best.index()];
+            let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
+            let count = list.len();
+            let mut merged = Vec::with_capacity(count);
+            for taken in 0..count {
+                let (mut score, mut column) = (list[0], columns[0]);
+                for distance in [1, 2] {
+                    let other = [self.shuffle(score, distance), self.shuffle(column, distance)];
+                    let above = self.e.op(Class::Pred, "setp.gt.f32", [other[0].into(), score.into()]);
+                    let equal = self.e.op(Class::Pred, "setp.eq.f32", [other[0].into(), score.into()]);
+                    let before = self.e.op(Class::Pred, "setp.lt.s32", [other[1].into(), column.into()]);
+                    let before = self.e.op(Class::Pred, "and.pred", [equal.into(), before.into()]);
+                    let theirs = self.e.op(Class::Pred, "or.pred", [above.into(), before.into()]);
+                    score = self.e.op(Class::F32, "selp.f32", [other[0].into(), score.into(), theirs.into()]);
+                    column = self.e.op(Class::B32, "selp.b32", [other[1].into(), column.into(), theirs.into()]);
+                }
+                merged.push((score, column));
+                if taken + 1 == count {
+                    break;
+                }
+                // Columns differ, so at most one lane has it; where no lane has any, taking nothing off changes nothing.
+                let own = self.e.op(Class::Pred, "setp.eq.s32", [columns[0].into(), column.into()]);
+                for place in 0..count - 1 - taken {
+                    self.e.guarded((own, false), "mov.f32", [list[place].into(), list[place + 1].into()]);
+                    self.e.guarded((own, false), "mov.b32", [columns[place].into(), columns[place + 1].into()]);
+                }
+            }
+            for (place, (score, column)) in merged.into_iter().enumerate() {
+                self.e.mov(list[place], score.into());
+                self.e.mov(columns[place], column.into());
+            }
+        }
+    }
+}
+
+/// How far on from a lane's first column its `c`th element stands: it has two neighbours of every 8.
+const fn ahead(c: usize) -> i64 {
+    (c / 2 * 8 + c % 2) as i64
+}

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::Location;
 use std::rc::Rc;
 
+use lacuna_codegen::ir::{Const, Op, Type};
 use lacuna_codegen::plan::Expr;
 
 use crate::F32;
@@ -41,6 +42,16 @@ impl Cx {
     #[track_caller]
     pub fn iota<A: Axis>(&self) -> Vector<I32, A> {
         iota()
+    }
+
+    /// A tile of one number.
+    #[track_caller]
+    pub fn filled<R: Axis, C: Axis>(&self, value: f32) -> Tile<F32, R, C> {
+        let mut state = self.state.borrow_mut();
+        let axes = [state.axis::<R>(), state.axis::<C>()];
+        let value = state.builder.push(Op::Const(Const::f32(value)), Type::scalar(lacuna_codegen::ir::Elem::F32));
+        let id = state.builder.broadcast(value, &axes);
+        state.give(id)
     }
 
     /// How wide `A` is in this staging.

@@ -22,7 +22,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Segments`, `Blocks`, `TileBlocks`, `Lists`, `Parts`, `Sinks`, `TableIn` or `TableOut`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Segments`, `Blocks`, `TileBlocks`, `Lists`, `Parts`, `PooledKeys`, `Routing`, `Sinks`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`, an `Option` of an input `#[optional]`"
 )]
 pub trait Input: Sized {
@@ -35,7 +35,7 @@ pub trait Input: Sized {
 /// What a schedule can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a schedule returns",
-    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes, `PartLse<Dv>`, its parts, or nothing where it writes tables"
+    label = "a schedule returns `OutLse<Dv>`, which `OnlineSoftmax::finish` makes, `PartLse<Dv>`, its parts, `PooledKey<Dk>`, or nothing where it writes tables or a `Routing`"
 )]
 pub trait Output {
     /// Stores it.
@@ -316,6 +316,12 @@ pub struct Queries<D> {
 pub struct Keys<D> {
     tensor: Tensor,
     of: PhantomData<*const D>,
+}
+
+impl<D> Keys<D> {
+    pub(crate) fn tensor(&self) -> Tensor {
+        self.tensor
+    }
 }
 
 /// Values, 16-bit, `[tokens, heads_kv, D]`.

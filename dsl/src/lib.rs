@@ -21,10 +21,11 @@
 //! * Every operation remembers the line it was written on.
 //!
 //! Module by module: [`axis`], [`extent`](mod@extent) and [`value`] are the vocabulary, [`cx`](Cx) and [`flow`] what a schedule does with it,
-//! [`input`], [`table`] and [`grid`] what it works on, [`lanes`] what it does with whole vectors, [`mask`], [`score`](mod@score) and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
+//! [`input`], [`table`] and [`grid`] what it works on, [`lanes`] what it does with whole vectors, [`best`] finds each row's best scores, [`pooled`] has blocks of keys by their means, [`mask`], [`score`](mod@score) and [`softmax`] the parts every attention shares, [`schedule`](mod@schedule)
 //! what the outside sees.
 
 pub mod axis;
+pub mod best;
 pub mod classes;
 pub mod extent;
 pub mod flow;
@@ -33,6 +34,7 @@ pub mod input;
 pub mod lanes;
 pub mod lists;
 pub mod mask;
+pub mod pooled;
 pub mod schedule;
 pub mod score;
 pub mod softmax;
@@ -44,6 +46,7 @@ mod cx;
 mod staging;
 
 pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
+pub use best::TopK;
 pub use cx::Cx;
 pub use extent::{Extent, Piece};
 pub use flow::{BlockList, Var};
@@ -59,6 +62,7 @@ pub use lacuna_ptx::Target;
 pub use lanes::{PrefixSum, SharedTable};
 pub use lists::{Lists, PartLse, Parts};
 pub use mask::Mask;
+pub use pooled::{PooledKey, PooledKeys, Routing};
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
 pub use score::{Logit, PerHead, PerHeadTable, Score};
 pub use softmax::OnlineSoftmax;
@@ -72,8 +76,8 @@ pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
         Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, PerHeadTable, Piece,
-        Pos, PrefixSum, Queries, QueryRows, Rows, Scalar, Schedule, Score, Segments, Shape, SharedTable, Sinks, Table,
-        TableIn, TableOut, Target, Tile, TileBlocks, TileSize, Tunable, Values, Var, Vector, axes, extents,
+        PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routing, Rows, Scalar, Schedule, Score, Segments, Shape,
+        SharedTable, Sinks, Table, TableIn, TableOut, Target, Tile, TileBlocks, TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

@@ -9,6 +9,7 @@ pub mod dense;
 pub mod host;
 pub mod inputs;
 pub mod lists;
+pub mod moba;
 pub mod nsa;
 pub mod patterns;
 pub mod reference;

@@ -228,7 +228,10 @@ impl Lower<'_> {
 
     /// Stores one number a row: one lane of the four that have it, of one warp.
     pub(super) fn store_rows(&mut self, to: &Slice, value: ValueId) {
-        let Low::Rows(regs) = self.get(value).clone() else { unreachable!("verified: a tile over rows") };
+        let (class, form) = match self.ty(value).elem {
+            Elem::F32 => (Class::F32, "st.global.f32"),
+            _ => (Class::B32, "st.global.b32"),
+        };
         let lane = self.lane();
         let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
         let mut writer = self.e.invariant(Class::Pred, "setp.eq.s32", [quad.into(), 0i64.into()]);
@@ -244,8 +247,9 @@ impl Lower<'_> {
                 let row = self.row(band, half);
                 let (address, there) = self.row_at(to, base, row);
                 let there = self.e.op(Class::Pred, "and.pred", [there.into(), writer.into()]);
-                let form = if regs[0].class == Class::F32 { "st.global.f32" } else { "st.global.b32" };
-                self.e.guarded((there, false), form, [super::Emit::at(address, 0), regs[band * 2 + half].into()]);
+                let element = self.element(value, super::value::Cell { band, block: 0, cell: half * 2 });
+                let element = self.e.in_reg(class, element);
+                self.e.guarded((there, false), form, [super::Emit::at(address, 0), element.into()]);
             }
         }
     }

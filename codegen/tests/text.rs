@@ -1,8 +1,8 @@
 //! The text form of a func: what is printed reads back as the same func, and no text makes the reader panic.
 
 use lacuna_codegen::ir::{
-    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition,
-    Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param,
+    ParamId, Partition, Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
 };
 use lacuna_codegen::passes;
 use lacuna_codegen::pattern::Pattern;

@@ -353,3 +353,37 @@ fn a_pass_is_found_by_its_name() {
     assert_eq!(run("verify", func.clone()).expect("it makes sense").to_string(), func.to_string());
     assert!(run("verifi", func).expect_err("no such pass").to_string().contains("there are verify, "));
 }
+
+#[test]
+fn the_best_of_rows_are_offered_tiles_then_settled_then_read() {
+    let refuses = |body: &str, words: &str| {
+        let said = says("best $best : 3 over Q", body);
+        assert!(said.contains(words), "of `{body}` it says\n  {said}\nnot\n  {words}");
+    };
+    let accepts = |body: &str| assert_eq!(says("best $best : 3 over Q", body), "nothing", "of `{body}`");
+    accepts("take $best += %6 at %1 settle $best %10 = best_column $best[2] %11 = best_score $best[0]");
+    accepts(
+        "for %10 in %1..%0 { take $best += %6 at %10 if %2 { settle $best %11 = best_score $best[0] clear $best } }",
+    );
+    accepts("settle $best %10 = best_column $best[0] clear $best take $best += %6 at %1 after %7, %10");
+    refuses(
+        "%10 = best_column $best[0]",
+        "`best` is read while it takes scores: each lane has its own: settle it first",
+    );
+    refuses("settle $best %10 = best_score $best[3]", "`best` keeps 3: number 3 is none of them");
+    refuses("settle $best %10 = best_score $best[0] : i32<Q>", "this makes f32<Q>: and is said to make i32<Q>");
+    refuses("settle $best take $best += %6 at %1", "`best` is settled, and takes no more scores: clear it first");
+    refuses("settle $best settle $best", "`best` is settled already");
+    refuses("take $best += %9 at %1", "`best` is offered f32 tiles whose rows are Q: this is bf16<Q, Kv>");
+    refuses("take $best += %7 at %1", "`best` is offered f32 tiles whose rows are Q: this is f32<Q>");
+    refuses("take $best += %6 at %3", "a column is i32: this is f32");
+    refuses("take $best += %6 at %1 after %7, %7", "a column of each row is i32<Q>: this is f32<Q>");
+    refuses("take $best += %6 at %1 after %1, %1", "a score of each row is f32<Q>: this is i32");
+    refuses("if %2 { settle $best }", "a loop or branch leaves `best` otherwise than it finds it");
+    refuses(
+        "settle $best for %10 in %1..%0 { clear $best }",
+        "a loop or branch leaves `best` otherwise than it finds it",
+    );
+    refuses_declared("best $b : 0 over Q", "from 1 to 32 of the best of a row are kept: these are 0");
+    refuses_declared("best $b : 33 over Q", "from 1 to 32 of the best of a row are kept: these are 33");
+}

@@ -98,12 +98,13 @@ impl<R: Axis> TopK<R> {
         let run = current();
         let mut state = run.borrow_mut();
         let (scores, first) = (state.take(scores), state.take(first));
-        let after = match after {
-            Some((score, column)) => Some([state.take(score), state.take(column)]),
-            None => None,
-        };
+        // No closure: it would be the place that a mistake names.
+        let mut behind = None;
+        if let Some((score, column)) = after {
+            behind = Some([state.take(score), state.take(column)]);
+        }
         if self.lives(&mut state) {
-            state.builder.take(self.id, scores, first, after);
+            state.builder.take(self.id, scores, first, behind);
         }
     }
 

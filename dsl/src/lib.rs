@@ -76,8 +76,9 @@ pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
         Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, PerHeadTable, Piece,
-        PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routing, Rows, Scalar, Schedule, Score, Segments, Shape,
-        SharedTable, Sinks, Table, TableIn, TableOut, Target, Tile, TileBlocks, TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,
+        PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routing, Rows, Scalar, Schedule, Score, Segments,
+        Shape, SharedTable, Sinks, Table, TableIn, TableOut, Target, Tile, TileBlocks, TileSize, TopK, Tunable, Values,
+        Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use lacuna_codegen::ir::{Elem, Slice};
-use lacuna_codegen::plan::{Access, Expr};
+use lacuna_codegen::plan::{Access, Expr, Requirement};
 
 use crate::axis::{Axis, Bool, F32, Half, I32};
 use crate::extent::{self, Extent};
@@ -411,6 +411,9 @@ pub struct Routing {
     tensor: Tensor,
 }
 
+/// Blocks of a row at most.
+const MOST: u32 = 64;
+
 impl Input for Routing {
     fn declare(cx: &Cx, name: &str) -> Self {
         let dims = [symbol("tokens"), symbol("heads_q"), symbol(Top::NAME)];
@@ -419,10 +422,18 @@ impl Input for Routing {
 }
 
 impl Routing {
-    /// How many blocks a row has room for.
+    /// How many blocks a row has room for besides its own, where it has `top` in all, from 1 to 64.
     #[track_caller]
-    pub fn top(&self) -> Scalar<I32> {
-        extent::value::<Top>()
+    pub fn others(&self, top: u32) -> u32 {
+        let run = current();
+        let mut state = run.borrow_mut();
+        if !(1..=MOST).contains(&top) {
+            let label = format!("from 1 to {MOST} are right, the row's own block among them");
+            state.builder.fail(format!("a row has {top} blocks"), label);
+        }
+        let what = format!("`{}` must be {top}: the plan is compiled for {top} blocks a row", Top::NAME);
+        state.require(Requirement { what, left: Expr::symbol(Top::NAME), right: u64::from(top).into() });
+        top.clamp(1, MOST) - 1
     }
 
     /// Stores the `place`th block of each row, from 0. Nothing where rows have no such place.
@@ -435,7 +446,7 @@ impl Routing {
     ) {
         let (place, blocks) = (place.handle(), blocks.handle());
         let Place { token, head, along, count } = rows.place;
-        let room = self.top();
+        let room = extent::value::<Top>();
         let run = current();
         let mut state = run.borrow_mut();
         let (place, blocks) = (state.take(place), state.take(blocks));

@@ -6,7 +6,7 @@ use lacuna_dsl::{Elem, Knobs as _, Plan, Schedule as _, Shape};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::moba::{MobaPool, MobaPoolPick, MobaRoute, MobaRoutePick};
-use lacuna_kernels::reference::moba::{MobaConfig, Pooled, Rule, Sides, check_route, gate, pool, route_row};
+use lacuna_kernels::reference::moba::{MobaConfig, Pooled, Sides, check_route, gate, pool};
 use lacuna_ptx::Target;
 use lacuna_ptx::tools::assemble;
 use lacuna_runtime::{Bindings, Device, Tensor};
@@ -117,6 +117,11 @@ impl Case {
         )
     }
 
+    /// What is found on the emulator, of these numbers.
+    fn routing_of<T: Float + lacuna_runtime::Element>(&self, qkv: &Qkv<T>) -> Host<i32> {
+        self.run(&Device::emulator(), qkv).1
+    }
+
     /// Runs the case, and holds its means and its routing to f64.
     fn check_on<T: Float + lacuna_runtime::Element>(&self, qkv: &Qkv<T>) {
         let cu = self.cu_seqlens();
@@ -162,4 +167,163 @@ fn every_width_and_element() {
             Case { elem, seed: n as u64, ..case(width, [32, 16, 64, 48][n % 4], 4, lengths) }.check();
         }
     }
+}
+
+#[test]
+fn every_number_of_blocks_a_row_has_room_for() {
+    for (n, top) in [1, 2, 3, 5, 8, 9, 10, 12, 17, 18, 33, 64].into_iter().enumerate() {
+        Case { kv_heads: 1, seed: n as u64, ..case(32, 16, top, &[1500, 0, 70]) }.check();
+        // More than there are.
+        Case { seed: n as u64, ..case(64, 32, top, &[100, 33]) }.check();
+    }
+}
+
+#[test]
+fn every_pick() {
+    for (n, pick) in MobaRoutePick::space().picks().iter().enumerate() {
+        let pick = MobaRoutePick::from_pick(pick).expect("a pick of the space");
+        let case = Case { pick, kv_heads: 1, seed: n as u64, ..case(64, 16, [4, 12][n % 2], &[40, 1300]) };
+        if pick.rows >= 16 * pick.warps {
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn query_heads_that_share_keys_choose_for_themselves() {
+    for (group, kv_heads) in [(4, 2), (3, 1), (8, 1), (64, 1)] {
+        Case { group, kv_heads, ..case(64, 16, 3, &[150, 0, 40]) }.check();
+    }
+}
+
+#[test]
+fn blocks_of_any_length() {
+    for (n, block) in [16, 32, 48, 80, 128, 208, 512, 1024].into_iter().enumerate() {
+        Case { kv_heads: 1, seed: n as u64, ..case(64, block, 3, &[(block as usize * 5).min(1100), 17, 0]) }.check();
+    }
+    // Longer than every document.
+    case(32, 160_000, 3, &[200, 1]).check();
+}
+
+#[test]
+fn batches_without_tokens() {
+    for lengths in [&[0][..], &[0, 0, 0]] {
+        case(64, 32, 3, lengths).check();
+    }
+}
+
+#[test]
+fn a_head_that_attends_fully_is_sent_nowhere() {
+    for full in [[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]] {
+        for top in [1, 4, 20] {
+            Case { group: 2, full_heads: Some(full.to_vec()), ..case(64, 16, top, &[90, 0, 300]) }.check();
+        }
+    }
+}
+
+/// Every key is the same, so every score of a row is: the first blocks win.
+#[test]
+fn of_equal_scores_the_lower_block_comes_first() {
+    for top in [2, 4, 9, 13] {
+        let case = Case { kv_heads: 1, ..case(64, 16, top, &[1500, 0, 100]) };
+        let mut qkv = case.draw::<half::bf16>();
+        let key = qkv.k.row(0, 0).to_vec();
+        qkv.k.data.chunks_mut(64).for_each(|row| row.copy_from_slice(&key));
+        let routing = case.routing_of(&qkv);
+        let cu = case.cu_seqlens();
+        for token in 0..routing.shape[0] {
+            let place = Sides::same(&cu).place(token).expect("a token of a document");
+            let (own, mut wanted) = (place.position as i32 / 16, vec![-1; top as usize]);
+            wanted[0] = own;
+            wanted.iter_mut().skip(1).zip(0..own).for_each(|(entry, block)| *entry = block);
+            assert_eq!(routing.row(token, 0), wanted, "token {token}, top {top}");
+        }
+    }
+}
+
+/// NaN and -inf are no scores: a row that has no other is sent to its own block, and a block that has no other to no row.
+#[test]
+fn what_has_no_score_is_not_taken() {
+    for (top, none) in [(3, f32::NAN), (3, f32::NEG_INFINITY), (12, f32::NAN), (12, f32::NEG_INFINITY)] {
+        let case = Case { kv_heads: 1, ..case(64, 16, top, &[400]) };
+        let mut qkv = case.draw::<half::bf16>();
+        for key in qkv.k.data.chunks_mut(64) {
+            key[0] = half::bf16::from_f32(key[0].to_f32().abs().max(0.5));
+        }
+        // A query whose scores are all none, and a block that is none to every query.
+        qkv.q.row_mut(300, 0).fill(half::bf16::from_f32(0.0));
+        qkv.q.row_mut(300, 0)[0] = half::bf16::from_f32(none);
+        let routing = case.routing_of(&qkv);
+        let mut only = vec![-1; top as usize];
+        only[0] = 300 / 16;
+        assert_eq!(routing.row(300, 0), only);
+        assert!(routing.row(301, 0).iter().all(|&block| block >= 0), "{:?}", routing.row(301, 0));
+
+        let mut qkv = case.draw::<half::bf16>();
+        qkv.k.row_mut(100, 0)[5] = half::bf16::NAN;
+        let routing = case.routing_of(&qkv);
+        for token in 200..400 {
+            let row = routing.row(token, 0);
+            assert!(!row[1..].contains(&(100 / 16)), "token {token}: {row:?}");
+            assert_eq!(
+                row.iter().filter(|&&block| block >= 0).count(),
+                (token / 16).min(top as usize),
+                "token {token}"
+            );
+        }
+    }
+}
+
+/// A hundred times the same query, whose best block moves: what is behind the query's own block is never taken.
+#[test]
+fn only_complete_blocks_before_the_own_are_taken() {
+    let case = Case { kv_heads: 1, ..case(64, 16, 4, &[640]) };
+    let mut qkv = case.draw::<half::bf16>();
+    let query = qkv.q.row(0, 0).to_vec();
+    // The later the key, the better.
+    for token in 0..640 {
+        qkv.q.row_mut(token, 0).copy_from_slice(&query);
+        let scaled = query.iter().map(|x| half::bf16::from_f32(x.to_f32() * (1.0 + (token / 16) as f32)));
+        qkv.k.row_mut(token, 0).iter_mut().zip(scaled).for_each(|(k, x)| *k = x);
+    }
+    let routing = case.routing_of(&qkv);
+    for token in 0..640 {
+        let own = token as i32 / 16;
+        let wanted: Vec<i32> = (0..4).map(|back| (own - back).max(-1)).collect();
+        assert_eq!(routing.row(token, 0), wanted, "token {token}");
+    }
+}
+
+#[test]
+fn neither_spills_at_its_default_pick() {
+    for target in [Target::SM_80, Target::SM_90A] {
+        for width in widths() {
+            for top in [2, 3, 8, 64] {
+                for full in [false, true] {
+                    let case = Case { full_heads: full.then(Vec::new), ..case(width, 128, top, &[]) };
+                    for plan in [case.pool_plan(target), case.route_plan(target)] {
+                        let launch = &plan.launches[0];
+                        let assembled = assemble(&launch.ptx, target).expect("PTX");
+                        let used = assembled.usage(&launch.entry).expect("what it takes");
+                        let spills = used.spill_stores + used.spill_loads + used.stack;
+                        assert_eq!(spills, 0, "{} D{width} T{top} for {target}: {used:?}", plan.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_of_blocks_and_keys_that_cannot_be_are_refused() {
+    let refusal = |block, top| {
+        let shape = Shape::new(Elem::Bf16, 64, 64, 1);
+        let staged = MobaRoute::new(block, top).stage(Target::SM_80, &shape, &MobaRoutePick::default());
+        staged.expect_err("a refusal").to_string()
+    };
+    assert!(refusal(128, 0).contains("a row has 0 blocks"), "{}", refusal(128, 0));
+    assert!(refusal(128, 65).contains("from 1 to 64 are right"), "{}", refusal(128, 65));
+    assert!(refusal(0, 3).contains("blocks have 0 keys"), "{}", refusal(0, 3));
+    assert!(refusal(40, 3).contains("a multiple of 16 is right"), "{}", refusal(40, 3));
+    assert!(refusal(1 << 31, 3).contains("below 2^31"), "{}", refusal(1 << 31, 3));
 }

@@ -9,8 +9,8 @@ use std::panic::Location;
 use lacuna_ptx::Target;
 
 use super::{
-    Axis, AxisId, Best, BestId, Binary, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, Table, TableId,
-    Tensor, Type, Unary, Value, ValueId, Var, VarId,
+    Axis, AxisId, Best, BestId, Binary, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt,
+    Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
 /// A mistake of the author's, at its place.

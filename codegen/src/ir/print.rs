@@ -23,8 +23,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    AxisId, BestId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt, TableId, Type,
-    Unary, ValueId, VarId,
+    AxisId, BestId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt,
+    TableId, Type, Unary, ValueId, VarId,
 };
 
 impl Unary {

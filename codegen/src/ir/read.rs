@@ -10,8 +10,8 @@ use lacuna_ptx::Target;
 use super::lex::{Place, Token, lex};
 use super::print::evident;
 use super::{
-    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Partition, Reduce,
-    Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId,
+    Partition, Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
 /// Why a text is no func, and where.

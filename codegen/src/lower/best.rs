@@ -155,9 +155,7 @@ impl Lower<'_> {
             left = left
                 .chunks(2)
                 .map(|two| match two {
-                    [low, high] => {
-                        self.e.op(Class::F32, "selp.f32", [high.clone(), low.clone(), odd.into()]).into()
-                    }
+                    [low, high] => self.e.op(Class::F32, "selp.f32", [high.clone(), low.clone(), odd.into()]).into(),
                     one => one[0].clone(),
                 })
                 .collect();

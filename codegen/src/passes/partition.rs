@@ -138,8 +138,7 @@ fn whole_rows_of_bests(func: &Func, rows: u32, cols: u32) -> Result<(), Error> {
     match func.bests.first() {
         None => Ok(()),
         Some(best) => Err(Error::Unsupported(format!(
-            "the best scores of a row are found by one warp, and {cols} warps would share the rows of {}: {rows} of them have \
-             rows of their own",
+            "the best scores of a row are found by one warp: {} has rows for {rows} of them, and {cols} would share each",
             func.axes[best.axis.index()].name
         ))),
     }

@@ -35,8 +35,9 @@ pub fn moba_route(
     }
     routing.set(&rows, 0, past.own());
     let scores = |tile| cx.dot(rows.q, pooled.tile(tile, h));
-    if top > 1 {
-        choose(cx, &past, top - 1, stages, scores, |place, best, n| routing.set(&rows, place + 1, best.column(n)));
+    let wanted = routing.others(top);
+    if wanted > 0 {
+        choose(cx, &past, wanted, stages, scores, |place, best, n| routing.set(&rows, place + 1, best.column(n)));
     }
 }
 

@@ -131,7 +131,9 @@ fn odd_number(bits: u32) -> f32 {
 #[test]
 fn the_best_of_rows_are_those_that_sorting_puts_first() {
     for (n, (rows, cols, tiles)) in
-        [(16, 16, 1), (16, 64, 5), (32, 48, 3), (64, 32, 4), (16, 96, 4), (16, 128, 3), (16, 8, 6)].into_iter().enumerate()
+        [(16, 16, 1), (16, 64, 5), (32, 48, 3), (64, 32, 4), (16, 96, 4), (16, 128, 3), (16, 8, 6)]
+            .into_iter()
+            .enumerate()
     {
         for best in [1, 2, 3, 4, 5, 7, 8, 11] {
             let search = search(rows, cols, tiles, best);

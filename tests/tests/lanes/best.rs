@@ -154,7 +154,7 @@ fn of_equal_scores_the_lower_column_comes_first_and_what_is_no_score_is_not_take
 #[test]
 fn rows_with_fewer_scores_than_places_say_so() {
     let search = search(16, 64, 2, 8);
-    let few = |bits: u32| if bits % 40 == 0 { (bits % 7) as f32 } else { f32::NEG_INFINITY };
+    let few = |bits: u32| if bits.is_multiple_of(40) { (bits % 7) as f32 } else { f32::NEG_INFINITY };
     search.check(&drawn(5, 16 * search.width(), few));
     search.check(&vec![f32::NEG_INFINITY; 16 * search.width()]);
     search.check(&vec![f32::NAN; 16 * search.width()]);

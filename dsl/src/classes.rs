@@ -5,8 +5,8 @@
 //! those in which every pair counts are kept apart from those that need their mask. The attention walks what is left.
 //!
 //! Tiles and blocks of all documents are numbered through: block `b` of document `d` is `start / width + d + b`, which no
-//! other block is, and there are `ceil(tokens / width) + documents` numbers at most. So lists of ragged documents take no
-//! more memory than they need.
+//! other block is, and there are `ceil(tokens / width) + documents` numbers at most; blocks by the document's keys, tiles by
+//! its queries. So lists of ragged documents take no more memory than they need.
 
 use std::marker::PhantomData;
 
@@ -23,7 +23,7 @@ use crate::mask::Mask;
 use crate::staging::{State, current};
 use crate::table::TableIn;
 use crate::value::{Scalar, Vector};
-use crate::{Cx, cx, extent};
+use crate::{Cx, Shape, cx, extent};
 
 crate::extents! {
     /// Tiles of queries of all documents, numbered through.
@@ -34,17 +34,19 @@ crate::extents! {
     pub KeyBlocks = "key_blocks";
 }
 
-/// What lies between the launches of a classified attention in tiles of `rows` queries and blocks of `keys` keys.
-pub fn temporaries(mask: &Mask, rows: u32, keys: u32) -> Vec<Temporary> {
-    let slots = |width: u32| Expr::symbol("tokens").ceil_div(u64::from(width)) + Segments::count_of_plan();
-    let (tiles, blocks) = (slots(rows), Expr::scalar("max_seqlen").ceil_div(u64::from(keys)));
+/// What lies between the launches of a classified attention of a shape, in tiles of `rows` queries and blocks of `keys` keys.
+pub fn temporaries(mask: &Mask, shape: &Shape, rows: u32, keys: u32) -> Vec<Temporary> {
+    let slots = |tokens: &str, width: u32| Expr::symbol(tokens).ceil_div(u64::from(width)) + Segments::count_of_plan();
+    let tiles = slots("tokens", rows);
+    let blocks = Expr::scalar(shape.longest_keys()).ceil_div(u64::from(keys));
     let mut all = vec![
         Temporary::new("visits", Elem::I32, [tiles.clone(), blocks]),
         Temporary::new("partial_counts", Elem::I32, [tiles.clone()]),
         Temporary::new("full_counts", Elem::I32, [tiles]),
     ];
     for name in mask.bounded() {
-        all.extend([least(&name), largest(&name)].map(|name| Temporary::new(name, Elem::I32, [slots(keys)])));
+        let ends = [least(&name), largest(&name)];
+        all.extend(ends.map(|name| Temporary::new(name, Elem::I32, [slots(shape.key_tokens(), keys)])));
     }
     all
 }
@@ -57,10 +59,16 @@ fn largest(table: &str) -> String {
     format!("{table}_largest")
 }
 
-/// The number of a tile or block among those of all documents.
+/// The number of a document's first tile among those of all documents.
 #[track_caller]
-fn slot(document: Document, width: i32) -> Scalar<I32> {
+fn first_tile(document: Document, width: i32) -> Scalar<I32> {
     document.start / width + document.number
+}
+
+/// The number of a document's first block of keys among those of all documents.
+#[track_caller]
+fn first_block(document: Document, width: i32) -> Scalar<I32> {
+    document.first_key() / width + document.number
 }
 
 #[track_caller]
@@ -77,10 +85,10 @@ impl Mask {
         tables.into_iter().map(|table| self.pattern().tables[table].clone()).collect()
     }
 
-    /// The elements of a table for the positions of a vector, each at most the document's last.
+    /// The elements of a table for the positions of a vector, each at most the document's last. There is a key.
     #[track_caller]
     fn elements_of<A: Axis>(&self, table: usize, document: Document, positions: Vector<I32, A>) -> Vector<I32, A> {
-        let tokens = positions.min(document.len - 1) + document.start;
+        let tokens = positions.min(document.keys() - 1) + document.first_key();
         let run = current();
         let mut state = run.borrow_mut();
         let table = self.declare(&mut state)[table];
@@ -95,8 +103,8 @@ impl Mask {
     pub fn bound<K: Axis>(&self, cx: &Cx, document: Document, block: TileIndex<K>) {
         let width = cx::extent::<K>();
         let first = block.tile * width;
-        cx.exit_when(first.ge(document.len));
-        let at = slot(document, width) + block.tile;
+        cx.exit_when(first.ge(document.keys()));
+        let at = first_block(document, width) + block.tile;
         for name in self.bounded() {
             let table = self.pattern().tables.iter().position(|table| *table == name).expect("a table of its own");
             let elements = self.elements_of(table, document, cx::iota::<K>() + first);
@@ -109,25 +117,27 @@ impl Mask {
         }
     }
 
-    /// A tile of queries whose blocks are to be classed. Ends the CTA where the document has no such tile.
+    /// A tile of queries whose blocks are to be classed. Ends the CTA where the document has no such tile, or no keys.
     #[track_caller]
     pub fn classify<R: Axis>(&self, cx: &Cx, document: Document, tile: TileIndex<R>) -> Classifier {
         let extent = cx::extent::<R>();
         let first = tile.tile * extent;
         cx.exit_when(first.ge(document.len));
         let last = (first + (extent - 1)).min(document.len - 1);
+        let queries = (document.position(first), document.position(last));
+        if document.is_apart() {
+            cx.exit_when(document.keys().le(0));
+        }
         let over = |read: &Read| {
-            let elements = self.elements_of(read.table, document, cx::iota::<R>() + first);
+            let mut positions = cx::iota::<R>() + queries.0;
+            if document.is_apart() {
+                positions = positions.max(0);
+            }
+            let elements = self.elements_of(read.table, document, positions);
             (*read, (elements.least(), elements.greatest()))
         };
         let ends = self.pattern().reads().iter().filter(|read| !read.key).map(over).collect();
-        Classifier {
-            mask: self.clone(),
-            document,
-            slot: slot(document, extent) + tile.tile,
-            queries: (first, last),
-            ends,
-        }
+        Classifier { mask: self.clone(), document, slot: first_tile(document, extent) + tile.tile, queries, ends }
     }
 }
 
@@ -138,7 +148,7 @@ pub struct Classifier {
     document: Document,
     /// The tile's number among those of all documents.
     pub slot: Scalar<I32>,
-    /// The first and the last position.
+    /// The first and the last position, which may be below 0.
     queries: (Scalar<I32>, Scalar<I32>),
     /// The least and largest of what tables hold for the tile's queries.
     ends: Vec<(Read, LeastAndLargest)>,
@@ -157,24 +167,26 @@ pub struct Classed<L: Axis> {
 }
 
 impl Classifier {
-    /// How many rounds of `L` blocks there are.
+    /// How many rounds of `L` blocks there are; none where all queries are before every key, and see nothing.
     #[track_caller]
     pub fn rounds<K: Axis, L: Axis>(&self) -> Scalar<I32> {
         let all = cx::extent::<K>() * cx::extent::<L>();
-        (self.document.len + (all - 1)) / all
+        let rounds = (self.document.keys() + (all - 1)) / all;
+        if self.mask.may_be_before(&self.document) { self.queries.1.ge(0).select(rounds, 0) } else { rounds }
     }
 
     /// The classes of blocks of `K` keys, by their numbers in the document. A number past the last block is in neither class.
     #[track_caller]
     pub fn class<K: Axis, L: Axis>(&self, blocks: Vector<I32, L>) -> Classed<L> {
-        let (width, len) = (cx::extent::<K>(), self.document.len);
+        let (width, len) = (cx::extent::<K>(), self.document.keys());
         let count = (len + (width - 1)) / width;
         let inside = blocks.lt(count);
         let block = blocks.min(count - 1);
         let first = block * width;
         let end = first + (width - 1);
         let last = end.min(len - 1);
-        let at = block + slot(self.document, width);
+        let at = block + first_block(self.document, width);
+        let queries = self.mask.ends(&self.document, self.queries);
         let (some, every): (Vector<Bool, L>, Vector<Bool, L>) = {
             let run = current();
             let mut state = run.borrow_mut();
@@ -194,14 +206,17 @@ impl Classifier {
                     }
                 });
             }
-            let q = (state.take(self.queries.0), state.take(self.queries.1));
+            let q = (state.take(queries.0), state.take(queries.1));
             let kv = (state.take(first), state.take(last));
             let pattern = self.mask.pattern();
             let (some, every) = pattern.emit_class(&mut state.builder, q, kv, &args, &elements);
             (state.give(some), state.give(every))
         };
-        // The mask also hides what lies behind the document's end.
-        let full = inside & every & end.lt(len);
+        // The mask also hides what lies behind the document's end, and everything from rows that are before every key.
+        let mut full = inside & every & end.lt(len);
+        if self.mask.may_be_before(&self.document) {
+            full = full & self.queries.0.ge(0);
+        }
         Classed { partial: inside & (some | every) & !full, full }
     }
 }
@@ -230,10 +245,15 @@ impl Classes {
     /// The blocks of `K` keys that a tile of query rows visits, in the classes that were found for them.
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Visited<K> {
-        let extent = rows.tile_extent() as i32;
-        let slot = slot(rows.document, extent) + rows.ends.0 / extent;
+        let (extent, first) = rows.tiled();
+        let extent = extent as i32;
+        let slot = first_tile(rows.document, extent) + first / extent;
         let partial = self.partial.at(slot);
-        let rounds = partial + self.full.at(slot);
+        let mut rounds = partial + self.full.at(slot);
+        if rows.document.is_apart() {
+            // Without keys no tile was classed.
+            rounds = rows.document.keys().gt(0).select(rounds, 0);
+        }
         let last = extent::value::<KeyBlocks>() - 1;
         let of = PhantomData;
         Visited { visits: self.visits, slot, partial, rounds, last, document: rows.document, of }

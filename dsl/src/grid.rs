@@ -52,7 +52,7 @@ pub struct QueryHead {
     pub kv: KvHead,
 }
 
-/// A tile of `R` tokens of a document.
+/// A tile of `R` tokens, or of as many keys, of a document.
 #[derive(Clone, Copy, Debug)]
 pub struct TileIndex<R> {
     /// Which.
@@ -143,10 +143,12 @@ impl GridAxis for SegmentCount {
     }
 }
 
-/// Every tile of `R` tokens that the longest document has.
+/// Every tile of `R` tokens, or of as many keys, that the longest document has.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiles<R> {
     extent: u32,
+    /// The number of a launch that says how many the longest one has.
+    name: &'static str,
     longest: Scalar<I32>,
     reversed: bool,
     of: PhantomData<*const R>,
@@ -154,12 +156,13 @@ pub struct Tiles<R> {
 
 impl<R: Axis> Tiles<R> {
     #[track_caller]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(keys: bool) -> Self {
         let run = current();
         let mut state = run.borrow_mut();
         let extent = state.extent::<R>();
-        let longest = state.scalar("max_seqlen", Elem::I32);
-        Tiles { extent, longest: state.give(longest), reversed: false, of: PhantomData }
+        let name = if keys { state.shape.longest_keys() } else { "max_seqlen" };
+        let longest = state.scalar(name, Elem::I32);
+        Tiles { extent, name, longest: state.give(longest), reversed: false, of: PhantomData }
     }
 
     /// From the last tile to the first. Under a causal mask the last tile has most keys, so that what is started last is
@@ -173,7 +176,7 @@ impl<R: Axis> GridAxis for Tiles<R> {
     type Index = TileIndex<R>;
 
     fn extent(&self) -> Expr {
-        Expr::scalar("max_seqlen").ceil_div(u64::from(self.extent))
+        Expr::scalar(self.name).ceil_div(u64::from(self.extent))
     }
 
     fn index(self, id: Scalar<I32>) -> TileIndex<R> {

@@ -3,6 +3,9 @@
 //! Layouts: q `[tokens, heads_q, Dk]`, k `[tokens, heads_kv, Dk]`, v `[tokens, heads_kv, Dv]`, o like q with Dv, LSE f32
 //! `[tokens, heads_q]` in natural log, block lists i32 `[tokens, heads_kv, n]` relative to the document and padded with -1,
 //! and `cu_seqlens` i32 `[documents + 1]`. Positions are counted in their document.
+//!
+//! Where a shape has its keys apart, k and v are `[tokens_k, ..]`, and `cu_seqlens_k`, i32 `[documents + 1]` too, has where
+//! the keys of each document begin. Positions are then those of keys: queries and keys end together.
 
 use std::marker::PhantomData;
 
@@ -211,26 +214,57 @@ impl Place {
     }
 }
 
-/// A document: a run of tokens that attend to one another only.
+/// A document: a run of tokens that attend to one another only. Its queries and its keys are the same tokens, or, where the
+/// shape has keys apart, runs of their own that end together.
 #[derive(Clone, Copy, Debug)]
 pub struct Document {
     /// Which one it is.
     pub number: Scalar<I32>,
-    /// Its first token.
+    /// Its first token: the first of its queries.
     pub start: Scalar<I32>,
-    /// How many tokens it has.
+    /// How many tokens it has: how many queries.
     pub len: Scalar<I32>,
+    /// Where its keys are, if they are apart from its queries.
+    apart: Option<Apart>,
+}
+
+/// The keys of a document that has a number of them of its own.
+#[derive(Clone, Copy, Debug)]
+struct Apart {
+    first: Scalar<I32>,
+    count: Scalar<I32>,
+    /// How many more keys than queries there are.
+    more: Scalar<I32>,
 }
 
 impl Document {
     /// Its first key, counted through the keys of all documents.
     pub fn first_key(&self) -> Scalar<I32> {
-        self.start
+        self.apart.map_or(self.start, |keys| keys.first)
     }
 
     /// How many keys it has.
     pub fn keys(&self) -> Scalar<I32> {
-        self.len
+        self.apart.map_or(self.len, |keys| keys.count)
+    }
+
+    /// The position of its `nth` token, counted from 0, or of each of several: among its keys, as the last query stands at the
+    /// last key. Below 0 where there are more queries than keys: such a token is before every key, and under a pattern that
+    /// looks at the query's position it sees none.
+    #[track_caller]
+    pub fn position<P>(&self, nth: P) -> P
+    where
+        P: std::ops::Add<Scalar<I32>, Output = P>,
+    {
+        match self.apart {
+            None => nth,
+            Some(keys) => nth + keys.more,
+        }
+    }
+
+    /// Whether its positions may be below 0.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart.is_some()
     }
 }
 
@@ -241,21 +275,24 @@ pub struct Located {
     pub token: Token,
     /// Its document.
     pub document: Document,
-    /// Its position there.
+    /// Its [position](Document::position) there.
     pub position: Scalar<I32>,
 }
 
 /// The documents that the tokens are divided into: the tensor `cu_seqlens`, i32, where each one starts, and at last the
-/// number of tokens. Whatever its parameter is called, that is its name.
+/// number of tokens. Where the shape has keys apart, `cu_seqlens_k` says the same of keys. Whatever the parameter is called,
+/// those are their names.
 #[derive(Clone, Copy, Debug)]
 pub struct Segments {
     table: Tensor,
+    keys: Option<Tensor>,
 }
 
 impl Input for Segments {
     fn declare(cx: &Cx, _: &str) -> Self {
-        let dims = [symbol("segments_plus_one")];
-        Segments { table: Tensor::declare(cx, "cu_seqlens", Some(Elem::I32), &dims) }
+        let table = |name| Tensor::declare(cx, name, Some(Elem::I32), &[symbol("segments_plus_one")]);
+        let apart = cx.state.borrow().shape.keys_apart;
+        Segments { table: table("cu_seqlens"), keys: apart.then(|| table("cu_seqlens_k")) }
     }
 }
 
@@ -273,7 +310,14 @@ impl Segments {
     /// that are left over.
     #[track_caller]
     pub fn tiles<R: Axis>(&self) -> Tiles<R> {
-        Tiles::new()
+        Tiles::new(false)
+    }
+
+    /// Every block of `K` keys, as a dimension of the grid. Shorter documents have fewer: what works on one ends the CTAs that
+    /// are left over.
+    #[track_caller]
+    pub fn blocks<K: Axis>(&self) -> Tiles<K> {
+        Tiles::new(true)
     }
 
     /// A document.
@@ -281,7 +325,17 @@ impl Segments {
     pub fn at(&self, segment: SegmentIndex) -> Document {
         let start = self.table.element(&[segment.0]);
         let end = self.table.element(&[segment.0 + 1]);
-        Document { number: segment.0, start, len: end - start }
+        let len = end - start;
+        let apart = match self.keys {
+            None => None,
+            Some(table) => {
+                let first = table.element(&[segment.0]);
+                let end = table.element(&[segment.0 + 1]);
+                let count = end - first;
+                Some(Apart { first, count, more: count - len })
+            }
+        };
+        Document { number: segment.0, start, len, apart }
     }
 
     /// The number of the document that holds a token.
@@ -300,7 +354,7 @@ impl Segments {
     #[track_caller]
     pub fn locate(&self, token: Token) -> Located {
         let document = self.at(self.index_of(token));
-        Located { token, document, position: token.0 - document.start }
+        Located { token, document, position: document.position(token.0 - document.start) }
     }
 }
 
@@ -311,7 +365,7 @@ pub struct Queries<D> {
     of: PhantomData<*const D>,
 }
 
-/// Keys, 16-bit, `[tokens, heads_kv, D]`.
+/// Keys, 16-bit, `[tokens, heads_kv, D]`; `[tokens_k, heads_kv, D]` where the shape has them apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys<D> {
     tensor: Tensor,
@@ -324,7 +378,7 @@ impl<D> Keys<D> {
     }
 }
 
-/// Values, 16-bit, `[tokens, heads_kv, D]`.
+/// Values, 16-bit, `[tokens, heads_kv, D]`; `[tokens_k, heads_kv, D]` where the shape has them apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<D> {
     tensor: Tensor,
@@ -332,10 +386,11 @@ pub struct Values<D> {
 }
 
 macro_rules! rows_of {
-    ($($name:ident $heads:literal;)*) => {$(
+    ($($name:ident $tokens:expr, $heads:literal;)*) => {$(
         impl<D: Axis> Input for $name<D> {
             fn declare(cx: &Cx, name: &str) -> Self {
-                let dims = [symbol("tokens"), symbol($heads), fixed::<D>(cx.extent::<D>())];
+                let tokens = $tokens(cx);
+                let dims = [symbol(tokens), symbol($heads), fixed::<D>(cx.extent::<D>())];
                 $name { tensor: Tensor::declare(cx, name, None, &dims), of: PhantomData }
             }
         }
@@ -343,9 +398,14 @@ macro_rules! rows_of {
 }
 
 rows_of! {
-    Queries "heads_q";
-    Keys "heads_kv";
-    Values "heads_kv";
+    Queries |_| "tokens", "heads_q";
+    Keys key_tokens, "heads_kv";
+    Values key_tokens, "heads_kv";
+}
+
+/// The extent of keys.
+fn key_tokens(cx: &Cx) -> &'static str {
+    cx.state.borrow().shape.key_tokens()
 }
 
 macro_rules! blocks_of {
@@ -360,8 +420,8 @@ macro_rules! blocks_of {
             #[track_caller]
             pub fn block<K: Axis>(&self, block: Block<K>, head: impl OfKvHead) -> Tile<Half, K, D> {
                 let head = head.kv_head().0;
-                let token = block.document.start + block.first;
-                let count = block.document.len - block.first;
+                let token = block.document.first_key() + block.first;
+                let count = block.document.keys() - block.first;
                 self.tensor.load(Place { token: token.into(), head: head.into(), along: Some(0), count: count.into() })
             }
         }
@@ -394,16 +454,17 @@ impl<D: Axis> Queries<D> {
             along: Some(0),
             count: (document.len - first).into(),
         };
-        let positions = Positions::Each(cx::iota::<R>() + first);
+        let ends = (document.position(first), document.position(last));
+        let positions = Positions::Each(cx::iota::<R>() + ends.0);
         QueryRows {
             q: self.tensor.load(place),
             kv_head: head.kv,
             token: None,
             positions,
-            ends: (first, last),
+            ends,
             document,
             place,
-            tile: Some(extent as u32),
+            tile: Some(Tiled { extent: extent as u32, first }),
         }
     }
 
@@ -416,7 +477,7 @@ impl<D: Axis> Queries<D> {
             q: self.tensor.load(place),
             kv_head: listed.kv_head,
             token: None,
-            positions: Positions::Each(listed.token - listed.block.document.start),
+            positions: Positions::Each(listed.block.document.position(listed.token - listed.block.document.start)),
             ends: listed.ends,
             document: listed.block.document,
             place,
@@ -467,8 +528,17 @@ pub struct QueryRows<R, D> {
     /// The first and the last position.
     pub(crate) ends: (Scalar<I32>, Scalar<I32>),
     pub(crate) place: Place,
-    /// How many tokens a tile has, where the rows are a tile of tokens.
-    pub(crate) tile: Option<u32>,
+    /// Which tile they are, where the rows are a tile of tokens.
+    pub(crate) tile: Option<Tiled>,
+}
+
+/// A tile of tokens of a document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiled {
+    /// How many tokens a tile has.
+    extent: u32,
+    /// The first one, counted in the document.
+    first: Scalar<I32>,
 }
 
 impl<R, D> Clone for QueryRows<R, D> {
@@ -480,14 +550,17 @@ impl<R, D> Clone for QueryRows<R, D> {
 impl<R, D> Copy for QueryRows<R, D> {}
 
 impl<R, D> QueryRows<R, D> {
-    /// How many tokens its tile has: for lists of tiles.
+    /// How many tokens its tile has, and which one is the first, counted in the document: for lists of tiles.
     #[track_caller]
-    pub(crate) fn tile_extent(&self) -> u32 {
-        self.tile.unwrap_or_else(|| {
-            let label = "these rows are no tile of tokens; `q.tile(..)` makes one";
-            current().borrow_mut().builder.fail("these block lists are of tiles of tokens", label);
-            16
-        })
+    pub(crate) fn tiled(&self) -> (u32, Scalar<I32>) {
+        match self.tile {
+            Some(tile) => (tile.extent, tile.first),
+            None => {
+                let label = "these rows are no tile of tokens; `q.tile(..)` makes one";
+                current().borrow_mut().builder.fail("these block lists are of tiles of tokens", label);
+                (16, self.ends.0)
+            }
+        }
     }
 }
 
@@ -593,7 +666,7 @@ impl<R> std::fmt::Debug for Positions<R> {
 
 /// A block of `K` keys of a document.
 pub struct Block<K> {
-    /// The position of its first key. That of a block which is none is the document's length.
+    /// The position of its first key. That of a block which is none is how many keys the document has.
     pub first: Scalar<I32>,
     /// The document.
     pub document: Document,
@@ -729,7 +802,7 @@ impl Blocks {
             head: rows.kv_head,
             count,
             document: rows.document,
-            blocks: (rows.document.len + (extent - 1)) / extent,
+            blocks: (rows.document.keys() + (extent - 1)) / extent,
             extent,
             of: PhantomData,
         }
@@ -761,7 +834,7 @@ impl<K: Axis> BlockList for Picked<K> {
         let block = self.tensor.element(&[self.token.0, self.head.0, index]);
         // Compared as an index: times the block size, a wild one could come out as a position of the document.
         let exists = block.ge(0) & block.lt(self.blocks);
-        Block::new(exists.select(block * self.extent, self.document.len), self.document)
+        Block::new(exists.select(block * self.extent, self.document.keys()), self.document)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Block lists turned around: for each block of keys the tokens that picked it, and what becomes of a token that is seen to
 //! block by block.
 //!
-//! A *slot* is a block of a document: block `b` of document `d` has slot `cu_seqlens[d] / B + d + b`, which no other block has.
+//! A *slot* is a block of a document: block `b` of document `d` has slot `first / B + d + b`, where `first` is the document's
+//! first key, `cu_seqlens[d]` or `cu_seqlens_k[d]`. No other block has it.
 //! A list has `token * n + j` for the `j`th of the `n` picks of a token, in ascending order. It is worked through in tiles of
 //! rows, each row one query head of one token. What a row sees of the block is a *part* of its output; a merge of the `n`
 //! parts of a row has the whole.
@@ -101,7 +102,7 @@ impl Lists {
         let index = docs.index_of(Token(earliest));
         let document = docs.at(index);
         let extent = cx::extent::<K>();
-        let block = slot - (document.start / extent + index.0);
+        let block = slot - (document.first_key() / extent + index.0);
 
         // Rows past the last token stay in the list.
         let row = cx::iota::<R>();
@@ -114,7 +115,7 @@ impl Lists {
             pick: entry % n,
             head: if group == 1 { head.0.into() } else { (row % group + head.0 * group).into() },
             count: tokens * group,
-            ends: (earliest - document.start, latest - document.start),
+            ends: (document.position(earliest - document.start), document.position(latest - document.start)),
         }
     }
 }
@@ -284,7 +285,7 @@ impl<D: Axis> Parts<D> {
             head,
             inside: row.lt(heads - first),
             n: computed("blocks", Expr::symbol("blocks")),
-            blocks: (at.document.len + (extent - 1)) / extent,
+            blocks: (at.document.keys() + (extent - 1)) / extent,
             place: Place {
                 token: at.token.0.into(),
                 head: first.into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lacuna_codegen::Error;
-use lacuna_codegen::ir::{Binary, Elem, ParamId, ValueId};
+use lacuna_codegen::ir::{Binary, Compare, Elem, ParamId, ValueId};
 use lacuna_codegen::pattern::{self, Keep, Pattern, Pos, Table};
 use lacuna_codegen::plan::{Access, Dim, Scalar as Given};
 
@@ -17,8 +17,15 @@ use crate::value::{Scalar, Tile, Vector};
 /// Which keys a query sees: a pattern and its arguments. A function under [`#[pattern]`](macro@crate::pattern) makes one.
 ///
 /// The pattern is compiled; the arguments are not, they are given at each launch, and so are the tables that it reads.
+///
+/// Where a document has more queries than keys, its first queries are before every key: their positions are below 0
+/// ([`Document::position`]). Under a pattern that looks at the query's position they see nothing; one that does not, such as
+/// every key, is the same for them as for all.
 #[derive(Clone, Debug)]
 pub struct Mask(Arc<Recorded>);
+
+/// A first and a last position.
+type Ends = (Scalar<I32>, Scalar<I32>);
 
 #[derive(Debug)]
 struct Recorded {
@@ -50,7 +57,8 @@ impl Mask {
         self.0.pattern.args.iter().map(String::as_str).zip(self.0.args.iter().copied())
     }
 
-    /// The tensors `[tokens]`, i32, that it reads, by name: a number for each token, of every document.
+    /// The tensors `[tokens]`, i32, that it reads, by name: a number for each token, of every document. Where keys are apart,
+    /// they are `[tokens_k]`, a number for each key: a query has that of the key at its position.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.0.pattern.tables.iter().map(String::as_str)
     }
@@ -81,6 +89,9 @@ impl Mask {
     /// # Panics
     /// If `tables` are not as many as the pattern's.
     pub fn keeps_in(&self, q: i64, kv: i64, tables: &[&[i32]]) -> bool {
+        if q < 0 && self.0.pattern.looks_at_query() {
+            return false;
+        }
         let args: Vec<i64> = self.0.args.iter().map(|&a| a.into()).collect();
         self.0.pattern.keeps(q, kv, pattern::Given { args: &args, tables })
     }
@@ -88,12 +99,13 @@ impl Mask {
     /// The blocks of keys that some of the rows see something of, in ascending order.
     #[track_caller]
     pub fn visits<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Visits<K> {
+        let ends = self.ends(&rows.document, rows.ends);
         let (extent, runs) = {
             let run = current();
             let mut state = run.borrow_mut();
             let args = self.values(&mut state);
-            let q = (state.take(rows.ends.0), state.take(rows.ends.1));
-            let (len, extent) = (state.take(rows.document.len), state.extent::<K>());
+            let q = (state.take(ends.0), state.take(ends.1));
+            let (len, extent) = (state.take(rows.document.keys()), state.extent::<K>());
             let runs = self.0.pattern.emit_runs(&mut state.builder, q, len, extent, &args);
             let give = |(first, end)| (state.give::<Scalar<I32>>(first), state.give::<Scalar<I32>>(end));
             (extent as i32, runs.into_iter().map(give).collect::<Vec<_>>())
@@ -110,11 +122,23 @@ impl Mask {
             Some(&(count, _)) => count,
             None => cx::constant::<Scalar<I32>, _>(0),
         };
+        let count = if self.may_be_before(&rows.document) { rows.ends.1.ge(0).select(count, 0) } else { count };
         Visits { steps, count, document: rows.document, extent, of: std::marker::PhantomData }
     }
 
-    /// The scores of a block with -inf where the mask says no. The mask is computed only for blocks that it cuts, and for
-    /// those that reach past the document's end.
+    /// Whether rows of a document may be before every key, and so see nothing.
+    pub(crate) fn may_be_before(&self, document: &Document) -> bool {
+        document.is_apart() && self.0.pattern.looks_at_query()
+    }
+
+    /// The first and last position of rows, as the pattern takes them: none is below 0.
+    #[track_caller]
+    pub(crate) fn ends(&self, document: &Document, (first, last): Ends) -> Ends {
+        if self.may_be_before(document) { (first.max(0), last.max(0)) } else { (first, last) }
+    }
+
+    /// The scores of a block with -inf where the mask says no. The mask is computed only for blocks that it cuts, for those
+    /// that reach past the document's end, and for rows that are before every key.
     #[track_caller]
     pub fn keep<R: Axis, K: Axis, D: Axis>(
         &self,
@@ -132,13 +156,13 @@ impl Mask {
         let region = cx::open_branch(&current(), !whole);
         let kv = cx::iota::<K>() + block.first;
         let keep = self.emit(rows, kv);
-        let inside = kv.lt(block.document.len).under::<R>();
+        let inside = kv.lt(block.document.keys()).under::<R>();
         kept.set((keep & inside).select(kept.get(), f32::NEG_INFINITY));
         current().borrow_mut().leave(region);
         kept.get()
     }
 
-    /// Whether a block needs no mask: every pair counts, and the document goes on to its `last` position at least.
+    /// Whether a block needs no mask: every pair counts, and the document's keys go on to its `last` position at least.
     #[track_caller]
     fn whole<R: Axis, K: Axis, D: Axis>(
         &self,
@@ -146,16 +170,18 @@ impl Mask {
         block: Block<K>,
         last: Scalar<I32>,
     ) -> Scalar<Bool> {
+        let ends = self.ends(&rows.document, rows.ends);
         let seen: Scalar<Bool> = {
             let run = current();
             let mut state = run.borrow_mut();
             let args = self.values(&mut state);
-            let q = (state.take(rows.ends.0), state.take(rows.ends.1));
+            let q = (state.take(ends.0), state.take(ends.1));
             let kv = (state.take(block.first), state.take(last));
             let full = self.0.pattern.emit_full(&mut state.builder, q, kv, &args);
             state.give(full)
         };
-        seen & last.lt(block.document.len)
+        let whole = seen & last.lt(block.document.keys());
+        if self.may_be_before(&rows.document) { whole & rows.ends.0.ge(0) } else { whole }
     }
 
     /// The mask of a tile of scores.
@@ -165,19 +191,29 @@ impl Mask {
         let mut state = run.borrow_mut();
         let args = self.values(&mut state);
         let kv = state.take(kv);
-        let q = match rows.positions {
+        let mut q = match rows.positions {
             Positions::Each(positions) => state.take(positions),
             Positions::One(position) => state.take(position),
         };
+        let mut among = None;
+        if self.may_be_before(&rows.document) {
+            let zero = state.builder.int(0);
+            among = Some(state.builder.compare(Compare::Ge, q, zero));
+            q = state.builder.binary(Binary::Max, q, zero);
+        }
         let elements = self.elements(&mut state, &rows.document, q, kv);
         let keep = self.0.pattern.emit_keep(&mut state.builder, q, kv, &args, &elements);
         let axes = [state.axis::<R>(), state.axis::<K>()];
-        let keep = state.builder.broadcast(keep, &axes);
+        let mut keep = state.builder.broadcast(keep, &axes);
+        if let Some(among) = among {
+            let among = state.builder.broadcast(among, &axes);
+            keep = state.builder.binary(Binary::And, keep, among);
+        }
         state.give(keep)
     }
 
     /// What the tables hold at the positions of rows and columns, for each element that the pattern reads. Positions past the
-    /// document's end, of rows that are not stored and columns that are masked, read its last element.
+    /// last key, of rows that are not stored and columns that are masked, read its element.
     #[track_caller]
     fn elements(&self, state: &mut State, document: &Document, q: ValueId, kv: ValueId) -> Vec<ValueId> {
         let reads = self.0.pattern.reads();
@@ -185,21 +221,23 @@ impl Mask {
             return Vec::new();
         }
         let tables = self.declare(state);
-        let (start, len) = (state.take(document.start), state.take(document.len));
+        let (start, len) = (state.take(document.first_key()), state.take(document.keys()));
         let one = state.builder.int(1);
         let last = state.builder.binary(Binary::Sub, len, one);
-        let token = |state: &mut State, position| {
-            let inside = state.builder.binary(Binary::Min, position, last);
-            state.builder.binary(Binary::Add, inside, start)
-        };
-        let at = |key| reads.iter().any(|read| read.key == key);
-        let rows = at(false).then(|| token(state, q));
-        let columns = at(true).then(|| token(state, kv));
-        let element = |read: &pattern::Read| {
-            let at = if read.key { columns } else { rows };
-            state.builder.element(tables[read.table], &[at.expect("made where something is read there")])
-        };
-        reads.iter().map(element).collect()
+        // Loops, not closures: a closure would be the place that the operations name.
+        let mut tokens = [None; 2];
+        for (key, position) in [(false, q), (true, kv)] {
+            if reads.iter().any(|read| read.key == key) {
+                let inside = state.builder.binary(Binary::Min, position, last);
+                tokens[usize::from(key)] = Some(state.builder.binary(Binary::Add, inside, start));
+            }
+        }
+        let mut elements = Vec::with_capacity(reads.len());
+        for read in &reads {
+            let at = tokens[usize::from(read.key)].expect("made where something is read there");
+            elements.push(state.builder.element(tables[read.table], &[at]));
+        }
+        elements
     }
 
     /// The tables as tensors of the kernel. Masks that call a table alike share it.
@@ -207,7 +245,8 @@ impl Mask {
     pub(crate) fn declare(&self, state: &mut State) -> Vec<ParamId> {
         let mut tables = Vec::with_capacity(self.0.pattern.tables.len());
         for name in self.tables() {
-            let dims = [("tokens", Dim::Symbol("tokens".to_owned()))];
+            let tokens = state.shape.key_tokens();
+            let dims = [(tokens, Dim::Symbol(tokens.to_owned()))];
             let known = state.known(name, Elem::I32, &dims);
             tables.push(known.unwrap_or_else(|| state.tensor(name, Elem::I32, &dims, Access::Read)));
         }

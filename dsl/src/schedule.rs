@@ -32,17 +32,38 @@ pub struct Shape {
     pub group: u32,
     /// Keys of a block: the selection's, where blocks are selected.
     pub block: u32,
+    /// Whether a document has a number of keys of its own, as in a chunked prefill or a decode step: keys and values are then
+    /// `[tokens_k, ..]`, and the tensor `cu_seqlens_k` says which of them are whose. Queries and keys end together
+    /// ([`Document::position`](crate::input::Document::position)).
+    pub keys_apart: bool,
 }
 
 impl Shape {
-    /// A shape with blocks of 64 keys.
+    /// A shape with blocks of 64 keys, and as many keys as queries.
     pub fn new(elem: Elem, dk: u32, dv: u32, group: u32) -> Self {
-        Shape { elem, dk, dv, group, block: 64 }
+        Shape { elem, dk, dv, group, block: 64, keys_apart: false }
     }
 
     /// The shape with other blocks.
     pub fn with_block(self, block: u32) -> Self {
         Shape { block, ..self }
+    }
+
+    /// The shape with a number of keys of its own for each document.
+    pub fn with_keys_apart(self) -> Self {
+        Shape { keys_apart: true, ..self }
+    }
+
+    /// The extent that says how many keys all documents have: `tokens_k` where they are apart from the queries, else
+    /// `tokens`.
+    pub fn key_tokens(&self) -> &'static str {
+        if self.keys_apart { "tokens_k" } else { "tokens" }
+    }
+
+    /// The number of a launch that says how many keys the longest document has, or more: `max_seqlen_k` where they are apart
+    /// from the queries, else `max_seqlen`.
+    pub fn longest_keys(&self) -> &'static str {
+        if self.keys_apart { "max_seqlen_k" } else { "max_seqlen" }
     }
 
     /// Refuses what no kernel is made for.

@@ -25,7 +25,7 @@ pub struct TileSize {
 /// Block lists of tiles of queries, as block-sparse rows have them: for each document, query head and tile the blocks of
 /// keys to visit, in any order. Two tensors: the lists under the parameter's name, i32 `[documents, heads_q, query_blocks, n]`,
 /// and `NAME_counts`, i32 `[documents, heads_q, query_blocks]`, how many entries of each list count. An entry that is no
-/// block of the document, -1 say, is skipped; one that stands twice counts twice. Lists that are the same for all heads are
+/// block of the document's keys, -1 say, is skipped; one that stands twice counts twice. Lists that are the same for all heads are
 /// bound with a stride of 0.
 #[derive(Clone, Copy, Debug)]
 pub struct TileBlocks {
@@ -51,7 +51,7 @@ impl TileBlocks {
         head: QueryHead,
         size: TileSize,
     ) -> ListedBlocks<K> {
-        let (width, tile) = (cx::extent::<K>(), rows.tile_extent());
+        let (width, (tile, first)) = (cx::extent::<K>(), rows.tiled());
         let (row, most) = {
             let run = current();
             let mut state = run.borrow_mut();
@@ -71,13 +71,13 @@ impl TileBlocks {
             let most = state.computed("blocks", Expr::symbol("blocks"));
             (size.rows as i32, state.give::<Scalar<I32>>(most))
         };
-        let tile = rows.ends.0 / row;
+        let tile = first / row;
         let document = rows.document;
         let count = self.counts.element(&[document.number, head.head, tile]).min(most);
         let keys = size.keys as i32;
         let steps = (keys / width).max(1);
         let rounds = if steps == 1 { count } else { count * steps };
-        let blocks = (document.len + (keys - 1)) / keys;
+        let blocks = (document.keys() + (keys - 1)) / keys;
         ListedBlocks { lists: self.lists, head, tile, rounds, blocks, document, keys, width, steps, of: PhantomData }
     }
 }
@@ -117,6 +117,6 @@ impl<K: Axis> BlockList for ListedBlocks<K> {
             first = first + (index - entry * self.steps) * self.width;
         }
         // The last parts of the last block may lie behind the document's end.
-        Block::new(exists.select(first.min(self.document.len), self.document.len), self.document)
+        Block::new(exists.select(first.min(self.document.keys()), self.document.keys()), self.document)
     }
 }

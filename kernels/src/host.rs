@@ -3,11 +3,17 @@
 //! | tensor | shape | element |
 //! |---|---|---|
 //! | q | `[total, Hq, Dk]` | bf16, f16 or f32 |
-//! | k, v | `[total, Hk, Dk]`, `[total, Hk, Dv]` | the same |
+//! | k, v | `[keys, Hk, Dk]`, `[keys, Hk, Dv]` | the same |
 //! | o | `[total, Hq, Dv]` | the same |
 //! | lse | `[total, Hq]` | f32, natural log |
 //! | picks | `[total, Hk, n]` | i32, block indices relative to the sequence, -1 where there is none |
-//! | cu_seqlens | `[batch + 1]` | i32, kept as a plain slice |
+//! | cu_seqlens, cu_seqlens_k | `[batch + 1]` | i32, kept as plain slices |
+//!
+//! As a rule each sequence has as many keys as queries, and `keys` is `total`. Where it has another number, as in a chunked
+//! prefill or a decode step, the last query stands at the last key: token `i` of a sequence of `n` queries and `m` keys has
+//! position `i + m - n`, below 0 where it is before every key.
+
+use std::ops::Range;
 
 use half::{bf16, f16};
 
@@ -103,11 +109,80 @@ float!(bf16, Precision::Bf16, bf16::from_f32, bf16::to_f32);
 float!(f16, Precision::F16, f16::from_f32, f16::to_f32);
 float!(f32, Precision::F32, std::convert::identity, std::convert::identity);
 
+/// Where documents begin and where the last one ends, on the side of the queries and on that of the keys: the same where each
+/// has as many of both, and a slice becomes that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sides<'a> {
+    /// cu_seqlens of the queries, `[documents + 1]`.
+    pub q: &'a [i32],
+    /// Those of the keys.
+    pub k: &'a [i32],
+}
+
+impl<'a, T: AsRef<[i32]> + ?Sized> From<&'a T> for Sides<'a> {
+    fn from(both: &'a T) -> Self {
+        Sides::same(both.as_ref())
+    }
+}
+
+/// Where a query stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its document.
+    pub document: usize,
+    /// Its position among the keys of the document; below 0 where it is before every key.
+    pub position: i64,
+    /// How many keys the document has.
+    pub keys: usize,
+}
+
+impl<'a> Sides<'a> {
+    /// As many keys as queries in each document.
+    pub fn same(cu_seqlens: &'a [i32]) -> Self {
+        Sides { q: cu_seqlens, k: cu_seqlens }
+    }
+
+    /// Documents.
+    pub fn documents(&self) -> usize {
+        self.q.len() - 1
+    }
+
+    /// The queries of a document.
+    pub fn queries(&self, document: usize) -> Range<usize> {
+        self.q[document] as usize..self.q[document + 1] as usize
+    }
+
+    /// The keys of a document.
+    pub fn keys(&self, document: usize) -> Range<usize> {
+        self.k[document] as usize..self.k[document + 1] as usize
+    }
+
+    /// How many more keys than queries a document has: by so much positions are beyond the places of queries.
+    pub fn shift(&self, document: usize) -> i64 {
+        self.keys(document).len() as i64 - self.queries(document).len() as i64
+    }
+
+    /// Each document's queries and keys.
+    pub fn each(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + 'a {
+        (0..self.documents()).map(move |document| (self.queries(document), self.keys(document)))
+    }
+
+    /// Where a token stands; none outside of every document.
+    pub fn place(&self, token: usize) -> Option<Place> {
+        let behind = self.q.partition_point(|&start| start as usize <= token);
+        let document = behind.checked_sub(1).filter(|&document| document < self.documents())?;
+        let nth = (token - self.queries(document).start) as i64;
+        Some(Place { document, position: nth + self.shift(document), keys: self.keys(document).len() })
+    }
+}
+
 /// Shapes of a problem: tokens, query heads, KV heads, widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dims {
-    /// Tokens of all sequences.
+    /// Tokens of all sequences: queries.
     pub total: usize,
+    /// Keys of all sequences: `total` where each has as many of them as queries.
+    pub keys: usize,
     /// `Hq`: query heads.
     pub hq: usize,
     /// `Hk`: KV heads; divides `Hq`.

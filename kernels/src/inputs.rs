@@ -2,7 +2,7 @@
 
 mod routing;
 
-use crate::host::{Dims, Float, Host, Row};
+use crate::host::{Dims, Float, Host, Place, Row, Sides};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -71,7 +71,7 @@ pub fn normal<T: Float, const R: usize>(seed: u64, shape: [usize; R], deviation:
     Host::new(data, shape)
 }
 
-/// Queries `[total, Hq, Dk]`, keys `[total, Hk, Dk]` and values `[total, Hk, Dv]`.
+/// Queries `[total, Hq, Dk]`, keys `[keys, Hk, Dk]` and values `[keys, Hk, Dv]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Qkv<T> {
     /// Queries.
@@ -85,9 +85,9 @@ pub struct Qkv<T> {
 /// Standard normal queries, keys and values, drawn independently. Under the usual scale `1/sqrt(Dk)` the logits are
 /// then near standard normal too.
 pub fn qkv<T: Float>(seed: u64, dims: Dims) -> Qkv<T> {
-    let Dims { total, hq, hk, dk, dv } = dims;
+    let Dims { total, keys, hq, hk, dk, dv } = dims;
     let part = |i: u64, shape| normal(seed.wrapping_mul(3).wrapping_add(i), shape, 1.0);
-    Qkv { q: part(0, [total, hq, dk]), k: part(1, [total, hk, dk]), v: part(2, [total, hk, dv]) }
+    Qkv { q: part(0, [total, hq, dk]), k: part(1, [keys, hk, dk]), v: part(2, [keys, hk, dv]) }
 }
 
 /// How many numbers [`repeated_qkv`] draws of each tensor: a prime, so that what repeats falls on other heads and
@@ -97,7 +97,7 @@ const REPEATED: usize = 16_777_213;
 /// [`qkv`] for timing: past some 16 million numbers a tensor repeats, shifted against its rows, so that no two rows are
 /// alike.
 pub fn repeated_qkv<T: Float>(seed: u64, dims: Dims) -> Qkv<T> {
-    let Dims { total, hq, hk, dk, dv } = dims;
+    let Dims { total, keys, hq, hk, dk, dv } = dims;
     let part = |i: u64, shape: [usize; 3]| {
         let count: usize = shape.iter().product();
         let drawn = normal::<T, 1>(seed.wrapping_mul(3).wrapping_add(i), [count.min(REPEATED)], 1.0).data;
@@ -107,7 +107,7 @@ pub fn repeated_qkv<T: Float>(seed: u64, dims: Dims) -> Qkv<T> {
         }
         Host::new(data, shape)
     };
-    Qkv { q: part(0, [total, hq, dk]), k: part(1, [total, hk, dk]), v: part(2, [total, hk, dv]) }
+    Qkv { q: part(0, [total, hq, dk]), k: part(1, [keys, hk, dk]), v: part(2, [keys, hk, dv]) }
 }
 
 /// [`qkv`] with queries and keys so large that the logits under `1/sqrt(Dk)` have standard deviation `logits`.
@@ -219,29 +219,32 @@ pub fn ranges(seed: u64, cu_seqlens: &[i32]) -> Vec<i32> {
 /// Block lists `[documents, heads, tiles, n]` for tiles of `rows` queries and blocks of `keys` keys: each block is
 /// listed with a probability of `percent` in a hundred, and the block of the tile's first query always; under `causal`
 /// none that is all behind the tile. Ascending, -1 behind them; `n` is as many as the longest list has, and at least 1.
-pub fn tile_lists(
+pub fn tile_lists<'a>(
     seed: u64,
-    cu_seqlens: &[i32],
+    cu_seqlens: impl Into<Sides<'a>>,
     heads: usize,
     (rows, keys): (usize, usize),
     percent: u32,
     causal: bool,
 ) -> (Vec<i32>, [usize; 4]) {
-    let lengths: Vec<usize> = cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
-    let tiles = lengths.iter().max().map_or(0, |&longest| longest.div_ceil(rows));
+    let sides: Sides<'_> = cu_seqlens.into();
+    let tiles = sides.each().map(|(queries, _)| queries.len()).max().map_or(0, |longest| longest.div_ceil(rows));
     let list = |at: usize| {
-        let (document, tile) = (at / tiles / heads, at % tiles);
-        let (len, first) = (lengths[document], tile * rows);
-        let end = if causal { len.min(first + rows) } else { len };
+        let (document, first) = (at / tiles / heads, at % tiles * rows);
+        let (len, all) = (sides.queries(document).len(), sides.keys(document).len());
+        // Positions below 0 count as 0: such a tile has a list too, of which its rows see nothing or all.
+        let position = |nth: usize| (nth as i64 + sides.shift(document)).max(0) as usize;
+        let end = if causal { all.min(position(first + rows)) } else { all };
         let rng = &mut stream(seed, at as u64);
-        let listed = |block: &usize| below(rng, 100) < percent || *block == first / keys;
+        let own = position(first) / keys;
+        let listed = |block: &usize| below(rng, 100) < percent || *block == own;
         let blocks = if first < len { end.div_ceil(keys) } else { 0 };
         (0..blocks).filter(listed).map(|block| block as i32).collect()
     };
-    let lists: Vec<Vec<i32>> = (0..lengths.len() * heads * tiles).map(list).collect();
+    let lists: Vec<Vec<i32>> = (0..sides.documents() * heads * tiles).map(list).collect();
     let n = lists.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let padded = lists.iter().flat_map(|list| (0..n).map(|i| list.get(i).copied().unwrap_or(-1)));
-    (padded.collect(), [lengths.len(), heads, tiles, n])
+    (padded.collect(), [sides.documents(), heads, tiles, n])
 }
 
 /// Whether neighbouring tokens share their selection.
@@ -254,21 +257,30 @@ pub enum Locality {
 }
 
 /// Selections shaped like NSA's, for `hk` KV heads: block 0, the token's own block and the one before it, and random
-/// distinct earlier ones up to `n` in all, as far as there are that many. Ascending, -1 behind them: `[total, Hk, n]`.
+/// distinct earlier ones up to `n` in all, as far as there are that many. Ascending, -1 behind them: `[total, Hk, n]`. A token
+/// that is before every key has none.
 ///
 /// # Panics
 /// If `n < 3`.
-pub fn picks(seed: u64, cu_seqlens: &[i32], hk: usize, l_sel: usize, n: usize, locality: Locality) -> Host<i32> {
+pub fn picks<'a>(
+    seed: u64,
+    cu_seqlens: impl Into<Sides<'a>>,
+    hk: usize,
+    l_sel: usize,
+    n: usize,
+    locality: Locality,
+) -> Host<i32> {
     assert!(n >= 3, "n = {n} leaves no room for the three forced blocks");
-    let total = cu_seqlens.last().map_or(0, |&end| end as usize);
-    let starts: Vec<usize> = cu_seqlens.iter().map(|&s| s as usize).collect();
+    let sides: Sides<'_> = cu_seqlens.into();
+    let total = sides.q.last().map_or(0, |&end| end as usize);
     let mut picks = Host::filled(-1, [total, hk, n]);
     picks.data.par_chunks_mut((hk * n).max(1)).enumerate().for_each(|(token, heads)| {
-        let start = starts[starts.partition_point(|&s| s <= token) - 1];
-        let own = (token - start) / l_sel;
+        let Some(Place { document, position, .. }) = sides.place(token) else { return };
+        let Ok(position) = usize::try_from(position) else { return };
+        let own = position / l_sel;
         let drawn = match locality {
             Locality::PerToken => token,
-            Locality::PerBlock => start + own * l_sel,
+            Locality::PerBlock => sides.keys(document).start + own * l_sel,
         };
         let rng = &mut stream(seed, drawn as u64);
         for row in heads.chunks_mut(n) {
@@ -308,13 +320,12 @@ pub enum Spoil {
 }
 
 /// Spoils picks `[total, Hk, n]` of sequences with blocks of `l_sel` tokens.
-pub fn spoil(seed: u64, picks: &mut Host<i32>, cu_seqlens: &[i32], l_sel: usize, how: Spoil) {
+pub fn spoil<'a>(seed: u64, picks: &mut Host<i32>, cu_seqlens: impl Into<Sides<'a>>, l_sel: usize, how: Spoil) {
     let [_, hk, n] = picks.shape;
     let rng = &mut stream(seed, 0);
-    for pair in cu_seqlens.windows(2) {
-        let behind = (pair[1] - pair[0]).max(0) as usize;
-        let bad = [behind.div_ceil(l_sel) as i32, i32::MAX, i32::MIN, -2, 1 << 26];
-        for (token, head) in (pair[0] as usize..pair[1] as usize).flat_map(|t| (0..hk).map(move |h| (t, h))) {
+    for (queries, keys) in cu_seqlens.into().each() {
+        let bad = [keys.len().div_ceil(l_sel) as i32, i32::MAX, i32::MIN, -2, 1 << 26];
+        for (token, head) in queries.flat_map(|t| (0..hk).map(move |h| (t, h))) {
             let row = picks.row_mut(token, head);
             let third = (token + head) % 3 == 1;
             match how {
@@ -368,9 +379,10 @@ mod tests {
 
     #[test]
     fn what_repeats_is_what_is_drawn_and_no_two_rows_are_alike() {
-        let dims = Dims { total: 500, hq: 4, hk: 2, dk: 64, dv: 32 };
+        let dims = Dims { total: 500, keys: 500, hq: 4, hk: 2, dk: 64, dv: 32 };
         assert_eq!(repeated_qkv::<bf16>(3, dims), qkv(3, dims), "so few do not repeat");
-        let long = repeated_qkv::<bf16>(3, Dims { total: 1, hq: 2 * REPEATED / 64, hk: 1, dk: 64, dv: 32 }).q.data;
+        let long =
+            repeated_qkv::<bf16>(3, Dims { total: 1, keys: 1, hq: 2 * REPEATED / 64, hk: 1, dk: 64, dv: 32 }).q.data;
         assert_eq!(long[..1000], long[REPEATED..REPEATED + 1000]);
         let first: Vec<u16> = long[..64].iter().map(|x| x.to_bits()).collect();
         let again = |row: &[bf16]| row.iter().zip(&first).all(|(x, bits)| x.to_bits() == *bits);

@@ -8,7 +8,7 @@ mod moba;
 pub use lacuna_dsl::schedule::WIDTHS;
 pub use moba::{BLOCK_STEP, MAX_TOP, MIN_BLOCK, full_heads, moba, routing, routing_exists};
 
-use crate::host::{Dims, Host, Precision};
+use crate::host::{Dims, Host, Precision, Sides};
 use crate::reference::nsa::NsaConfig;
 
 /// The largest GQA group.
@@ -119,23 +119,29 @@ pub enum Invalid {
     },
     /// cu_seqlens too short to hold a sequence.
     #[error(
-        "cu_seqlens has {entries} entries; it needs batch + 1, at least 2: where each sequence begins, and where the last one ends"
+        "{name} has {entries} entries; it needs batch + 1, at least 2: where each sequence begins, and where the last one ends"
     )]
     NoSequences {
+        /// The tensor.
+        name: &'static str,
         /// How many entries it has.
         entries: usize,
     },
     /// cu_seqlens that begins elsewhere.
-    #[error("cu_seqlens begins with {first}; it must begin with 0")]
+    #[error("{name} begins with {first}; it must begin with 0")]
     Begin {
+        /// The tensor.
+        name: &'static str,
         /// Its first entry.
         first: i32,
     },
     /// cu_seqlens that goes back.
     #[error(
-        "cu_seqlens falls from {from} to {to} at entry {entry}; it must never fall (equal entries are an empty sequence)"
+        "{name} falls from {from} to {to} at entry {entry}; it must never fall (equal entries are an empty sequence)"
     )]
     Falls {
+        /// The tensor.
+        name: &'static str,
         /// The entry, counted from 0.
         entry: usize,
         /// The entry before.
@@ -144,12 +150,40 @@ pub enum Invalid {
         to: i32,
     },
     /// cu_seqlens that counts other tokens than there are.
-    #[error("cu_seqlens ends with {last}; it must end with {total}, the tokens of the tensors")]
+    #[error("{name} ends with {last}; it must end with {total}, {of}")]
     End {
+        /// The tensor.
+        name: &'static str,
         /// Its last entry.
         last: i32,
         /// The tokens.
         total: usize,
+        /// Of which tensors.
+        of: &'static str,
+    },
+    /// Keys of other sequences than the queries'.
+    #[error(
+        "cu_seqlens_k is of {} sequences and cu_seqlens of {}; each sequence has queries and keys, perhaps none of one",
+        .keys - 1,
+        .queries - 1
+    )]
+    Sequences {
+        /// Entries of cu_seqlens_k.
+        keys: usize,
+        /// Entries of cu_seqlens.
+        queries: usize,
+    },
+    /// Keys of another number, and nothing that says of which sequences.
+    #[error(
+        "q has {queries} tokens in {sequences} sequences and k has {keys}; `cu_seqlens_k` must say which keys are whose"
+    )]
+    WhoseKeys {
+        /// Tokens of q.
+        queries: usize,
+        /// Tokens of k.
+        keys: usize,
+        /// Sequences.
+        sequences: usize,
     },
     /// A max_seqlen that a sequence exceeds.
     #[error("max_seqlen is {given} and the longest sequence has {longest} tokens; it must be {longest} or more")]
@@ -187,7 +221,8 @@ pub enum Invalid {
     },
     /// A pick that is no block of its sequence.
     #[error(
-        "picks[{token}, {head}, {slot}] is {block}; the sequence of token {token} has blocks 0 to {last}, and -1 is none"
+        "picks[{token}, {head}, {slot}] is {block}; the sequence of token {token} has {}, and -1 is none",
+        if *.blocks == 0 { "no blocks".to_owned() } else { format!("blocks 0 to {}", .blocks - 1) }
     )]
     Pick {
         /// The token.
@@ -198,8 +233,8 @@ pub enum Invalid {
         slot: usize,
         /// What stands there.
         block: i32,
-        /// The last block of the sequence.
-        last: usize,
+        /// How many blocks the sequence has.
+        blocks: usize,
     },
     /// Block lengths that do not fit together.
     #[error(
@@ -370,7 +405,21 @@ fn width(t: &Described<'_>, width: usize) -> Result<(), Invalid> {
 /// Checks queries `[total, Hq, Dk]`, keys `[total, Hk, Dk]` and values `[total, Hk, Dv]`, all bf16 or all f16; `Hq` is a
 /// multiple of `Hk`, at most 64 times it; `Dk` and `Dv` are of [`WIDTHS`].
 pub fn qkv(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(Dims, Precision), Invalid> {
-    let ([total, hq, dk], [k_total, hk, k_dk]) = (extents::<3>(q, Q)?, extents::<3>(k, KV)?);
+    operands(q, k, v, false)
+}
+
+/// [`qkv`], with a number of keys and values of their own: `[keys, Hk, Dk]` and `[keys, Hk, Dv]`.
+pub fn qkv_apart(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(Dims, Precision), Invalid> {
+    operands(q, k, v, true)
+}
+
+fn operands(
+    q: &Described<'_>,
+    k: &Described<'_>,
+    v: &Described<'_>,
+    apart: bool,
+) -> Result<(Dims, Precision), Invalid> {
+    let ([total, hq, dk], [keys, hk, k_dk]) = (extents::<3>(q, Q)?, extents::<3>(k, KV)?);
     let [v_total, v_hk, dv] = extents::<3>(v, KV)?;
     let precision = match q.dtype {
         "bf16" => Precision::Bf16,
@@ -380,10 +429,13 @@ pub fn qkv(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(D
     for t in [k, v] {
         dtype(t, precision.name())?;
     }
-    same(k, "tokens", k_total, q, total)?;
-    same(v, "tokens", v_total, q, total)?;
-    if total > MAX_TOKENS {
-        return Err(Invalid::TooManyTokens { name: q.name, tokens: total });
+    if !apart {
+        same(k, "tokens", keys, q, total)?;
+        same(v, "tokens", v_total, q, total)?;
+    }
+    same(v, "tokens", v_total, k, keys)?;
+    if let Some((t, tokens)) = [(q, total), (k, keys)].into_iter().find(|(_, tokens)| *tokens > MAX_TOKENS) {
+        return Err(Invalid::TooManyTokens { name: t.name, tokens });
     }
     if let Some((t, _)) = [(q, hq), (k, hk)].into_iter().find(|(_, heads)| *heads == 0) {
         return Err(Invalid::NoHeads { name: t.name });
@@ -400,7 +452,7 @@ pub fn qkv(q: &Described<'_>, k: &Described<'_>, v: &Described<'_>) -> Result<(D
     }
     width(q, dk)?;
     width(v, dv)?;
-    Ok((Dims { total, hq, hk, dk, dv }, precision))
+    Ok((Dims { total, keys, hq, hk, dk, dv }, precision))
 }
 
 /// Checks outputs `[total, Hq, Dv]` of the type of the inputs and LSE `[total, Hq]` of f32, for queries `q` and values `v`
@@ -425,7 +477,7 @@ pub fn outputs(
     same(lse, "heads", l_heads, q, dims.hq)
 }
 
-/// Checks that cu_seqlens are `[batch + 1]`, of i32.
+/// Checks that cu_seqlens, or cu_seqlens_k, are `[batch + 1]`, of i32.
 pub fn cu_seqlens_tensor(cu_seqlens: &Described<'_>) -> Result<(), Invalid> {
     extents::<1>(cu_seqlens, &["batch + 1"])?;
     dtype(cu_seqlens, "i32")
@@ -433,17 +485,31 @@ pub fn cu_seqlens_tensor(cu_seqlens: &Described<'_>) -> Result<(), Invalid> {
 
 /// Checks cu_seqlens of `total` tokens; gives the length of the longest sequence.
 pub fn cu_seqlens(values: &[i32], total: usize) -> Result<usize, Invalid> {
+    ends("cu_seqlens", values, total, "the tokens of the tensors")
+}
+
+/// Checks cu_seqlens_k of `total` keys beside cu_seqlens that have been checked; gives how many keys the sequence with most
+/// has.
+pub fn cu_seqlens_k(values: &[i32], total: usize, cu_seqlens: &[i32]) -> Result<usize, Invalid> {
+    let most = ends("cu_seqlens_k", values, total, "the tokens of k and v")?;
+    if values.len() != cu_seqlens.len() {
+        return Err(Invalid::Sequences { keys: values.len(), queries: cu_seqlens.len() });
+    }
+    Ok(most)
+}
+
+fn ends(name: &'static str, values: &[i32], total: usize, of: &'static str) -> Result<usize, Invalid> {
     let [first, .., last] = *values else {
-        return Err(Invalid::NoSequences { entries: values.len() });
+        return Err(Invalid::NoSequences { name, entries: values.len() });
     };
     if first != 0 {
-        return Err(Invalid::Begin { first });
+        return Err(Invalid::Begin { name, first });
     }
     if let Some(at) = values.windows(2).position(|w| w[1] < w[0]) {
-        return Err(Invalid::Falls { entry: at + 1, from: values[at], to: values[at + 1] });
+        return Err(Invalid::Falls { name, entry: at + 1, from: values[at], to: values[at + 1] });
     }
     if usize::try_from(last) != Ok(total) {
-        return Err(Invalid::End { last, total });
+        return Err(Invalid::End { name, last, total, of });
     }
     Ok(values.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0))
 }
@@ -468,11 +534,11 @@ pub fn sink(sink: i64) -> Result<i32, Invalid> {
     i32::try_from(sink).ok().filter(|&s| s >= 0).ok_or(Invalid::Sink { sink })
 }
 
-/// Checks picks `[total, Hk, n]` of i32 for keys `k` that have been checked; gives `n`.
-pub fn picks(picks: &Described<'_>, k: &Described<'_>, dims: Dims) -> Result<usize, Invalid> {
+/// Checks picks `[total, Hk, n]` of i32 for queries `q` and keys `k` that have been checked; gives `n`.
+pub fn picks(picks: &Described<'_>, q: &Described<'_>, k: &Described<'_>, dims: Dims) -> Result<usize, Invalid> {
     let [total, heads, n] = extents::<3>(picks, PICKS)?;
     dtype(picks, "i32")?;
-    same(picks, "tokens", total, k, dims.total)?;
+    same(picks, "tokens", total, q, dims.total)?;
     same(picks, "heads", heads, k, dims.hk)?;
     if n == 0 {
         return Err(Invalid::NoPicks { name: picks.name, shape: picks.shape.to_vec() });
@@ -481,16 +547,15 @@ pub fn picks(picks: &Described<'_>, k: &Described<'_>, dims: Dims) -> Result<usi
 }
 
 /// Checks that each pick is a block of its token's sequence, with blocks of `l_sel` tokens, or -1. Kernels skip the others.
-pub fn picks_exist(picks: &Host<i32>, cu_seqlens: &[i32], l_sel: usize) -> Result<(), Invalid> {
+pub fn picks_exist<'a>(picks: &Host<i32>, cu_seqlens: impl Into<Sides<'a>>, l_sel: usize) -> Result<(), Invalid> {
     let [_, heads, _] = picks.shape;
-    for pair in cu_seqlens.windows(2) {
-        let last = ((pair[1] - pair[0]).max(1) as usize - 1) / l_sel;
-        let tokens = pair[0] as usize..pair[1] as usize;
-        for (token, head) in tokens.flat_map(|token| (0..heads).map(move |head| (token, head))) {
-            let exists = |block: i32| block == -1 || usize::try_from(block).is_ok_and(|block| block <= last);
+    for (queries, keys) in cu_seqlens.into().each() {
+        let blocks = keys.len().div_ceil(l_sel);
+        for (token, head) in queries.flat_map(|token| (0..heads).map(move |head| (token, head))) {
+            let exists = |block: i32| block == -1 || usize::try_from(block).is_ok_and(|block| block < blocks);
             if let Some((slot, &block)) = picks.row(token, head).iter().enumerate().find(|(_, block)| !exists(**block))
             {
-                return Err(Invalid::Pick { token, head, slot, block, last });
+                return Err(Invalid::Pick { token, head, slot, block, blocks });
             }
         }
     }

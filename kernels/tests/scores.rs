@@ -6,7 +6,8 @@ use lacuna_kernels::{inputs, scores};
 
 /// Logits of all sizes, with positions before, at and behind each other.
 fn drawn() -> impl Iterator<Item = (f64, i64, i64)> {
-    let noise = inputs::qkv::<f32>(5, lacuna_kernels::host::Dims { total: 40, hq: 2, hk: 1, dk: 32, dv: 32 }).q.data;
+    let noise =
+        inputs::qkv::<f32>(5, lacuna_kernels::host::Dims { total: 40, keys: 40, hq: 2, hk: 1, dk: 32, dv: 32 }).q.data;
     let sizes = [1.0, 30.0, 1e-3, 1e4];
     noise.into_iter().enumerate().map(move |(i, x)| {
         let (q, kv) = (i as i64 * 37 % 5000, i as i64 * 101 % 3000);

@@ -90,7 +90,10 @@ impl<T: Float + Element> Trial<T> {
         assert!(shape.elem == T::DTYPE, "the shape has {}, the trial {}", shape.elem.name(), T::DTYPE.name());
         let (dk, dv, hq) = (shape.dk as usize, shape.dv as usize, kv_heads * shape.group as usize);
         Trial {
-            qkv: inputs::qkv(0, Dims { total: lengths.iter().sum(), hq, hk: kv_heads, dk, dv }),
+            qkv: inputs::qkv(
+                0,
+                Dims { total: lengths.iter().sum(), keys: lengths.iter().sum(), hq, hk: kv_heads, dk, dv },
+            ),
             cu_seqlens: inputs::cu_seqlens(lengths),
             scale: 1.0 / (dk as f32).sqrt(),
             score: None,
@@ -193,7 +196,8 @@ impl<T: Float + Element> Trial<T> {
     /// Of all rows, or of these alone.
     fn compare(&self, o: &[f32], lse: &[f32], sees: Mask<'_>, rows: Option<&[Row]>) -> Verdicts {
         let Qkv { q, k, v } = &self.qkv;
-        let problem = Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale };
+        let problem =
+            Problem { q, k, v, cu_seqlens: &self.cu_seqlens, cu_seqlens_k: &self.cu_seqlens, scale: self.scale };
         let score = self.score.as_deref().map(|score| score as Score<'_>);
         let under = Under { score, sinks: self.tables.get(SINKS).map(|sinks| &sinks.data[..]) };
         let exact = reference::attention_under(&problem, Keys::Mask(sees), under, rows);

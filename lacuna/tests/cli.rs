@@ -67,7 +67,14 @@ fn what_it_saves_is_the_attention_of_what_it_was_given() {
         done.stdout
     );
 
-    let problem = Problem { q: &x.qkv.q, k: &x.qkv.k, v: &x.qkv.v, cu_seqlens: &x.cu_seqlens, scale: 0.3 };
+    let problem = Problem {
+        q: &x.qkv.q,
+        k: &x.qkv.k,
+        v: &x.qkv.v,
+        cu_seqlens: &x.cu_seqlens,
+        cu_seqlens_k: &x.cu_seqlens,
+        scale: 0.3,
+    };
     let (o, lse) = stored(&output);
     let verdicts = |window| {
         let mask = masks::window_sink(window, 3);

@@ -95,7 +95,7 @@ fn a_masks_blocks_are_whole_cut_or_skipped_as_the_reference_says() {
 /// 960 tokens in two documents, and picks for them.
 fn picked(dir: &Path) -> (String, Host<i32>) {
     let cu_seqlens = inputs::cu_seqlens(&[600, 360]);
-    let x = inputs::qkv::<bf16>(3, Dims { total: 960, hq: 2, hk: 1, dk: 32, dv: 32 });
+    let x = inputs::qkv::<bf16>(3, Dims { total: 960, keys: 960, hq: 2, hk: 1, dk: 32, dv: 32 });
     let picks = inputs::picks(5, &cu_seqlens, 1, 32, 5, Locality::PerToken);
     let mut file = Tensors::default();
     file.halves("q", &x.q);

@@ -199,6 +199,8 @@ pub struct Case {
     pub hk: usize,
     /// Tokens of each document.
     pub lengths: Vec<usize>,
+    /// Keys of each document, where they are apart from its queries; else they are as many.
+    pub keys: Option<Vec<usize>>,
     /// The pick.
     pub pick: Pick,
     /// The numbers.
@@ -225,6 +227,7 @@ impl Case {
             work,
             hk: 1,
             lengths: lengths.to_vec(),
+            keys: None,
             pick: work.default_pick(&shape),
             shape,
             numbers: Numbers::Normal,
@@ -233,6 +236,18 @@ impl Case {
             slack: 0,
             seed: 1,
         }
+    }
+
+    /// The case with so many keys in each document, whatever its queries.
+    #[must_use]
+    pub fn with_keys(self, keys: &[usize]) -> Self {
+        assert_eq!(self.lengths.len(), keys.len(), "each document has queries and keys");
+        Case { keys: Some(keys.to_vec()), shape: self.shape.with_keys_apart(), ..self }
+    }
+
+    /// Keys of each document.
+    pub fn key_lengths(&self) -> &[usize] {
+        self.keys.as_ref().unwrap_or(&self.lengths)
     }
 
     /// Tokens of all documents.
@@ -253,7 +268,7 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { elem, dk, dv, group, block } = &self.shape;
+        let Shape { elem, dk, dv, group, block, .. } = &self.shape;
         match self.work {
             Work::QueryMajor(seen) => write!(f, "{seen}")?,
             Work::GroupCentric(picks, n) | Work::ByBlock(picks, n) => {
@@ -271,8 +286,11 @@ impl fmt::Display for Case {
         if dv != dk {
             write!(f, "/{dv}")?;
         }
-        let lengths: Vec<String> = self.lengths.iter().map(ToString::to_string).collect();
-        write!(f, " G{group}x{} {} S{}", self.hk, elem.name(), lengths.join("+"))?;
+        let joined = |all: &[usize]| all.iter().map(ToString::to_string).collect::<Vec<String>>().join("+");
+        write!(f, " G{group}x{} {} S{}", self.hk, elem.name(), joined(&self.lengths))?;
+        if let Some(keys) = &self.keys {
+            write!(f, " over {}", joined(keys))?;
+        }
         for (knob, value) in &self.pick {
             write!(f, " {}{value}", &knob[..1])?;
         }

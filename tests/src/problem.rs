@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Plan, Shape, Target};
-use lacuna_kernels::host::{Dims, Float, Host, Row};
+use lacuna_kernels::host::{Dims, Float, Host, Row, Sides};
 use lacuna_kernels::inputs::{self, Locality, Qkv, Spoil};
 use lacuna_kernels::reference::nsa::{NsaConfig, select, selected_attention};
 use lacuna_kernels::reference::{self, Attended, attention};
@@ -37,6 +37,8 @@ pub struct Problem {
     pub case: Case,
     /// Where each document begins, and where the last one ends.
     pub cu_seqlens: Vec<i32>,
+    /// The same of keys.
+    pub cu_seqlens_k: Vec<i32>,
     /// The selection, `[total, Hk, n]`, where there is one.
     pub picks: Option<Host<i32>>,
     operands: Operands,
@@ -54,15 +56,15 @@ pub struct Outcome {
 impl Problem {
     /// Draws the operands of a case.
     pub fn draw(case: &Case) -> Self {
-        let cu_seqlens = inputs::cu_seqlens(&case.lengths);
+        let (cu_seqlens, cu_seqlens_k) = (inputs::cu_seqlens(&case.lengths), inputs::cu_seqlens(case.key_lengths()));
         let operands = match case.shape.elem {
             Elem::Bf16 if case.numbers == Numbers::Real => Operands::Bf16(real(case)),
-            Elem::Bf16 => Operands::Bf16(numbers(case, &cu_seqlens)),
-            Elem::F16 => Operands::F16(numbers(case, &cu_seqlens)),
+            Elem::Bf16 => Operands::Bf16(numbers(case, &cu_seqlens_k)),
+            Elem::F16 => Operands::F16(numbers(case, &cu_seqlens_k)),
             other => panic!("no operands of {}", other.name()),
         };
-        let picks = selection(case, &cu_seqlens, &operands);
-        Self { case: case.clone(), cu_seqlens, picks, operands }
+        let picks = selection(case, Sides { q: &cu_seqlens, k: &cu_seqlens_k }, &operands);
+        Self { case: case.clone(), cu_seqlens, cu_seqlens_k, picks, operands }
     }
 
     /// The softmax scale.
@@ -74,7 +76,7 @@ impl Problem {
     fn expected(&self) -> (Attended<f64>, Attended<f32>) {
         either!(&self.operands, qkv => {
             let Qkv { q, k, v } = qkv;
-            let problem = reference::Problem { q, k, v, cu_seqlens: &self.cu_seqlens, scale: self.scale() };
+            let problem = reference::Problem { q, k, v, cu_seqlens: &self.cu_seqlens, cu_seqlens_k: &self.cu_seqlens_k, scale: self.scale() };
             match (self.case.work, &self.picks) {
                 (Work::QueryMajor(seen), _) => {
                     let mask = seen.by_hand();
@@ -100,14 +102,35 @@ impl Problem {
     /// The same problem without some of its documents, by their number.
     #[must_use]
     pub fn document(&self, number: usize) -> Self {
-        let tokens = self.cu_seqlens[number] as usize..self.cu_seqlens[number + 1] as usize;
-        let case = Case { lengths: vec![tokens.len()], ..self.case.clone() };
+        let of = |cu: &[i32]| cu[number] as usize..cu[number + 1] as usize;
+        let (tokens, keys) = (of(&self.cu_seqlens), of(&self.cu_seqlens_k));
+        let apart = self.case.keys.as_ref().map(|_| vec![keys.len()]);
+        let case = Case { lengths: vec![tokens.len()], keys: apart, ..self.case.clone() };
         let operands = match &self.operands {
-            Operands::Bf16(qkv) => Operands::Bf16(tokens_of(qkv, &tokens)),
-            Operands::F16(qkv) => Operands::F16(tokens_of(qkv, &tokens)),
+            Operands::Bf16(qkv) => Operands::Bf16(tokens_of(qkv, &tokens, &keys)),
+            Operands::F16(qkv) => Operands::F16(tokens_of(qkv, &tokens, &keys)),
         };
         let picks = self.picks.as_ref().map(|picks| rows(picks, &tokens));
-        Self { case, cu_seqlens: vec![0, tokens.len() as i32], picks, operands }
+        let [cu_seqlens, cu_seqlens_k] = [tokens, keys].map(|tokens| vec![0, tokens.len() as i32]);
+        Self { case, cu_seqlens, cu_seqlens_k, picks, operands }
+    }
+
+    /// The queries `tokens` of a problem of one document, over the keys up to the last of them.
+    ///
+    /// # Panics
+    /// If there are several documents, or keys are apart already.
+    #[must_use]
+    pub fn chunk(&self, tokens: std::ops::Range<usize>) -> Self {
+        assert!(self.case.lengths.len() == 1 && self.case.keys.is_none(), "{} is no prefill", self.case);
+        let keys = 0..tokens.end;
+        let case = Case { lengths: vec![tokens.len()], ..self.case.clone() }.with_keys(&[keys.len()]);
+        let operands = match &self.operands {
+            Operands::Bf16(qkv) => Operands::Bf16(tokens_of(qkv, &tokens, &keys)),
+            Operands::F16(qkv) => Operands::F16(tokens_of(qkv, &tokens, &keys)),
+        };
+        let picks = self.picks.as_ref().map(|picks| rows(picks, &tokens));
+        let [cu_seqlens, cu_seqlens_k] = [tokens, keys].map(|tokens| vec![0, tokens.len() as i32]);
+        Self { case, cu_seqlens, cu_seqlens_k, picks, operands }
     }
 
     /// The same problem with query head `order[h]` in the place of `h`.
@@ -126,7 +149,8 @@ impl Problem {
     /// The same operands for another case, of the same shapes.
     #[must_use]
     pub fn under(&self, case: &Case) -> Self {
-        let picks = selection(case, &self.cu_seqlens, &self.operands);
+        let cu_seqlens = Sides { q: &self.cu_seqlens, k: &self.cu_seqlens_k };
+        let picks = selection(case, cu_seqlens, &self.operands);
         Self { case: case.clone(), picks, ..self.clone() }
     }
 }
@@ -141,16 +165,17 @@ fn rows<T: Copy>(x: &Host<T>, tokens: &std::ops::Range<usize>) -> Host<T> {
     Host::new(x.data[tokens.start * each..tokens.end * each].to_vec(), [tokens.len(), heads, width])
 }
 
-fn tokens_of<T: Copy>(qkv: &Qkv<T>, tokens: &std::ops::Range<usize>) -> Qkv<T> {
-    Qkv { q: rows(&qkv.q, tokens), k: rows(&qkv.k, tokens), v: rows(&qkv.v, tokens) }
+fn tokens_of<T: Copy>(qkv: &Qkv<T>, tokens: &std::ops::Range<usize>, keys: &std::ops::Range<usize>) -> Qkv<T> {
+    Qkv { q: rows(&qkv.q, tokens), k: rows(&qkv.k, keys), v: rows(&qkv.v, keys) }
 }
 
 fn dims(case: &Case) -> Dims {
     let Shape { dk, dv, .. } = case.shape;
-    Dims { total: case.total(), hq: case.hq(), hk: case.hk, dk: dk as usize, dv: dv as usize }
+    let keys = case.key_lengths().iter().sum();
+    Dims { total: case.total(), keys, hq: case.hq(), hk: case.hk, dk: dk as usize, dv: dv as usize }
 }
 
-fn numbers<T: Float>(case: &Case, cu_seqlens: &[i32]) -> Qkv<T> {
+fn numbers<T: Float>(case: &Case, cu_seqlens_k: &[i32]) -> Qkv<T> {
     let dims = dims(case);
     let every = |n: usize| {
         let rows = (0..dims.total).flat_map(|token| (0..dims.hq).map(move |head| Row { token, head }));
@@ -168,7 +193,7 @@ fn numbers<T: Float>(case: &Case, cu_seqlens: &[i32]) -> Qkv<T> {
         }
         Numbers::NanKey | Numbers::InfiniteKey | Numbers::NanValue => {
             let mut qkv = inputs::qkv(case.seed, dims);
-            for document in cu_seqlens.windows(2).filter(|document| document[0] < document[1]) {
+            for document in cu_seqlens_k.windows(2).filter(|document| document[0] < document[1]) {
                 let middle = (document[0] + document[1]) as usize / 2;
                 for head in 0..dims.hk {
                     match case.numbers {
@@ -205,7 +230,7 @@ fn real(case: &Case) -> Qkv<bf16> {
 }
 
 /// The picks of a case, where it has any.
-fn selection(case: &Case, cu_seqlens: &[i32], operands: &Operands) -> Option<Host<i32>> {
+fn selection(case: &Case, cu_seqlens: Sides<'_>, operands: &Operands) -> Option<Host<i32>> {
     match case.work {
         Work::QueryMajor(_) => None,
         Work::GroupCentric(Picks::Scored, n) | Work::ByBlock(Picks::Scored, n) => {
@@ -216,7 +241,7 @@ fn selection(case: &Case, cu_seqlens: &[i32], operands: &Operands) -> Option<Hos
     }
 }
 
-fn draw_picks(case: &Case, cu_seqlens: &[i32], picks: Picks, n: usize) -> Host<i32> {
+fn draw_picks(case: &Case, cu_seqlens: Sides<'_>, picks: Picks, n: usize) -> Host<i32> {
     let block = case.shape.block as usize;
     let seed = case.seed + 100;
     let drawn = |locality| {
@@ -242,11 +267,10 @@ fn draw_picks(case: &Case, cu_seqlens: &[i32], picks: Picks, n: usize) -> Host<i
         Picks::Nothing => Host::filled(-1, [case.total(), case.hk, n]),
         Picks::Everything => {
             let mut picks = Host::filled(-1, [case.total(), case.hk, n]);
-            for document in cu_seqlens.windows(2) {
-                let blocks = ((document[1] - document[0]) as usize).div_ceil(block);
+            for (queries, keys) in cu_seqlens.each() {
+                let blocks = keys.len().div_ceil(block);
                 assert!(blocks <= n, "{n} picks cannot hold {blocks} blocks");
-                for (token, head) in (document[0]..document[1]).flat_map(|t| (0..case.hk).map(move |h| (t as usize, h)))
-                {
+                for (token, head) in queries.flat_map(|token| (0..case.hk).map(move |head| (token, head))) {
                     let descending = (0..blocks as i32).rev();
                     picks.row_mut(token, head).iter_mut().zip(descending).for_each(|(slot, block)| *slot = block);
                 }
@@ -324,9 +348,14 @@ fn run_typed<T: Float + Element>(
     let lse = Part::poisoned(device, Elem::F32, &[total, hq], 1, 3 * beside)?;
     let cu_seqlens = Tensor::from_slice(device, &[problem.cu_seqlens.len() as u64], &problem.cu_seqlens)?;
 
+    let cu_seqlens_k = Tensor::from_slice(device, &[problem.cu_seqlens_k.len() as u64], &problem.cu_seqlens_k)?;
+
     let scalars = case.work.given(plan.target, &case.shape).expect("a case that was planned can be staged");
     let mut bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v);
     bindings = bindings.tensor("o", &o.view).tensor("lse", &lse.view).tensor("cu_seqlens", &cu_seqlens);
+    if case.keys.is_some() {
+        bindings = bindings.tensor("cu_seqlens_k", &cu_seqlens_k);
+    }
     bindings = bindings.float("scale", problem.scale());
     bindings = scalars.into_iter().fold(bindings, |bindings, (name, value)| bindings.scalar(name, value));
     if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
@@ -359,6 +388,7 @@ fn fuse<T: Float + Element>(device: &Device, qkv: &Qkv<T>) -> Result<(Tensor, Te
     let ([total, hq, width], [_, hk, _]) = (qkv.q.shape, qkv.k.shape);
     assert_eq!(qkv.v.shape[2], width, "heads of one tensor are equally wide");
     let heads = hq + 2 * hk;
+    assert_eq!(qkv.k.shape[0], total, "heads of one tensor are of as many tokens");
     let mut data = Vec::with_capacity(total * heads * width);
     for token in 0..total {
         for x in [&qkv.q, &qkv.k, &qkv.v] {

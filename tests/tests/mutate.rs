@@ -130,7 +130,7 @@ impl Subject {
         let pick = attention.pick(Target::SM_80, &Pick::new()).expect("a pick that fits");
         let plan = attention.plan(Target::SM_80, &pick).expect("a pick that fits");
         let (hq, dk) = (group as usize, width as usize);
-        let dims = Dims { total: TOKENS, hq, hk: 1, dk, dv: dk };
+        let dims = Dims { total: TOKENS, keys: TOKENS, hq, hk: 1, dk, dv: dk };
         let cu_seqlens = inputs::cu_seqlens(&[TOKENS]);
         let qkv = inputs::qkv(1, dims);
         let draw = || {
@@ -140,7 +140,14 @@ impl Subject {
         let picks = kernel.needs(Need::Picks).then(draw);
         let extras = attention.extras(&Extras::new(), &cu_seqlens, hq, 1).expect("extras are drawn");
         let tables = attention.tables(&Tables::new(), hq, 1).expect("tables are drawn");
-        let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu_seqlens, scale: scale(dk) };
+        let problem = Problem {
+            q: &qkv.q,
+            k: &qkv.k,
+            v: &qkv.v,
+            cu_seqlens: &cu_seqlens,
+            cu_seqlens_k: &cu_seqlens,
+            scale: scale(dk),
+        };
         let expected = attention.expected(&problem, picks.as_ref(), &extras, &tables, None);
         Subject { kernel, attention, plan, dims, qkv, cu_seqlens, picks, extras, tables, expected }
     }

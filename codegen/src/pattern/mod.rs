@@ -216,6 +216,15 @@ impl Pattern {
         runs::runs(&mut host, &self.tree, self.root, ends, len, block, args).into_iter().map(|(a, b)| a..b).collect()
     }
 
+    /// Whether the query's position decides anything: where it does not, every query sees the same keys.
+    pub fn looks_at_query(&self) -> bool {
+        let looks = |truth: &Truth| match truth {
+            Truth::Le(form) | Truth::Eq(form) | Truth::Ne(form) => self.tree.depends(form).q,
+            Truth::Const(_) | Truth::And(_) | Truth::Or(_) => false,
+        };
+        self.tree.truths.iter().any(looks)
+    }
+
     fn expect(&self, given: &Given<'_>) {
         self.expect_args(given.args.len());
         let (name, wanted, tables) = (&self.name, self.tables.len(), given.tables.len());

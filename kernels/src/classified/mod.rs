@@ -52,6 +52,7 @@ impl Tunable for Classified {
         }
         plans.push(Classify::new(mask()).at(shape()).plan(target, &some(&["rows", "kv"]))?);
         plans.push(QueryMajorClassified::new(mask()).at(shape()).plan(target, &pick)?);
-        Plan::chain("query_major_classified", plans, &classes::temporaries(&self.mask, pick["rows"], pick["kv"]))
+        let between = classes::temporaries(&self.mask, &self.shape, pick["rows"], pick["kv"]);
+        Plan::chain("query_major_classified", plans, &between)
     }
 }

@@ -1,6 +1,7 @@
 //! Block lists turned around: for each block of keys the picks of the tokens that picked it.
 //!
-//! A *slot* is a block of a document: block `b` of document `d` has slot `cu_seqlens[d] / B + d + b`, which no other block has.
+//! A *slot* is a block of a document: block `b` of document `d` has slot `first / B + d + b`, where `first` is the document's
+//! first key, `cu_seqlens[d]` or `cu_seqlens_k[d]`. No other block has it.
 //! Per KV head, the *list* of a slot has the entry `token * n + j` for the `j`th of the `n` picks of a token where that is the
 //! slot's block, in ascending order. A pick that is no block of its document is in no list; one that stands twice is twice in
 //! its list.
@@ -55,7 +56,8 @@ extents! {
 /// | `list_tiles` | i32 `[heads_kv, slots + 1]` | how many tiles of `tile` entries the lists before have; the last: all |
 /// | `list_entries` | i32 `[heads_kv, tokens * n]` | the lists, one behind the other; what is behind the last is not written |
 ///
-/// There are `ceil(tokens / B) + documents` slots, where `B` is the shape's block. `tokens * n` is below 2^31.
+/// There are `ceil(tokens / B) + documents` slots, where `B` is the shape's block, and `tokens` those of keys. `tokens * n`,
+/// of the tokens that pick, is below 2^31.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InverseLists {
     /// The shape; its block counts.
@@ -127,8 +129,12 @@ impl InverseLists {
     /// The lists as one operation, which writes them for its caller.
     ///
     /// # Errors
-    /// As [`plans`](Self::plans).
+    /// As [`plans`](Self::plans); a shape with keys apart: no tensor of the lists alone says how many keys there are.
     pub fn plan(&self, target: Target) -> Result<Plan, Error> {
+        if self.shape.keys_apart {
+            let message = "lists by themselves are of documents with as many keys as queries; with keys apart, chain them with what reads the keys";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
         let mut plan = Plan::chain("inverse_lists", self.plans(target)?, &self.scratch())?;
         let must = |symbol: &str, right: Expr, is: &str| Requirement {
             what: format!("`{symbol}` must be {is}"),
@@ -144,7 +150,7 @@ impl InverseLists {
     /// How many slots there are.
     fn slots(&self) -> Expr {
         let documents = Expr::symbol("segments_plus_one") - 1.into();
-        Expr::symbol("tokens").ceil_div(u64::from(self.shape.block)) + documents
+        Expr::symbol(self.shape.key_tokens()).ceil_div(u64::from(self.shape.block)) + documents
     }
 }
 

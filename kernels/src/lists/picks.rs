@@ -25,7 +25,7 @@ pub(super) fn each_pick(cx: &Cx, picks: Blocks, docs: Segments, chunk: Piece, he
         let document = docs.at(SegmentIndex(d));
         let last_token = document.start + document.len - 1;
         let (begin, end) = (chunk.first.max(document.start * n), chunk.end.min((last_token + 1) * n));
-        let (first_slot, blocks) = (document.start / block + d, (document.len + (block - 1)) / block);
+        let (first_slot, blocks) = (document.first_key() / block + d, (document.keys() + (block - 1)) / block);
         let token = cx.var::<Vector<I32, Lane>>("token", 0);
         let place = cx.var::<Vector<I32, Lane>>("place", 0);
         token.set((lane + begin) / n);

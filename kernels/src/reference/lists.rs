@@ -1,8 +1,9 @@
 //! Block lists turned around: who picked each block, by going through everybody's picks.
 
-use crate::host::Host;
+use crate::host::{Host, Sides};
 
-/// For each KV head and slot, who picked that block. A slot is a block of a document, `cu_seqlens[d] / block + d + b`.
+/// For each KV head and slot, who picked that block. A slot is a block of a document, `first / block + d + b`, where `first`
+/// is the document's first key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InverseLists {
     /// For each KV head: for each slot, `token * n + j` for each pick, ascending.
@@ -10,18 +11,18 @@ pub struct InverseLists {
 }
 
 /// Turns picks `[total, Hk, n]` around, in blocks of `block` keys.
-pub fn inverse_lists(picks: &Host<i32>, cu_seqlens: &[i32], block: usize) -> InverseLists {
-    let [total, heads, n] = picks.shape;
-    let documents = cu_seqlens.len() - 1;
-    let mut lists = vec![vec![Vec::new(); total.div_ceil(block) + documents]; heads];
-    for d in 0..documents {
-        let (start, end) = (cu_seqlens[d] as usize, cu_seqlens[d + 1] as usize);
-        let blocks = (end - start).div_ceil(block);
-        for token in start..end {
+pub fn inverse_lists<'a>(picks: &Host<i32>, cu_seqlens: impl Into<Sides<'a>>, block: usize) -> InverseLists {
+    let cu_seqlens = cu_seqlens.into();
+    let [_, heads, n] = picks.shape;
+    let (documents, all) = (cu_seqlens.k.len() - 1, cu_seqlens.k[cu_seqlens.k.len() - 1]);
+    let mut lists = vec![vec![Vec::new(); (all as usize).div_ceil(block) + documents]; heads];
+    for (d, (queries, keys)) in cu_seqlens.each().enumerate() {
+        let blocks = keys.len().div_ceil(block);
+        for token in queries {
             for (head, lists) in lists.iter_mut().enumerate() {
                 for (j, &pick) in picks.row(token, head).iter().enumerate() {
                     if (0..blocks as i32).contains(&pick) {
-                        lists[start / block + d + pick as usize].push((token * n + j) as i32);
+                        lists[keys.start / block + d + pick as usize].push((token * n + j) as i32);
                     }
                 }
             }

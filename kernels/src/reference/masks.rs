@@ -1,7 +1,9 @@
 //! The shipped patterns once more, by hand, on integers: query position, key position, both in their own sequence.
 //!
 //! A `#[pattern]` is compared with these position by position. Those on tables take a query and a key of one sequence, and
-//! tables with a number for each token.
+//! tables with a number for each key.
+//!
+//! A query that is before every key, at a position below 0, sees none: but where it does not matter where a query is.
 
 use super::Pair;
 
@@ -27,7 +29,7 @@ pub fn window_sink(w: i64, s: i64) -> impl Fn(i64, i64) -> bool + Sync {
 
 /// The first `p` tokens are seen by every token; what is behind them by itself and later ones.
 pub fn prefix_lm(p: i64) -> impl Fn(i64, i64) -> bool + Sync {
-    move |q, kv| if kv < p { true } else { kv <= q }
+    move |q, kv| if kv < p { q >= 0 } else { kv <= q }
 }
 
 /// A token sees itself and those `step`, `2 step`, .. before it.
@@ -39,13 +41,13 @@ pub fn dilated(step: i64) -> impl Fn(i64, i64) -> bool + Sync {
 pub fn block_diagonal(chunk: i64) -> impl Fn(i64, i64) -> bool + Sync {
     move |q, kv| {
         let first = q - q % chunk;
-        first <= kv && kv < first + chunk
+        q >= 0 && first <= kv && kv < first + chunk
     }
 }
 
 /// A token sees those up to `reach` before and behind it; the first `global` tokens see and are seen by all.
 pub fn longformer(reach: i64, global: i64) -> impl Fn(i64, i64) -> bool + Sync {
-    move |q, kv| q.min(kv) < global || (q - reach..=q + reach).contains(&kv)
+    move |q, kv| q >= 0 && (q.min(kv) < global || (q - reach..=q + reach).contains(&kv))
 }
 
 /// A token sees the earlier ones, and itself, that the table has in the same document.

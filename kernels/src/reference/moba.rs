@@ -7,9 +7,10 @@
 //! VMoBA (arXiv 2506.23858) is the same with another [`Rule`]: not causal, and a row takes as many blocks as its scores
 //! want.
 
-use super::walk::{self, At, Seen, Source, offsets};
+use super::walk::{self, At, Seen, Source};
 use super::{Attended, Problem, attend};
 use crate::host::{Float, Host, Real, Row};
+pub use crate::host::{Place, Sides};
 use rayon::prelude::*;
 
 /// The lengths of MoBA, in keys and blocks, and who may be taken.
@@ -68,51 +69,7 @@ impl MobaConfig {
     }
 }
 
-/// Where documents begin and where the last one ends, on the side of the queries and on that of the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sides<'a> {
-    /// cu_seqlens of the queries, `[documents + 1]`.
-    pub q: &'a [i32],
-    /// Those of the keys.
-    pub k: &'a [i32],
-}
-
-/// Where a query stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its document.
-    pub document: usize,
-    /// Its position among the keys of the document; below 0 where there is none for it.
-    pub position: i64,
-    /// How many keys the document has.
-    pub keys: usize,
-}
-
-impl<'a> Sides<'a> {
-    /// As many keys as queries in each document.
-    pub fn same(cu_seqlens: &'a [i32]) -> Self {
-        Sides { q: cu_seqlens, k: cu_seqlens }
-    }
-
-    /// Documents.
-    pub fn documents(&self) -> usize {
-        self.q.len() - 1
-    }
-
-    /// The keys of a document.
-    pub fn keys(&self, document: usize) -> std::ops::Range<usize> {
-        self.k[document] as usize..self.k[document + 1] as usize
-    }
-
-    /// Where a token stands; none outside of every document.
-    pub fn place(&self, token: usize) -> Option<Place> {
-        let behind = self.q.partition_point(|&start| start as usize <= token);
-        let document = behind.checked_sub(1).filter(|&document| document < self.documents())?;
-        let keys = self.keys(document).len();
-        let from_end = self.q[document + 1] as i64 - token as i64;
-        Some(Place { document, position: keys as i64 - from_end, keys })
-    }
-
+impl Sides<'_> {
     /// The slot of a block among the pooled keys.
     pub fn slot(&self, document: usize, block: usize, config: MobaConfig) -> usize {
         self.k[document] as usize / config.block + document + block
@@ -392,14 +349,13 @@ pub struct Routed<'a> {
 
 impl Routed<'_> {
     /// Lists the keys of a row.
-    pub(crate) fn seen<'b>(&'b self, sides: Sides<'b>) -> Box<Seen<'b>> {
+    pub(crate) fn seen(&self) -> Box<Seen<'_>> {
         let block = self.config.block;
         Box::new(move |at: &At, seen| {
-            let Some(Place { position, keys, .. }) = sides.place(at.token) else { return };
-            let Some(own) = self.config.own(position) else { return };
+            let Some(own) = self.config.own(at.position) else { return };
             let (end, blocks) = match self.config.rule {
-                Rule::Past => (position as usize + 1, own),
-                Rule::Mass { .. } => (keys, self.config.blocks(keys)),
+                Rule::Past => (at.position as usize + 1, own),
+                Rule::Mass { .. } => (at.keys, self.config.blocks(at.keys)),
             };
             if self.full_heads.is_some_and(|full| full[at.head] != 0) {
                 seen.extend(0..end as u32);
@@ -414,25 +370,13 @@ impl Routed<'_> {
     }
 }
 
-/// Attention to the routed blocks, of every row or of these: one softmax over the keys of all its blocks. `cu_k` are
-/// the cu_seqlens of the keys, those of the problem are the queries'.
-pub fn attention<T: Real>(
-    p: &Problem<'_, T>,
-    cu_k: &[i32],
-    routed: &Routed<'_>,
-    rows: Option<&[Row]>,
-) -> Attended<f64> {
-    let sides = Sides { q: p.cu_seqlens, k: cu_k };
-    let (source, seen) = (source(p, cu_k), routed.seen(sides));
+/// Attention to the routed blocks, of every row or of these: one softmax over the keys of all its blocks.
+pub fn attention<T: Real>(p: &Problem<'_, T>, routed: &Routed<'_>, rows: Option<&[Row]>) -> Attended<f64> {
+    let (source, seen) = (Source::of(p), routed.seen());
     match rows {
         None => walk::whole(&source, &*seen, &attend),
         Some(rows) => walk::some(&source, &*seen, &attend, rows),
     }
-}
-
-/// Queries and keys with documents of their own.
-pub(crate) fn source<'a, T>(p: &Problem<'a, T>, cu_k: &[i32]) -> Source<'a, T, T> {
-    Source { cu_q: offsets(p.cu_seqlens), cu_kv: offsets(cu_k), q: p.q, k: p.k, v: p.v, scale: p.scale }
 }
 
 #[cfg(test)]

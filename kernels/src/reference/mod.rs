@@ -6,7 +6,8 @@
 //!
 //! What holds everywhere:
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
-//!  * Positions restart with each sequence of `cu_seqlens`.
+//!  * Positions restart with each sequence of `cu_seqlens`. They are those of keys, and end with them: where a sequence has
+//!    more queries than keys, its first ones are below 0 ([`Sides`](crate::host::Sides)).
 //!  * Only the keys that a row may see enter its sums. A row that sees none has `o = 0`, `lse = -inf`.
 //!  * A score changes a scaled logit before anything else does ([`scores`]). A sink is one more logit ([`Under`]).
 //!  * NaN and infinities propagate as in `o = Σ exp(s - max s) v / Σ exp(s - max s)`, `lse = max s + ln Σ exp(s - max s)`. A
@@ -31,12 +32,14 @@ use walk::{Panel, Query, Source};
 pub struct Problem<'a, T> {
     /// Queries, `[total, Hq, Dk]`.
     pub q: &'a Host<T>,
-    /// Keys, `[total, Hk, Dk]`.
+    /// Keys, `[keys, Hk, Dk]`.
     pub k: &'a Host<T>,
-    /// Values, `[total, Hk, Dv]`.
+    /// Values, `[keys, Hk, Dv]`.
     pub v: &'a Host<T>,
-    /// Where each sequence begins, and where the last one ends: `[batch + 1]`.
+    /// Where the queries of each sequence begin, and where the last one's end: `[batch + 1]`.
     pub cu_seqlens: &'a [i32],
+    /// The same of keys and values: the same slice, where each sequence has as many of them.
+    pub cu_seqlens_k: &'a [i32],
     /// What the dot products are multiplied by, as the kernel gets it.
     pub scale: f32,
 }
@@ -63,7 +66,8 @@ pub struct Attended<N> {
     pub lse: Host<N, 2>,
 }
 
-/// Says of a query position and a key position, both in their own sequence, whether the query sees the key.
+/// Says of a query position and a key position, both in their own sequence, whether the query sees the key. A query that is
+/// before every key has a position below 0.
 pub type Mask<'a> = &'a (dyn Fn(i64, i64) -> bool + Sync);
 
 /// Attention under a mask: `o = softmax(scale · q kᵀ) v` over the keys that `mask(q, kv)` keeps.
@@ -79,9 +83,9 @@ pub fn attention_rows<T: Real>(p: &Problem<'_, T>, mask: Mask<'_>, rows: &[Row])
 /// A query and a key of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The first token of the sequence.
+    /// The first key of the sequence.
     pub start: usize,
-    /// The query's position in the sequence.
+    /// The query's position in the sequence, 0 or above.
     pub q: i64,
     /// The key's.
     pub kv: i64,
@@ -90,13 +94,14 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// What a table, with a number for each token, holds for the query and for the key.
+    /// What a table, with a number for each key, holds at the query's position and for the key.
     pub fn of(&self, table: &[i32]) -> [i32; 2] {
         [self.q, self.kv].map(|position| table[self.start + position as usize])
     }
 }
 
-/// Says of a pair whether the query sees the key: for masks that depend on more than positions.
+/// Says of a pair whether the query sees the key: for masks that depend on more than positions. A query that is before every
+/// key is in no pair, and sees none.
 pub type Sees<'a> = &'a (dyn Fn(&Pair) -> bool + Sync);
 
 /// Attention over the keys that each query sees: `o = softmax(scale · q kᵀ) v`.

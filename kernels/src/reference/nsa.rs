@@ -5,7 +5,7 @@
 
 use super::walk::{self, Panel, Seen, Source, offsets};
 use super::{Attended, Problem, attend, softmax_terms};
-use crate::host::{Host, Real, Row};
+use crate::host::{Host, Real, Row, Sides};
 use rayon::prelude::*;
 
 /// The lengths of NSA, in tokens and blocks.
@@ -87,7 +87,7 @@ pub fn compress<T: Real>(x: &Host<T>, cu_seqlens: &[i32], config: NsaConfig) -> 
 
 fn sees_compressed(config: NsaConfig) -> impl Fn(&walk::At, &mut Vec<u32>) + Sync {
     move |at, seen| {
-        let visible = (0..at.keys).filter(|i| i * config.d + config.l - 1 <= at.position);
+        let visible = (0..at.keys).filter(|i| (i * config.d + config.l) as i64 <= at.position + 1);
         seen.extend(visible.map(|i| i as u32));
     }
 }
@@ -97,10 +97,11 @@ fn sees_compressed(config: NsaConfig) -> impl Fn(&walk::At, &mut Vec<u32>) + Syn
 /// # Panics
 /// If `d` does not divide `l` and `l'`, or `n < 3`.
 pub fn compressed_attention<T: Real>(p: &Problem<'_, T>, config: NsaConfig) -> Attended<f64> {
-    let k = compress(p.k, p.cu_seqlens, config);
-    let v = compress(p.v, p.cu_seqlens, config);
+    let k = compress(p.k, p.cu_seqlens_k, config);
+    let v = compress(p.v, p.cu_seqlens_k, config);
     let cu_q = offsets(p.cu_seqlens);
-    let src = Source { q: p.q, k: &k.data, v: &v.data, cu_q, cu_kv: k.cu_seqlens, scale: p.scale };
+    let shift = walk::shifts(&cu_q, &offsets(p.cu_seqlens_k));
+    let src = Source { q: p.q, k: &k.data, v: &v.data, cu_q, cu_kv: k.cu_seqlens, shift, scale: p.scale };
     walk::whole(&src, &sees_compressed(config), &attend)
 }
 
@@ -122,8 +123,14 @@ pub fn overlap_scores(p: &[f64], config: NsaConfig, blocks: usize) -> Vec<f64> {
 ///
 /// # Panics
 /// If `d` does not divide `l` and `l'`, or `n < 3`.
-pub fn selection_scores<T: Real>(q: &Host<T>, k: &Host<T>, cu_seqlens: &[i32], config: NsaConfig) -> Vec<Vec<f64>> {
-    let cu = offsets(cu_seqlens);
+pub fn selection_scores<'a, T: Real>(
+    q: &Host<T>,
+    k: &Host<T>,
+    cu_seqlens: impl Into<Sides<'a>>,
+    config: NsaConfig,
+) -> Vec<Vec<f64>> {
+    let cu_seqlens = cu_seqlens.into();
+    let cu = offsets(cu_seqlens.q);
     let tokens = cu[0]..cu[cu.len() - 1];
     let rows: Vec<Row> = tokens.flat_map(|token| (0..k.shape[1]).map(move |head| Row { token, head })).collect();
     selection_scores_rows(q, k, cu_seqlens, config, &rows)
@@ -133,26 +140,30 @@ pub fn selection_scores<T: Real>(q: &Host<T>, k: &Host<T>, cu_seqlens: &[i32], c
 ///
 /// # Panics
 /// As [`selection_scores`], or if a token lies in no sequence.
-pub fn selection_scores_rows<T: Real>(
+pub fn selection_scores_rows<'a, T: Real>(
     q: &Host<T>,
     k: &Host<T>,
-    cu_seqlens: &[i32],
+    cu_seqlens: impl Into<Sides<'a>>,
     config: NsaConfig,
     rows: &[Row],
 ) -> Vec<Vec<f64>> {
-    let k_cmp = compress(k, cu_seqlens, config);
+    let cu_seqlens = cu_seqlens.into();
+    let k_cmp = compress(k, cu_seqlens.k, config);
     let (heads, group, scale) = (k.shape[1], q.shape[1] / k.shape[1], 1.0 / (q.shape[2] as f32).sqrt());
-    let cu = offsets(cu_seqlens);
+    let (cu, cu_k) = (offsets(cu_seqlens.q), offsets(cu_seqlens.k));
     let batch = cu.len() - 1;
-    let src = Source { q, k: &k_cmp.data, v: &k_cmp.data, cu_q: cu.clone(), cu_kv: k_cmp.cu_seqlens.clone(), scale };
+    let shift = walk::shifts(&cu, &cu_k);
+    let cu_kv = k_cmp.cu_seqlens.clone();
+    let src = Source { q, k: &k_cmp.data, v: &k_cmp.data, cu_q: cu.clone(), cu_kv, shift, scale };
     let panels: Vec<Panel<f64>> = (0..batch * heads).map(|i| Panel::of(&src, i / heads, i % heads)).collect();
     let see = sees_compressed(config);
     let score = |&Row { token, head: kv_head }: &Row| {
         let s = cu.partition_point(|&start| start <= token) - 1;
-        let blocks = config.blocks(cu[s + 1] - cu[s]);
+        let blocks = config.blocks(cu_k[s + 1] - cu_k[s]);
         let (mut seen, mut p, mut sum) = (Vec::new(), Vec::new(), vec![0.0; blocks]);
-        let keys = src.cu_kv[s + 1] - src.cu_kv[s];
-        see(&walk::At { position: token - cu[s], token, sequence: s, head: kv_head, kv_head, keys }, &mut seen);
+        let (first_key, index) = (src.cu_kv[s], token - cu[s]);
+        let (position, keys) = (index as i64 + src.shift[s], src.cu_kv[s + 1] - first_key);
+        see(&walk::At { position, index, token, sequence: s, head: kv_head, kv_head, first_key, keys }, &mut seen);
         for head in kv_head * group..(kv_head + 1) * group {
             let q: Vec<f64> = q.row(token, head).iter().map(|x| x.to_f64()).collect();
             if let Some((_, total)) = softmax_terms(&q, &panels[s * heads + kv_head], &seen, scale, &mut p) {
@@ -183,19 +194,24 @@ pub fn top_n(scores: &[f64], position: usize, config: NsaConfig) -> Vec<i32> {
     picks
 }
 
-/// Eq. 8 to 12: the blocks that each token and KV head selects, `[total, Hk, n]`, ascending, -1 behind them.
+/// Eq. 8 to 12: the blocks that each token and KV head selects, `[total, Hk, n]`, ascending, -1 behind them. A token that is
+/// before every key selects none.
 ///
 /// # Panics
 /// If `d` does not divide `l` and `l'`, or `n < 3`.
-pub fn select<T: Real>(q: &Host<T>, k: &Host<T>, cu_seqlens: &[i32], config: NsaConfig) -> Host<i32> {
-    let [total, heads, _] = k.shape;
+pub fn select<'a, T: Real>(q: &Host<T>, k: &Host<T>, cu_seqlens: impl Into<Sides<'a>>, config: NsaConfig) -> Host<i32> {
+    let cu_seqlens = cu_seqlens.into();
+    let (total, heads) = (q.shape[0], k.shape[1]);
     let scores = selection_scores(q, k, cu_seqlens, config);
     let mut picks = Host::filled(-1, [total, heads, config.n]);
     let mut scores = scores.iter();
-    for pair in offsets(cu_seqlens).windows(2) {
-        for (token, head) in (pair[0]..pair[1]).flat_map(|t| (0..heads).map(move |h| (t, h))) {
-            let scores = scores.next().expect("a row of scores for every token and KV head");
-            picks.row_mut(token, head).copy_from_slice(&top_n(scores, token - pair[0], config));
+    for (token, head) in
+        cu_seqlens.each().flat_map(|(queries, _)| queries).flat_map(|t| (0..heads).map(move |h| (t, h)))
+    {
+        let scores = scores.next().expect("a row of scores for every token and KV head");
+        let place = cu_seqlens.place(token).expect("a token of a sequence");
+        if let Ok(position) = usize::try_from(place.position) {
+            picks.row_mut(token, head).copy_from_slice(&top_n(scores, position, config));
         }
     }
     picks
@@ -293,7 +309,7 @@ pub(crate) fn picked<'a>(picks: &'a Host<i32>, l_sel: usize) -> Box<Seen<'a>> {
         for &block in picks.row(at.token, at.kv_head) {
             let Ok(block) = usize::try_from(block) else { continue };
             let first = block.saturating_mul(l_sel);
-            let end = (first.saturating_add(l_sel)).min(at.keys).min(at.position + 1);
+            let end = first.saturating_add(l_sel).min(at.keys).min(usize::try_from(at.position + 1).unwrap_or(0));
             seen.extend((first..end).map(|j| j as u32));
         }
     })

@@ -3,10 +3,10 @@ use crate::host::Dims;
 use crate::inputs;
 use half::bf16;
 
-const DIMS: Dims = Dims { total: 23, hq: 6, hk: 2, dk: 20, dv: 12 };
+const DIMS: Dims = Dims { total: 23, keys: 23, hq: 6, hk: 2, dk: 20, dv: 12 };
 
 fn problem<'a>(x: &'a inputs::Qkv<bf16>, cu_seqlens: &'a [i32]) -> Problem<'a, bf16> {
-    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens, scale: 0.21 }
+    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens, cu_seqlens_k: cu_seqlens, scale: 0.21 }
 }
 
 /// The same formula with nothing shared: no maximum taken off, no lists, sums in index order.
@@ -60,7 +60,7 @@ fn equal_logits_give_the_mean_and_the_count() {
 #[test]
 fn a_query_head_reads_the_kv_head_of_its_group() {
     for (hq, hk) in [(1, 1), (3, 1), (10, 2), (12, 2), (21, 3), (64, 1)] {
-        let dims = Dims { total: 3, hq, hk, dk: 8, dv: 8 };
+        let dims = Dims { total: 3, keys: 3, hq, hk, dk: 8, dv: 8 };
         let mut x = inputs::qkv::<bf16>(3, dims);
         for (t, h) in (0..3).flat_map(|t| (0..hk).map(move |h| (t, h))) {
             x.v.row_mut(t, h).fill(bf16::from_f32(h as f32 + 1.0));

@@ -31,8 +31,8 @@ impl TileLists<'_> {
         &self.lists[at * n..at * n + count]
     }
 
-    /// For the first head, of documents of these lengths: the pairs of a query and a key that are seen, and the keys that tiles
-    /// of queries visit.
+    /// For the first head, of documents of these lengths, with as many keys as queries: the pairs of a query and a key that are
+    /// seen, and the keys that tiles of queries visit.
     pub fn pairs(&self, lengths: &[usize]) -> (u64, u64) {
         let (mut pairs, mut keys) = (0, 0);
         for (document, &len) in lengths.iter().enumerate() {
@@ -53,10 +53,10 @@ impl TileLists<'_> {
     }
 
     fn seen(&self, at: &At, seen: &mut Vec<u32>) {
-        for &block in self.of(at.sequence, at.head, at.position / self.rows) {
+        for &block in self.of(at.sequence, at.head, at.index / self.rows) {
             let Ok(block) = usize::try_from(block) else { continue };
             let keys = block.saturating_mul(self.keys)..block.saturating_add(1).saturating_mul(self.keys).min(at.keys);
-            seen.extend(keys.filter(|&key| !self.causal || key <= at.position).map(|key| key as u32));
+            seen.extend(keys.filter(|&key| !self.causal || key as i64 <= at.position).map(|key| key as u32));
         }
     }
 }
@@ -87,7 +87,9 @@ mod tests {
             TileLists { lists: &lists, shape: [1, 2, 2, 3], counts: &[2, 3, 3, -1], rows: 4, keys: 3, causal: false };
         let seen = |lists: &TileLists<'_>, position, head| {
             let mut seen = Vec::new();
-            lists.seen(&At { position, token: position, sequence: 0, head, kv_head: 0, keys: 8 }, &mut seen);
+            let (token, index) = (position, position);
+            let at = At { position: index as i64, index, token, sequence: 0, head, kv_head: 0, first_key: 0, keys: 8 };
+            lists.seen(&at, &mut seen);
             seen
         };
         assert_eq!(seen(&lists, 3, 0), [6, 7, 0, 1, 2]);

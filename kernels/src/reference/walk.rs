@@ -34,14 +34,24 @@ pub(crate) struct Source<'a, Q, K> {
     pub(crate) v: &'a Host<K>,
     pub(crate) cu_q: Vec<usize>,
     pub(crate) cu_kv: Vec<usize>,
+    /// By how much the positions of queries are beyond their places in their sequence, for each sequence.
+    pub(crate) shift: Vec<i64>,
     pub(crate) scale: f32,
 }
 
 impl<'a, T> Source<'a, T, T> {
     pub(crate) fn of(p: &Problem<'a, T>) -> Self {
-        let cu = offsets(p.cu_seqlens);
-        Source { q: p.q, k: p.k, v: p.v, cu_q: cu.clone(), cu_kv: cu, scale: p.scale }
+        let (cu_q, cu_kv) = (offsets(p.cu_seqlens), offsets(p.cu_seqlens_k));
+        let shift = shifts(&cu_q, &cu_kv);
+        Source { q: p.q, k: p.k, v: p.v, cu_q, cu_kv, shift, scale: p.scale }
     }
+}
+
+/// How many more keys than queries each sequence has.
+pub(crate) fn shifts(cu_q: &[usize], cu_k: &[usize]) -> Vec<i64> {
+    assert_eq!(cu_q.len(), cu_k.len(), "queries and keys are of as many sequences");
+    let more = |(q, k): (&[usize], &[usize])| (k[1] - k[0]) as i64 - (q[1] - q[0]) as i64;
+    cu_q.windows(2).zip(cu_k.windows(2)).map(more).collect()
 }
 
 /// cu_seqlens as indices.
@@ -51,8 +61,10 @@ pub(crate) fn offsets(cu_seqlens: &[i32]) -> Vec<usize> {
 
 /// A row that wants its keys.
 pub(crate) struct At {
-    /// The position of the query in its sequence.
-    pub(crate) position: usize,
+    /// The position of the query in its sequence: below 0 where it is before every key.
+    pub(crate) position: i64,
+    /// Which of the queries of its sequence it is.
+    pub(crate) index: usize,
     /// The token, over all sequences.
     pub(crate) token: usize,
     /// Its sequence.
@@ -61,6 +73,8 @@ pub(crate) struct At {
     pub(crate) head: usize,
     /// The KV head.
     pub(crate) kv_head: usize,
+    /// The first key of its sequence, over all sequences.
+    pub(crate) first_key: usize,
     /// How many keys its sequence has.
     pub(crate) keys: usize,
 }
@@ -82,14 +96,17 @@ pub(crate) type Attend<'a, N> = dyn Fn(&Query, &[N], &Panel<N>, &[u32], f32, &mu
 /// Keys seen under a mask.
 pub(crate) fn masked<'a>(mask: Mask<'a>) -> impl Fn(&At, &mut Vec<u32>) + Sync + 'a {
     move |at, seen| {
-        seen.extend((0..at.keys as u32).filter(|&j| mask(at.position as i64, i64::from(j))));
+        seen.extend((0..at.keys as u32).filter(|&j| mask(at.position, i64::from(j))));
     }
 }
 
 /// Keys seen pair by pair.
 pub(crate) fn paired<'a>(sees: Sees<'a>) -> impl Fn(&At, &mut Vec<u32>) + Sync + 'a {
     move |at, seen| {
-        let (start, q, head) = (at.token - at.position, at.position as i64, at.head);
+        let (start, q, head) = (at.first_key, at.position, at.head);
+        if q < 0 {
+            return;
+        }
         seen.extend((0..at.keys as u32).filter(|&j| sees(&Pair { start, q, kv: i64::from(j), head })));
     }
 }
@@ -150,16 +167,18 @@ pub(crate) fn some<Q: Real, K: Real, N: Number>(
         .into_par_iter()
         .flat_map(|(sequence, kv_head, members)| {
             let panel = Panel::<N>::of(src, sequence, kv_head);
-            let keys = src.cu_kv[sequence + 1] - src.cu_kv[sequence];
+            let first_key = src.cu_kv[sequence];
+            let keys = src.cu_kv[sequence + 1] - first_key;
             let one = |(list, q, p): &mut (Vec<u32>, Vec<N>, Vec<N>), i: usize| {
                 let Row { token, head } = rows[i];
                 list.clear();
-                let position = token - src.cu_q[sequence];
-                seen(&At { position, token, sequence, head, kv_head, keys }, list);
+                let index = token - src.cu_q[sequence];
+                let position = index as i64 + src.shift[sequence];
+                seen(&At { position, index, token, sequence, head, kv_head, first_key, keys }, list);
                 q.clear();
                 q.extend(src.q.row(token, head).iter().map(|&x| N::of(x.to_f64())));
                 let mut o = vec![N::default(); dv];
-                let lse = attend(&Query { position: position as i64, head }, q, &panel, list, src.scale, p, &mut o);
+                let lse = attend(&Query { position, head }, q, &panel, list, src.scale, p, &mut o);
                 (i, lse, o)
             };
             members.into_par_iter().with_min_len(32).map_init(Default::default, one).collect::<Vec<_>>()

@@ -12,7 +12,7 @@ use super::extras::{Extras, Listed, Tabled};
 use super::scored::{self, SINKS, Scored, Tables};
 use super::{Kernel, NARROW, Options, Spills};
 use crate::classified::Classified;
-use crate::host::{Float, Host, Precision, Row};
+use crate::host::{Float, Host, Precision, Row, Sides};
 use crate::nsa::ByBlock;
 use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Keys, Problem, Under};
@@ -144,12 +144,19 @@ impl Attention {
     /// none is given. Others among the given are left out.
     ///
     /// # Errors
-    /// What is wrong with the given ones: another length than the tokens, one of several that belong together, a block that
+    /// What is wrong with the given ones: another length than the keys, one of several that belong together, a block that
     /// there is not.
-    pub fn extras(&self, given: &Extras, cu_seqlens: &[i32], heads: usize, seed: u64) -> Result<Extras, Invalid> {
+    pub fn extras<'a>(
+        &self,
+        given: &Extras,
+        cu_seqlens: impl Into<Sides<'a>>,
+        heads: usize,
+        seed: u64,
+    ) -> Result<Extras, Invalid> {
+        let cu_seqlens = cu_seqlens.into();
         match &self.sees {
             Sees::Listed(listed) => listed.complete(given, cu_seqlens, heads, seed),
-            Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens, &self.options, seed),
+            Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens.k, &self.options, seed),
             Sees::Mask { .. } | Sees::Picks { .. } => Ok(Extras::new()),
         }
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use lacuna_dsl::{Mask, TileSize};
 
 use super::Options;
+use crate::host::Sides;
 use crate::inputs;
 use crate::reference::Pair;
 use crate::reference::tiles::TileLists;
@@ -41,7 +42,7 @@ pub(super) struct Tabled {
 pub(super) type Draw = fn(u64, &[i32], &Options) -> Vec<Vec<i32>>;
 
 impl Tabled {
-    /// The given tables, and those that are not given drawn: all of them, where one is missing.
+    /// The given tables, and those that are not given drawn: all of them, where one is missing. They have a number for each key.
     pub(super) fn complete(
         &self,
         given: &Extras,
@@ -106,7 +107,7 @@ impl Listed {
     pub(super) fn complete(
         &self,
         given: &Extras,
-        cu_seqlens: &[i32],
+        cu_seqlens: Sides<'_>,
         heads: usize,
         seed: u64,
     ) -> Result<Extras, Invalid> {
@@ -118,7 +119,7 @@ impl Listed {
             None => inputs::tile_lists(seed, cu_seqlens, 1, (rows, keys), self.percent, self.causal),
             Some(lists) => {
                 let described = Described { name: LISTS, shape: &lists.shape, dtype: "i32" };
-                (lists.data.clone(), validate::tile_lists(&described, cu_seqlens, heads, rows)?)
+                (lists.data.clone(), validate::tile_lists(&described, cu_seqlens.q, heads, rows)?)
             }
         };
         let n = shape[3];
@@ -132,7 +133,7 @@ impl Listed {
                 counts.data.clone()
             }
         };
-        validate::tiles_exist(&lists, &counts, shape, cu_seqlens, keys)?;
+        validate::tiles_exist(&lists, &counts, shape, cu_seqlens.k, keys)?;
         // One list for all heads, written out.
         let each = if shape[1] == 1 { heads } else { 1 };
         let spread = |data: &[i32], one: usize| -> Vec<i32> {

@@ -277,10 +277,10 @@ fn the_default_pick_is_the_first_that_fits_and_does_not_spill() {
 
 #[test]
 fn a_result_is_held_to_the_plain_computation() {
-    let dims = Dims { total: 90, hq: 4, hk: 2, dk: 32, dv: 32 };
+    let dims = Dims { total: 90, keys: 90, hq: 4, hk: 2, dk: 32, dv: 32 };
     let x = inputs::qkv::<bf16>(3, dims);
     let cu_seqlens = inputs::cu_seqlens(&[50, 40]);
-    let p = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &cu_seqlens, scale: 0.2 };
+    let p = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &cu_seqlens, cu_seqlens_k: &cu_seqlens, scale: 0.2 };
     for kernel in KERNELS {
         let given = kernel.needs(Need::Picks).then_some(("block", 16)).into_iter();
         let options = kernel.options(given.chain(kernel.needs(Need::Picks).then_some(("blocks", 3)))).unwrap();

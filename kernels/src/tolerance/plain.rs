@@ -5,7 +5,7 @@
 //! lose. Outputs are left in f32: the check rounds them to the type that the kernel stores.
 
 use crate::host::{Float, Host, Row};
-use crate::reference::moba::{self, Routed, Sides};
+use crate::reference::moba::Routed;
 use crate::reference::tiles::{self, TileLists};
 use crate::reference::walk::{self, Panel, Query, Source};
 use crate::reference::{Attended, Keys, Mask, Problem, Sees, Under, nsa};
@@ -71,13 +71,8 @@ pub fn plain_selected_rows<T: Float>(
 }
 
 /// The plain computation of [`moba::attention`](crate::reference::moba::attention).
-pub fn plain_routed<T: Float>(
-    p: &Problem<'_, T>,
-    cu_k: &[i32],
-    routed: &Routed<'_>,
-    rows: Option<&[Row]>,
-) -> Attended<f32> {
-    let (source, seen) = (moba::source(p, cu_k), routed.seen(Sides { q: p.cu_seqlens, k: cu_k }));
+pub fn plain_routed<T: Float>(p: &Problem<'_, T>, routed: &Routed<'_>, rows: Option<&[Row]>) -> Attended<f32> {
+    let (source, seen) = (Source::of(p), routed.seen());
     match rows {
         None => walk::whole(&source, &*seen, &attend::<T>),
         Some(rows) => walk::some(&source, &*seen, &attend::<T>, rows),

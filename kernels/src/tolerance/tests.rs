@@ -4,11 +4,11 @@ use crate::inputs::{self, Locality, Qkv};
 use crate::reference::{Mask, Problem, attention, masks, nsa};
 use half::{bf16, f16};
 
-const DIMS: Dims = Dims { total: 300, hq: 4, hk: 2, dk: 64, dv: 64 };
+const DIMS: Dims = Dims { total: 300, keys: 300, hq: 4, hk: 2, dk: 64, dv: 64 };
 const CU: [i32; 4] = [0, 200, 200, 300];
 
 fn problem<T: Float>(x: &Qkv<T>) -> Problem<'_, T> {
-    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &CU, scale: 0.125 }
+    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &CU, cu_seqlens_k: &CU, scale: 0.125 }
 }
 
 /// What a kernel without a fault stores: the f64 result, rounded to its type.
@@ -209,7 +209,8 @@ fn the_plain_computation_rounds_s_and_p() {
     let plain = |q: f32, k: f32, keys: usize| {
         let of = |x: f32, tokens| Host::filled(bf16::from_f32(x), [tokens, 1, 1]);
         let (q, k, v) = (of(q, keys), of(k, keys), of(1.0, keys));
-        let p = Problem { q: &q, k: &k, v: &v, cu_seqlens: &[0, keys as i32], scale: 1.0 };
+        let p =
+            Problem { q: &q, k: &k, v: &v, cu_seqlens: &[0, keys as i32], cu_seqlens_k: &[0, keys as i32], scale: 1.0 };
         plain_attention_rows(&p, &masks::full, &[Row { token: 0, head: 0 }])
     };
     let near_one = 1.0 + 2f32.powi(-7);

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::validate::{cu_seqlens, qkv};
 
-    const DIMS: Dims = Dims { total: 128, hq: 12, hk: 4, dk: 64, dv: 64 };
+    const DIMS: Dims = Dims { total: 128, keys: 128, hq: 12, hk: 4, dk: 64, dv: 64 };
 
     fn t<'a>(name: &'static str, shape: &'a [usize], dtype: &'a str) -> Described<'a> {
         Described { name, shape, dtype }

@@ -12,7 +12,7 @@ fn text<T: std::fmt::Debug>(result: Result<T, Invalid>) -> String {
     result.unwrap_err().to_string()
 }
 
-const DIMS: Dims = Dims { total: 128, hq: 12, hk: 4, dk: 64, dv: 128 };
+const DIMS: Dims = Dims { total: 128, keys: 128, hq: 12, hk: 4, dk: 64, dv: 128 };
 
 #[test]
 fn a_problem_passes() {
@@ -133,13 +133,15 @@ fn numbers() {
 
 #[test]
 fn selections() {
-    let judge = |p: Described<'_>| picks(&p, &t("k", &[128, 4, 64], "bf16"), DIMS).map_err(|e| e.to_string());
+    let judge = |p: Described<'_>| {
+        picks(&p, &t("q", &[128, 12, 64], "bf16"), &t("k", &[128, 4, 64], "bf16"), DIMS).map_err(|e| e.to_string())
+    };
     assert_eq!(judge(t("picks", &[128, 4, 16], "i32")), Ok(16));
     let refused =
         |shape: &[usize], dtype: &str, want: &str| assert_eq!(judge(t("picks", shape, dtype)).unwrap_err(), want);
     refused(&[128, 16], "i32", "picks has 2 dimensions, [128, 16]; it needs 3: [tokens, KV heads, blocks]");
     refused(&[128, 4, 16], "i64", "picks is i64; it must be i32");
-    refused(&[4, 128, 16], "i32", "picks has 4 tokens and k has 128; both must have the same number");
+    refused(&[4, 128, 16], "i32", "picks has 4 tokens and q has 128; both must have the same number");
     refused(&[128, 12, 16], "i32", "picks has 12 heads and k has 4; both must have the same number");
     refused(&[128, 4, 0], "i32", "picks has shape [128, 4, 0]: no room for a block; the last extent must be 1 or more");
 

@@ -221,7 +221,14 @@ impl Job<'_> {
         lse: &Tensor,
     ) -> Result<Compared> {
         let dims = self.input.dims;
-        let problem = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &self.input.cu_seqlens, scale: self.scale };
+        let problem = Problem {
+            q: &x.q,
+            k: &x.k,
+            v: &x.v,
+            cu_seqlens: &self.input.cu_seqlens,
+            cu_seqlens_k: &self.input.cu_seqlens,
+            scale: self.scale,
+        };
         let o = Host::new(o.to_f32_vec()?, [dims.total, dims.hq, dims.dv]);
         let lse = Host::new(lse.to_f32_vec()?, [dims.total, dims.hq]);
         let of = dims.total * dims.hq;

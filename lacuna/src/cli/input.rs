@@ -140,9 +140,9 @@ impl Input {
     fn of(name: String, mut tensors: BTreeMap<String, Raw>, missing: impl Fn() -> Failure) -> Result<Self> {
         let mut take = |name: &str| tensors.remove(name).ok_or_else(&missing);
         let (q, k, v) = (take("q")?, take("k")?, take("v")?);
-        let (described_k, (dims, precision)) = {
+        let ([described_q, described_k], (dims, precision)) = {
             let [q, k, v] = [q.describe("q"), k.describe("k"), v.describe("v")];
-            (k, validate::qkv(&q, &k, &v)?)
+            ([q, k], validate::qkv(&q, &k, &v)?)
         };
         let given = tensors.remove("cu_seqlens");
         let packed = given.is_some();
@@ -157,7 +157,7 @@ impl Input {
         let picks = match tensors.remove("picks") {
             None => None,
             Some(raw) => {
-                let n = validate::picks(&raw.describe("picks"), &described_k, dims)?;
+                let n = validate::picks(&raw.describe("picks"), &described_q, &described_k, dims)?;
                 Some(Host::new(raw.ints(), [dims.total, dims.hk, n]))
             }
         };
@@ -210,7 +210,7 @@ impl Input {
             }
             (_, sum) => sum.unwrap_or(usize::MAX),
         };
-        let dims = Dims { total, hq: draw.heads, hk: draw.kv_heads, dk: draw.dim, dv: draw.dv };
+        let dims = Dims { total, keys: total, hq: draw.heads, hk: draw.kv_heads, dk: draw.dim, dv: draw.dv };
         let dtype = draw.elem.name();
         let (q, k, v) = ([total, dims.hq, dims.dk], [total, dims.hk, dims.dk], [total, dims.hk, dims.dv]);
         let described = |name, shape| Described { name, shape, dtype };
@@ -257,7 +257,7 @@ impl Input {
 
     /// Its extents, for people: `1341 tokens in 3 sequences, 12 heads x 32`.
     pub(crate) fn extents(&self) -> String {
-        let Dims { total, hq, hk, dk, dv } = self.dims;
+        let Dims { total, hq, hk, dk, dv, .. } = self.dims;
         let heads = if hq == hk {
             count(hq, "head")
         } else {
@@ -322,7 +322,7 @@ impl Input {
     /// # Errors
     /// No cu_seqlens, where the kernel needs them.
     pub(crate) fn fits(&self, kernel: &Kernel) -> Result {
-        if kernel.needs(Need::CuSeqlens) && !self.packed {
+        if kernel.needs(Need::Sides) && !self.packed {
             let message = format!("`{}` needs cu_seqlens, and the input ({}) has none", kernel.name, self.name);
             let hint = if self.drawn {
                 "say how long the documents are: --docs 300,200"

@@ -65,7 +65,7 @@ pub struct Small {
 }
 
 pub fn small() -> Small {
-    let dims = Dims { total: 90, hq: 4, hk: 2, dk: 32, dv: 64 };
+    let dims = Dims { total: 90, keys: 90, hq: 4, hk: 2, dk: 32, dv: 64 };
     Small { qkv: inputs::qkv(7, dims), cu_seqlens: inputs::cu_seqlens(&[57, 33]) }
 }
 

@@ -30,12 +30,12 @@ fn nothing(device: &Device, elem: Elem, shape: [u64; 3], [token, head]: [u64; 2]
 fn far_apart(work: Work, strides: [u64; 2]) {
     let device = Device::emulator_with(lacuna_emulator::Options::default());
     let case = Case::new(work, 64, 2, &[5]);
-    let dims = Dims { total: 5, hq: 4, hk: 2, dk: 64, dv: 64 };
+    let dims = Dims { total: 5, keys: 5, hq: 4, hk: 2, dk: 64, dv: 64 };
     let drawn = qkv::<bf16>(3, dims);
     let cu = cu_seqlens(&[5]);
     let picks = Host::new([-1, 0].repeat(10), [5, 2, 2]);
 
-    let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, scale: 0.125 };
+    let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale: 0.125 };
     let (reference, plain) = match work {
         Work::QueryMajor(_) => (attention(&problem, &masks::causal), plain_attention(&problem, &masks::causal)),
         Work::GroupCentric(..) | Work::ByBlock(..) => {

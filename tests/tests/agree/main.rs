@@ -4,6 +4,7 @@
 //! `cargo test -p lacuna-tests --test agree -- --nocapture` shows every case with its error over what is allowed.
 #![allow(clippy::print_stdout, reason = "a table of cases is for people to read")]
 
+mod apart;
 mod by_block;
 mod classes;
 mod group_centric;

@@ -85,7 +85,7 @@ impl Scored {
     fn typed<T: Float + Element>(&self, device: &Device, judge: &Scored) -> Verdicts {
         let total: usize = self.lengths.iter().sum();
         let (hq, width) = (self.group as usize * 2, self.width as usize);
-        let dims = Dims { total, hq, hk: 2, dk: width, dv: width };
+        let dims = Dims { total, keys: total, hq, hk: 2, dk: width, dv: width };
         let Qkv { q, k, v } = inputs::large_logits::<T>(7, dims, self.logits);
         let cu = inputs::cu_seqlens(&self.lengths);
         let attention = self.attention();
@@ -125,7 +125,7 @@ impl Scored {
         }
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
-        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
+        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale };
         let expected = judge.judged(&problem, picks.as_ref(), hq);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)

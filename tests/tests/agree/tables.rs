@@ -54,7 +54,7 @@ impl Tabled {
     fn typed<T: Float + Element>(&self, device: &Device, judge: &Tabled) -> Verdicts {
         let total: usize = self.lengths.iter().sum();
         let (hq, width) = (self.group as usize * 2, self.width as usize);
-        let Qkv { q, k, v } = inputs::qkv::<T>(7, Dims { total, hq, hk: 2, dk: width, dv: width });
+        let Qkv { q, k, v } = inputs::qkv::<T>(7, Dims { total, keys: total, hq, hk: 2, dk: width, dv: width });
         let cu = inputs::cu_seqlens(&self.lengths);
         let attention = self.attention();
         let target = target_for(device);
@@ -84,7 +84,7 @@ impl Tabled {
         }
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
-        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, scale };
+        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale };
         let expected = judge.attention().expected(&problem, None, &judge.extras(&cu), &Default::default(), None);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)

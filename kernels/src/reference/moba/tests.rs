@@ -8,11 +8,18 @@ use half::bf16;
 const SMALL: MobaConfig = MobaConfig { block: 16, top: 3, rule: Rule::Past };
 
 fn problem<'a>(x: &'a Qkv<bf16>, cu_seqlens: &'a [i32]) -> Problem<'a, bf16> {
-    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens, scale: 1.0 / (x.q.shape[2] as f32).sqrt() }
+    Problem {
+        q: &x.q,
+        k: &x.k,
+        v: &x.v,
+        cu_seqlens,
+        cu_seqlens_k: cu_seqlens,
+        scale: 1.0 / (x.q.shape[2] as f32).sqrt(),
+    }
 }
 
 fn drawn(seed: u64, total: usize, hq: usize, hk: usize) -> Qkv<bf16> {
-    inputs::qkv(seed, Dims { total, hq, hk, dk: 16, dv: 24 })
+    inputs::qkv(seed, Dims { total, keys: total, hq, hk, dk: 16, dv: 24 })
 }
 
 fn same(a: &Attended<f64>, b: &Attended<f64>) -> bool {
@@ -141,7 +148,7 @@ fn vmoba_sees_what_lies_ahead() {
     assert!((gated[1].scores[2] - score).abs() < 1e-12 && gated[1].scores.len() == 3);
     let routing = route(&x.q, &x.k, Sides::same(&cu), config);
     let p = problem(&x, &cu);
-    assert!(same(&attention(&p, &cu, &routed(&routing, config), None), &masked(&p, &masks::full)));
+    assert!(same(&attention(&p, &routed(&routing, config), None), &masked(&p, &masks::full)));
     for (row, gated) in gated.iter().enumerate() {
         check_route(routing.row(row / 2, row % 2), gated, row as i64 / 2, config).unwrap();
     }
@@ -207,13 +214,10 @@ fn every_block_is_causal_attention() {
         let p = problem(&x, &cu);
         let routing = route(&x.q, &x.k, Sides::same(&cu), SMALL);
         let causal = masked(&p, &masks::causal);
-        assert!(same(&attention(&p, &cu, &routed(&routing, SMALL), None), &causal), "{hq}/{hk}");
+        assert!(same(&attention(&p, &routed(&routing, SMALL), None), &causal), "{hq}/{hk}");
         let two = MobaConfig { top: 2, ..SMALL };
         let routing = route(&x.q, &x.k, Sides::same(&cu), two);
-        assert!(
-            !same(&attention(&p, &cu, &routed(&routing, two), None), &causal),
-            "{hq}/{hk}: block 0 or 1 is missing"
-        );
+        assert!(!same(&attention(&p, &routed(&routing, two), None), &causal), "{hq}/{hk}: block 0 or 1 is missing");
     }
 }
 
@@ -224,7 +228,7 @@ fn full_heads_are_full() {
     let x = drawn(6, 93, 4, 2);
     let p = problem(&x, &cu);
     let routing = Host::filled(-1, [93, 4, 3]);
-    let one = attention(&p, &cu, &Routed { full_heads: Some(&[0, 1, 0, 0]), ..routed(&routing, SMALL) }, None);
+    let one = attention(&p, &Routed { full_heads: Some(&[0, 1, 0, 0]), ..routed(&routing, SMALL) }, None);
     let (causal, own) = (masked(&p, &masks::causal), masked(&p, &|q, kv| kv <= q && kv / 16 == q / 16));
     for token in 0..93 {
         for head in 0..4 {
@@ -244,19 +248,19 @@ fn unequal_sides_are_the_end_of_equal_ones() {
         Host::new(host.data[from * heads * width..].to_vec(), [tokens - from, heads, width])
     };
     let routing = route(&x.q, &x.k, Sides::same(&long), SMALL);
-    let want = attention(&problem(&x, &long), &long, &routed(&routing, SMALL), None);
+    let want = attention(&problem(&x, &long), &routed(&routing, SMALL), None);
 
     let (q, cu_q) = (last(&x.q, 43), inputs::cu_seqlens(&[37]));
     let sides = Sides { q: &cu_q, k: &long };
     let tail = route(&q, &x.k, sides, SMALL);
     assert_eq!(tail.data, routing.data[43 * 4 * 3..]);
-    let few = Problem { q: &q, ..problem(&x, &cu_q) };
-    let got = attention(&few, &long, &routed(&tail, SMALL), None);
+    let few = Problem { q: &q, cu_seqlens: &cu_q, ..problem(&x, &long) };
+    let got = attention(&few, &routed(&tail, SMALL), None);
     assert_eq!((&got.o.data[..], &got.lse.data[..]), (&want.o.data[43 * 4 * 24..], &want.lse.data[43 * 4..]));
 
     let (k, v, cu_k) = (last(&x.k, 43), last(&x.v, 43), inputs::cu_seqlens(&[37]));
-    let many = Problem { k: &k, v: &v, ..problem(&x, &long) };
-    let got = attention(&many, &cu_k, &routed(&Host::filled(0, [80, 4, 3]), SMALL), None);
+    let many = Problem { k: &k, v: &v, cu_seqlens_k: &cu_k, ..problem(&x, &long) };
+    let got = attention(&many, &routed(&Host::filled(0, [80, 4, 3]), SMALL), None);
     assert_eq!(got.lse.data[..43 * 4], [f64::NEG_INFINITY; 43 * 4]);
     assert!(got.o.data[..43 * 4 * 24].iter().all(|&o| o == 0.0));
     assert!(got.lse.data[43 * 4..].iter().all(|lse| lse.is_finite()));
@@ -273,11 +277,11 @@ fn what_is_no_block_is_skipped_and_a_repeated_one_counts_again() {
     inputs::garbage(4, &mut bad, &cu, &cu, 16);
     assert_ne!(bad, good);
     let p = problem(&x, &cu);
-    let want = attention(&p, &cu, &routed(&good, config), None);
-    assert!(same(&attention(&p, &cu, &routed(&bad, config), None), &want));
+    let want = attention(&p, &routed(&good, config), None);
+    assert!(same(&attention(&p, &routed(&bad, config), None), &want));
 
     let twice = Host::new((0..133 * 5).flat_map(|_| [0, 1, 1, -1, -1]).collect(), [133, 5, 5]);
-    let got = attention(&p, &cu, &routed(&twice, config), None);
+    let got = attention(&p, &routed(&twice, config), None);
     let part = |block: i64| masked(&p, &move |q, kv| kv <= q && kv / 16 == block).lse.data[70 * 5 + 2].exp();
     assert_eq!(sides.place(70).unwrap().position / 16, 4);
     assert!((got.lse.data[70 * 5 + 2] - (2.0 * part(1) + part(4)).ln()).abs() < 1e-12);
@@ -289,12 +293,12 @@ fn the_plain_computation_is_near_and_rows_are_rows_of_the_whole() {
     let x = drawn(10, 270, 4, 2);
     let (p, routing) = (problem(&x, &cu), route(&x.q, &x.k, Sides::same(&cu), SMALL));
     let routed = routed(&routing, SMALL);
-    let (whole, plain) = (attention(&p, &cu, &routed, None), tolerance::plain_routed(&p, &cu, &routed, None));
+    let (whole, plain) = (attention(&p, &routed, None), tolerance::plain_routed(&p, &routed, None));
     let off = whole.o.data.iter().zip(&plain.o.data).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
     assert!(off > 0.0 && off < 0.02, "{off}");
     let rows = [(269, 3), (0, 1), (200, 2), (199, 0)].map(|(token, head)| Row { token, head });
-    let some = attention(&p, &cu, &routed, Some(&rows));
+    let some = attention(&p, &routed, Some(&rows));
     assert_eq!((some.o, some.lse), (whole.o.gather(&rows), whole.lse.gather(&rows)));
-    let some = tolerance::plain_routed(&p, &cu, &routed, Some(&rows));
+    let some = tolerance::plain_routed(&p, &routed, Some(&rows));
     assert_eq!((some.o, some.lse), (plain.o.gather(&rows), plain.lse.gather(&rows)));
 }

@@ -7,11 +7,18 @@ use half::bf16;
 const SMALL: NsaConfig = NsaConfig { l: 8, d: 4, l_sel: 16, n: 4 };
 
 fn problem<'a>(x: &'a Qkv<bf16>, cu_seqlens: &'a [i32]) -> Problem<'a, bf16> {
-    Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens, scale: 1.0 / (x.q.shape[2] as f32).sqrt() }
+    Problem {
+        q: &x.q,
+        k: &x.k,
+        v: &x.v,
+        cu_seqlens,
+        cu_seqlens_k: cu_seqlens,
+        scale: 1.0 / (x.q.shape[2] as f32).sqrt(),
+    }
 }
 
 fn drawn(seed: u64, total: usize, hq: usize, hk: usize) -> Qkv<bf16> {
-    inputs::qkv(seed, Dims { total, hq, hk, dk: 16, dv: 24 })
+    inputs::qkv(seed, Dims { total, keys: total, hq, hk, dk: 16, dv: 24 })
 }
 
 fn same(a: &Attended<f64>, b: &Attended<f64>) -> bool {

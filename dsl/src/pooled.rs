@@ -51,9 +51,10 @@ impl Segments {
     pub fn key_blocks(&self, block: u32) -> KeyBlocks {
         let run = current();
         let mut state = run.borrow_mut();
-        state.scalar("max_seqlen", Elem::I32);
+        let longest = state.shape.longest_keys();
+        state.scalar(longest, Elem::I32);
         drop(state);
-        KeyBlocks { keys: keys_of(block) }
+        KeyBlocks { keys: keys_of(block), longest }
     }
 }
 
@@ -61,6 +62,8 @@ impl Segments {
 #[derive(Clone, Copy, Debug)]
 pub struct KeyBlocks {
     keys: i32,
+    /// The number of a launch that says how many keys the longest document has.
+    longest: &'static str,
 }
 
 /// A block of keys of some document.
@@ -74,7 +77,7 @@ impl GridAxis for KeyBlocks {
     type Index = KeyBlock;
 
     fn extent(&self) -> Expr {
-        Expr::scalar("max_seqlen").ceil_div(self.keys as u64)
+        Expr::scalar(self.longest).ceil_div(self.keys as u64)
     }
 
     fn index(self, id: Scalar<I32>) -> KeyBlock {

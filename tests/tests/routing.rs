@@ -63,7 +63,7 @@ impl Case {
 
     fn draw<T: Float>(&self) -> Qkv<T> {
         let (total, hk, width) = (self.lengths.iter().sum(), self.kv_heads, self.width as usize);
-        inputs::qkv(self.seed, Dims { total, hq: hk * self.group, hk, dk: width, dv: width })
+        inputs::qkv(self.seed, Dims { total, keys: total, hq: hk * self.group, hk, dk: width, dv: width })
     }
 
     fn pool_plan(&self, target: Target) -> Plan {

@@ -16,7 +16,7 @@ use lacuna_codegen::pattern::Read;
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
 use crate::axis::{Axis, Bool, I32};
-use crate::flow::BlockList;
+use crate::flow::{BlockList, Var};
 use crate::grid::TileIndex;
 use crate::input::{Block, Document, Input, QueryRows, Segments};
 use crate::mask::Mask;
@@ -248,12 +248,18 @@ impl Classes {
         let (extent, first) = rows.tiled();
         let extent = extent as i32;
         let slot = first_tile(rows.document, extent) + first / extent;
-        let partial = self.partial.at(slot);
-        let mut rounds = partial + self.full.at(slot);
-        if rows.document.is_apart() {
-            // Without keys no tile was classed.
-            rounds = rows.document.keys().gt(0).select(rounds, 0);
-        }
+        let (partial, rounds) = if rows.document.is_apart() {
+            // Without keys no tile was classed, and there are no counts to read.
+            let [partial, rounds] = ["partial", "rounds"].map(|name| Var::<Scalar<I32>>::new(name, 0));
+            let region = cx::open_branch(&current(), rows.document.keys().gt(0));
+            partial.set(self.partial.at(slot));
+            rounds.set(partial.get() + self.full.at(slot));
+            current().borrow_mut().leave(region);
+            (partial.get(), rounds.get())
+        } else {
+            let partial = self.partial.at(slot);
+            (partial, partial + self.full.at(slot))
+        };
         let last = extent::value::<KeyBlocks>() - 1;
         let of = PhantomData;
         Visited { visits: self.visits, slot, partial, rounds, last, document: rows.document, of }

@@ -6,7 +6,7 @@ mod table_bounds;
 
 use std::collections::BTreeMap;
 
-use lacuna_codegen::plan::Scalar as Given;
+use lacuna_codegen::plan::{Scalar as Given, ScalarSpec};
 use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Error, Pick, Plan, Space, classes};
 
@@ -52,6 +52,11 @@ impl Tunable for Classified {
         }
         plans.push(Classify::new(mask()).at(shape()).plan(target, &some(&["rows", "kv"]))?);
         plans.push(QueryMajorClassified::new(mask()).at(shape()).plan(target, &pick)?);
+        // How many keys the longest document has sizes the workspace, even where no launch asks for it.
+        let longest = ScalarSpec { name: self.shape.longest_keys().to_owned(), elem: Elem::I32 };
+        if plans.iter().all(|plan| !plan.scalars.contains(&longest)) {
+            plans[0].scalars.push(longest);
+        }
         let between = classes::temporaries(&self.mask, &self.shape, pick["rows"], pick["kv"]);
         Plan::chain("query_major_classified", plans, &between)
     }

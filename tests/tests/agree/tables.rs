@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
-use lacuna_kernels::host::{Dims, Float, Host, Precision};
+use lacuna_kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::reference::Problem;
 use lacuna_kernels::registry::{self, Attention, Extras, Ints};
@@ -22,6 +22,8 @@ struct Tabled {
     width: u32,
     group: u32,
     lengths: Vec<usize>,
+    /// Keys of each document, where they are apart from its queries.
+    keys: Option<Vec<usize>>,
     pick: Pick,
     elem: Elem,
 }
@@ -30,17 +32,23 @@ impl Tabled {
     fn new(kernel: &'static str, width: u32, group: u32, lengths: &[usize]) -> Self {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
         let (options, tables, elem) = (Vec::new(), Extras::new(), Elem::Bf16);
-        Tabled { kernel, options, tables, width, group, lengths, pick, elem }
+        Tabled { kernel, options, tables, width, group, lengths, keys: None, pick, elem }
+    }
+
+    fn with_keys(self, keys: &[usize]) -> Self {
+        Tabled { keys: Some(keys.to_vec()), ..self }
     }
 
     fn attention(&self) -> Attention {
         let kernel = registry::find(self.kernel).expect("a shipped kernel");
         let options = kernel.options(self.options.iter().copied()).expect("options that it has");
-        kernel.build(Shape::new(self.elem, self.width, self.width, self.group), &options).expect("a shape")
+        let shape = Shape::new(self.elem, self.width, self.width, self.group);
+        let shape = if self.keys.is_some() { shape.with_keys_apart() } else { shape };
+        kernel.build(shape, &options).expect("a shape")
     }
 
-    fn extras(&self, cu_seqlens: &[i32]) -> Extras {
-        self.attention().extras(&self.tables, cu_seqlens, self.group as usize * 2, 11).expect("tables that fit")
+    fn extras(&self, sides: Sides<'_>) -> Extras {
+        self.attention().extras(&self.tables, sides, self.group as usize * 2, 11).expect("tables that fit")
     }
 
     /// What a device makes of it, held to what `judge` must give.
@@ -53,9 +61,11 @@ impl Tabled {
 
     fn typed<T: Float + Element>(&self, device: &Device, judge: &Tabled) -> Verdicts {
         let total: usize = self.lengths.iter().sum();
-        let (hq, width) = (self.group as usize * 2, self.width as usize);
-        let Qkv { q, k, v } = inputs::qkv::<T>(7, Dims { total, keys: total, hq, hk: 2, dk: width, dv: width });
-        let cu = inputs::cu_seqlens(&self.lengths);
+        let key_lengths = self.keys.as_ref().unwrap_or(&self.lengths);
+        let (hq, width, keys) = (self.group as usize * 2, self.width as usize, key_lengths.iter().sum());
+        let Qkv { q, k, v } = inputs::qkv::<T>(7, Dims { total, keys, hq, hk: 2, dk: width, dv: width });
+        let (cu, cu_k) = (inputs::cu_seqlens(&self.lengths), inputs::cu_seqlens(key_lengths));
+        let sides = Sides { q: &cu, k: &cu_k };
         let attention = self.attention();
         let target = target_for(device);
         let pick = attention.pick(target, &self.pick).expect("a pick that fits");
@@ -67,11 +77,18 @@ impl Tabled {
         let lse = Tensor::poisoned(device, Elem::F32, &[total, heads]).expect("memory");
         let cu_seqlens = Tensor::from_slice(device, &[cu.len() as u64], &cu).expect("memory");
         let scale = 1.0 / (self.width as f32).sqrt();
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        let longest = |lengths: &[usize]| lengths.iter().max().copied().unwrap_or(0) as i32;
+        let cu_seqlens_k = Tensor::from_slice(device, &[cu_k.len() as u64], &cu_k).expect("memory");
         let mut bindings = Bindings::new().tensor("q", &tensor(&q)).tensor("k", &tensor(&k)).tensor("v", &tensor(&v));
         bindings = bindings.tensor("o", &o).tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens);
-        bindings = bindings.float("scale", scale).int("max_seqlen", longest as i32);
-        for (name, Ints { shape, data }) in self.extras(&cu) {
+        bindings = bindings.float("scale", scale).int("max_seqlen", longest(&self.lengths));
+        if self.keys.is_some() {
+            bindings = bindings.tensor("cu_seqlens_k", &cu_seqlens_k);
+        }
+        if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen_k") {
+            bindings = bindings.int("max_seqlen_k", longest(key_lengths));
+        }
+        for (name, Ints { shape, data }) in self.extras(sides) {
             let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
             bindings = bindings.tensor(&name, &Tensor::from_slice(device, &shape, &data).expect("memory"));
         }
@@ -84,8 +101,8 @@ impl Tabled {
         }
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
-        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale };
-        let expected = judge.attention().expected(&problem, None, &judge.extras(&cu), &Default::default(), None);
+        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu_k, scale };
+        let expected = judge.attention().expected(&problem, None, &judge.extras(sides), &Default::default(), None);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
     }
@@ -108,6 +125,18 @@ fn agree(title: &str, cases: &[Tabled]) {
 
 /// Documents of a tile and less, of tails, of nothing; the last one ends with the tables.
 const LENGTHS: [&[usize]; 5] = [&[1, 0, 65], &[150], &[64, 128], &[17, 90, 3], &[0, 0, 200, 1]];
+
+/// Queries and keys of each document: a chunk, one token, more queries than keys, no keys, no queries.
+const APART: [(&[usize], &[usize]); 8] = [
+    (&[70], &[200]),
+    (&[1], &[130]),
+    (&[300], &[40]),
+    (&[1, 1, 1], &[1, 200, 0]),
+    (&[40, 0, 130, 1], &[90, 33, 20, 65]),
+    (&[0, 150, 7], &[64, 0, 100]),
+    (&[20, 100], &[130, 0]),
+    (&[33], &[0]),
+];
 
 const KERNELS: [&str; 3] = ["document-table", "token-tree", "ranges"];
 
@@ -218,6 +247,28 @@ fn tables_of_any_numbers() {
         new("ranges", given("ends", (0..len).map(|at| if at < 130 { 0 } else { 3 }).collect())),
     ];
     agree("tables: any numbers", &cases);
+}
+
+/// A number for each key: a query has that of the key at its position, and is at none where it is before every key.
+#[test]
+fn tables_and_lists_of_documents_with_keys_of_their_own() {
+    let mut cases = Vec::new();
+    for (lengths, keys) in APART {
+        for kernel in KERNELS {
+            let (width, group) = (widths()[cases.len() % 3], 1 + cases.len() as u32 % 3);
+            cases.push(Tabled::new(kernel, width, group, lengths).with_keys(keys));
+        }
+        for (size, causal) in [((128, 64), true), ((64, 32), false), ((256, 128), true)] {
+            let group = 1 + cases.len() as u32 % 3;
+            cases.push(bsr(widths()[cases.len() % 3], group, lengths, size, 60, causal).with_keys(keys));
+        }
+        for kernel in ["document-table", "ranges"] {
+            let picks = Tabled::new(kernel, 32, 1, &[1]).attention().space().picks();
+            let pick = picks[cases.len() * 5 % picks.len()].clone();
+            cases.push(Tabled { pick, ..Tabled::new(kernel, 32, 2, lengths).with_keys(keys) });
+        }
+    }
+    agree("tables: keys apart", &cases);
 }
 
 /// With the numbers of another table the result is beyond the tolerance.

@@ -190,3 +190,32 @@ fn every_pick_compiles() {
         compiles(&GroupCentric::new().at(Shape { group, ..shape() }), 4);
     }
 }
+
+/// With keys apart there is a second table, and nothing else of the interface changes but the keys' extent.
+#[test]
+fn keys_apart() {
+    let shape = shape().with_keys_apart();
+    let staged = QueryMajor::new(causal()).stage(Target::SM_80, &shape, &QueryMajorPick::default()).unwrap();
+    assert_eq!(
+        tensors(&staged),
+        [
+            "q bf16[tokens, heads_q, 64] Read 16",
+            "k bf16[tokens_k, heads_kv, 64] Read 16",
+            "v bf16[tokens_k, heads_kv, 128] Read 16",
+            "cu_seqlens i32[segments_plus_one] Read 4",
+            "cu_seqlens_k i32[segments_plus_one] Read 4",
+            "o bf16[tokens, heads_q, 128] Write 16",
+            "lse f32[tokens, heads_q] Write 4",
+        ]
+    );
+    assert_eq!(staged.grid, query_major(causal()).grid);
+}
+
+/// No tensor of the lists alone says how many keys there are.
+#[test]
+fn lists_by_themselves_are_not_of_keys_apart() {
+    let lists = lacuna_kernels::lists::InverseLists::new(shape().with_keys_apart(), 16);
+    let message = lists.plan(Target::SM_80).unwrap_err().to_string();
+    assert!(message.contains("with keys apart, chain them with what reads the keys"), "{message}");
+    assert_eq!(lists.plans(Target::SM_80).unwrap().len(), 4);
+}

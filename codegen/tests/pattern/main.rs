@@ -357,3 +357,18 @@ fn a_pattern_shows_itself() {
     let dilated = Pattern::record("dilated", &["step"], |q, kv, args| !((q - kv) % args[0]).ne_(0));
     assert_eq!(dilated.to_string(), "(q - kv) % (step) == 0");
 }
+
+/// What is the same for every query does not look at where it is.
+#[test]
+fn looks_at_the_query() {
+    let looks = |f: fn(Pos, Pos, &[Pos]) -> Keep| Pattern::record("p", &["n"], f).looks_at_query();
+    assert!(!looks(|_, _, _| Keep::always()) && !looks(|_, _, _| Keep::never()));
+    assert!(!looks(|_, kv, args| kv.lt(args[0]) & (kv % 3).ne_(1)));
+    assert!(!looks(|q, kv, _| (q + kv).le(q)), "the query's position cancels");
+    assert!(looks(|q, kv, _| kv.le(q)) && looks(|q, _, _| q.lt(3)));
+    assert!(looks(|q, kv, args| kv.lt(args[0]) | ((q / 16 - kv / 16) % 4).eq_(0)));
+    let table = |at: fn(Pos, Pos) -> Pos| {
+        Pattern::record_with("p", &[], &["x"], |q, kv, _, tables| tables[0].at(at(q, kv)).ge(0)).looks_at_query()
+    };
+    assert!(table(|q, _| q) && !table(|_, kv| kv));
+}

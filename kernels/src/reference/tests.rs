@@ -131,3 +131,35 @@ fn large_logits_stay_finite() {
     assert!(got.o.data.iter().chain(&got.lse.data).all(|x| x.is_finite()));
     assert!(got.lse.data.iter().any(|l| l.abs() > 3000.0));
 }
+
+/// Queries stand at the end of their keys: the last queries of a sequence, over all of its keys, have the rows that they have
+/// among all queries; queries over the last keys alone, before all of which the others stand, see none.
+#[test]
+fn queries_and_keys_end_together() {
+    let x = inputs::qkv::<bf16>(4, DIMS);
+    let tail = |host: &crate::host::Host<bf16>, from: usize| {
+        let [tokens, heads, width] = host.shape;
+        crate::host::Host::new(host.data[from * heads * width..].to_vec(), [tokens - from, heads, width])
+    };
+    let whole = problem(&x, &[0, 23]);
+    for mask in [&masks::causal as Mask<'_>, &masks::full, &masks::window_sink(3, 1), &masks::block_diagonal(5)] {
+        let want = attention(&whole, mask);
+        let q = tail(&x.q, 19);
+        let few = attention(&Problem { q: &q, cu_seqlens: &[0, 4], ..whole }, mask);
+        assert_eq!((&few.o.data[..], &few.lse.data[..]), (&want.o.data[19 * 6 * 12..], &want.lse.data[19 * 6..]));
+    }
+    // 23 queries over 4 keys: the first 19 are before every key.
+    let (k, v) = (tail(&x.k, 19), tail(&x.v, 19));
+    let many = Problem { k: &k, v: &v, cu_seqlens_k: &[0, 4], ..whole };
+    for mask in [&masks::causal as Mask<'_>, &masks::prefix_lm(3), &masks::longformer(9, 2), &masks::block_diagonal(5)]
+    {
+        let got = attention(&many, mask);
+        assert_eq!(got.lse.data[..19 * 6], [f64::NEG_INFINITY; 19 * 6]);
+        assert!(got.o.data[..19 * 6 * 12].iter().all(|&o| o == 0.0));
+        assert!(got.lse.data[19 * 6..].iter().all(|lse| lse.is_finite()));
+        let pairs = attention_of(&many, &|pair| mask(pair.q, pair.kv));
+        assert_eq!((pairs.o.data, pairs.lse.data), (got.o.data, got.lse.data));
+    }
+    let full = attention(&many, &masks::full);
+    assert!(full.lse.data.iter().all(|lse| lse.is_finite()), "where a query is does not matter to it");
+}

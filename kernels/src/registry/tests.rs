@@ -87,8 +87,33 @@ fn the_mask_of_the_kernel_is_the_mask_of_the_reference() {
         let attention =
             kernel.build(Shape::new(Elem::F16, 32, 32, 1), &kernel.options(given.iter().copied()).unwrap()).unwrap();
         let attention::Sees::Mask { mask, reference } = &attention.sees else { panic!("{name} has a mask") };
-        for (q, kv) in (0..300).flat_map(|q| (0..300).map(move |kv| (q, kv))) {
+        // Also for queries that are before every key.
+        for (q, kv) in (-60..300).flat_map(|q| (0..300).map(move |kv| (q, kv))) {
             assert_eq!(mask.keeps(q, kv), reference(q, kv), "{name} at {q}, {kv}");
+        }
+    }
+}
+
+/// Every kernel takes documents with keys of their own, and says so by its tensors.
+#[test]
+fn every_kernel_compiles_with_keys_apart() {
+    use lacuna_codegen::plan::Dim;
+    for kernel in KERNELS {
+        for group in [1, 16] {
+            let shape = Shape::new(Elem::Bf16, 64, 64, group).with_keys_apart();
+            let attention = kernel.build(shape, &kernel.options([]).unwrap()).unwrap();
+            let pick = attention.pick(Target::SM_80, &Default::default()).unwrap();
+            let plan = attention.plan(Target::SM_80, &pick).unwrap();
+            let first = |name: &str| match &plan.tensors.iter().find(|t| t.name == name).unwrap().dims[0] {
+                Dim::Symbol(symbol) => symbol.clone(),
+                Dim::Fixed(extent) => panic!("{name} is of {extent}"),
+            };
+            let names = ["q", "k", "v", "o", "lse", "cu_seqlens", "cu_seqlens_k"].map(first);
+            let ends = "segments_plus_one";
+            assert_eq!(names, ["tokens", "tokens_k", "tokens_k", "tokens", "tokens", ends, ends], "{}", kernel.name);
+            let known: BTreeSet<String> = attention.given(Target::SM_80).unwrap().into_keys().collect();
+            let mut scalars = plan.scalars.iter().filter(|s| !known.contains(&s.name));
+            assert!(scalars.all(|s| ["scale", "max_seqlen", "max_seqlen_k"].contains(&&*s.name)), "{}", kernel.name);
         }
     }
 }

@@ -116,6 +116,52 @@ fn sequences() {
     assert_eq!(text(max_seqlen(50, 64)), want);
 }
 
+/// Keys that are apart from the queries: as many in k as in v, and of as many sequences.
+#[test]
+fn sequences_with_keys_of_their_own() {
+    let judge = |q: &[usize], k: &[usize], v: &[usize]| {
+        qkv_apart(&t("q", q, "bf16"), &t("k", k, "bf16"), &t("v", v, "bf16")).map_err(|e| e.to_string())
+    };
+    let (q, k, v) = (&[128, 12, 64], &[300, 4, 64], &[300, 4, 128]);
+    assert_eq!(judge(q, k, v), Ok((Dims { keys: 300, ..DIMS }, Precision::Bf16)));
+    assert_eq!(judge(q, &[0, 4, 64], &[0, 4, 128]), Ok((Dims { keys: 0, ..DIMS }, Precision::Bf16)));
+    let want = "v has 128 tokens and k has 300; both must have the same number";
+    assert_eq!(judge(q, k, &[128, 4, 128]).unwrap_err(), want);
+    let far = &[1 << 31, 4, 64];
+    let want = "k has 2147483648 tokens; at most 2147483647 can be counted in i32 cu_seqlens";
+    assert_eq!(judge(q, far, far).unwrap_err(), want);
+
+    let cu = [0, 100, 100, 128];
+    assert_eq!(cu_seqlens_k(&[0, 0, 250, 300], 300, &cu), Ok(250));
+    let refused = |values: &[i32], want: &str| assert_eq!(text(cu_seqlens_k(values, 300, &cu)), want);
+    refused(&[1, 100, 200, 300], "cu_seqlens_k begins with 1; it must begin with 0");
+    refused(
+        &[0, 200, 100, 300],
+        "cu_seqlens_k falls from 200 to 100 at entry 2; it must never fall (equal entries are an empty sequence)",
+    );
+    refused(&[0, 100, 100, 128], "cu_seqlens_k ends with 128; it must end with 300, the tokens of k and v");
+    refused(
+        &[0, 100, 300],
+        "cu_seqlens_k is of 2 sequences and cu_seqlens of 3; each sequence has queries and keys, perhaps none of one",
+    );
+    refused(
+        &[],
+        "cu_seqlens_k has 0 entries; it needs batch + 1, at least 2: where each sequence begins, and where the last one ends",
+    );
+}
+
+/// Blocks are those of a sequence's keys.
+#[test]
+fn picks_are_blocks_of_the_keys() {
+    let sides = Sides { q: &[0, 1, 3], k: &[0, 5, 5] };
+    let picks = |first: i32, last: i32| Host::new(vec![first, last, last], [3, 1, 1]);
+    assert_eq!(picks_exist(&picks(2, -1), sides, 2), Ok(()));
+    let want = "picks[0, 0, 0] is 3; the sequence of token 0 has blocks 0 to 2, and -1 is none";
+    assert_eq!(text(picks_exist(&picks(3, -1), sides, 2)), want);
+    let want = "picks[1, 0, 0] is 0; the sequence of token 1 has no blocks, and -1 is none";
+    assert_eq!(text(picks_exist(&picks(2, 0), sides, 2)), want);
+}
+
 #[test]
 fn numbers() {
     for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (0.0, "0"), (-0.125, "-0.125")] {

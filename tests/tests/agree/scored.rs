@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
-use lacuna_kernels::host::{Dims, Float, Host, Precision};
+use lacuna_kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Locality, Qkv};
 use lacuna_kernels::reference::Problem;
 use lacuna_kernels::registry::{self, Attention, Expected, Extras, Floats, Tables};
@@ -21,6 +21,8 @@ struct Scored {
     width: u32,
     group: u32,
     lengths: Vec<usize>,
+    /// Keys of each document, where they are apart from its queries.
+    keys: Option<Vec<usize>>,
     pick: Pick,
     elem: Elem,
     /// The score and the sinks, where they are not the kernel's own.
@@ -38,7 +40,7 @@ impl Scored {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
         let (under, tables, empty) = ((None, false), Tables::new(), false);
         let (options, elem, logits) = (Vec::new(), Elem::Bf16, 1.0);
-        Scored { kernel, options, width, group, lengths, pick, elem, under, tables, empty, logits }
+        Scored { kernel, options, width, group, lengths, keys: None, pick, elem, under, tables, empty, logits }
     }
 
     /// The kernel under a score, with sinks or without.
@@ -51,13 +53,17 @@ impl Scored {
         self
     }
 
+    fn with_keys(self, keys: &[usize]) -> Self {
+        Scored { keys: Some(keys.to_vec()), ..self }
+    }
+
     /// Picks of its blocks for every token and KV head.
-    fn picks(&self, cu: &[i32]) -> Option<Host<i32>> {
+    fn picks(&self, sides: Sides<'_>) -> Option<Host<i32>> {
         let attention = self.attention();
         let config = attention.kernel.selection(&attention.options)?;
         Some(match self.empty {
-            true => Host::filled(-1, [*cu.last().expect("an end") as usize, 2, config.n]),
-            false => inputs::picks(3, cu, 2, config.l_sel, config.n, Locality::PerToken),
+            true => Host::filled(-1, [*sides.q.last().expect("an end") as usize, 2, config.n]),
+            false => inputs::picks(3, sides, 2, config.l_sel, config.n, Locality::PerToken),
         })
     }
 
@@ -65,7 +71,9 @@ impl Scored {
         let kernel = registry::find(self.kernel).expect("a shipped kernel");
         let (score, sinks) = self.under;
         let options = kernel.options_under(score, sinks, self.options.iter().copied()).expect("options that it has");
-        kernel.build(Shape::new(self.elem, self.width, self.width, self.group), &options).expect("a shape")
+        let shape = Shape::new(self.elem, self.width, self.width, self.group);
+        let shape = if self.keys.is_some() { shape.with_keys_apart() } else { shape };
+        kernel.build(shape, &options).expect("a shape")
     }
 
     fn judged<T: Float>(&self, problem: &Problem<'_, T>, picks: Option<&Host<i32>>, hq: usize) -> Expected {
@@ -85,9 +93,10 @@ impl Scored {
     fn typed<T: Float + Element>(&self, device: &Device, judge: &Scored) -> Verdicts {
         let total: usize = self.lengths.iter().sum();
         let (hq, width) = (self.group as usize * 2, self.width as usize);
-        let dims = Dims { total, keys: total, hq, hk: 2, dk: width, dv: width };
+        let key_lengths = self.keys.as_ref().unwrap_or(&self.lengths);
+        let dims = Dims { total, keys: key_lengths.iter().sum(), hq, hk: 2, dk: width, dv: width };
         let Qkv { q, k, v } = inputs::large_logits::<T>(7, dims, self.logits);
-        let cu = inputs::cu_seqlens(&self.lengths);
+        let (cu, cu_k) = (inputs::cu_seqlens(&self.lengths), inputs::cu_seqlens(key_lengths));
         let attention = self.attention();
         let target = target_for(device);
         let pick = attention.pick(target, &self.pick).expect("a pick that fits");
@@ -103,10 +112,14 @@ impl Scored {
         let mut bindings = Bindings::new().tensor("q", &tensor(&q)).tensor("k", &tensor(&k)).tensor("v", &tensor(&v));
         bindings = bindings.tensor("o", &o).tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens);
         bindings = bindings.float("scale", scale);
+        let cu_seqlens_k = Tensor::from_slice(device, &[cu_k.len() as u64], &cu_k).expect("memory");
+        if self.keys.is_some() {
+            bindings = bindings.tensor("cu_seqlens_k", &cu_seqlens_k);
+        }
         if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
             bindings = bindings.int("max_seqlen", longest as i32);
         }
-        let picks = self.picks(&cu);
+        let picks = self.picks(Sides { q: &cu, k: &cu_k });
         let tables = attention.tables(&self.tables, hq, 5).expect("tables that fit");
         for (name, Floats { shape, data }) in &tables {
             let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
@@ -125,7 +138,7 @@ impl Scored {
         }
         assert_eq!(o.first_poison().expect("memory"), None, "{self:?} on {device}: o");
         assert_eq!(lse.first_poison().expect("memory"), None, "{self:?} on {device}: lse");
-        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale };
+        let problem = Problem { q: &q, k: &k, v: &v, cu_seqlens: &cu, cu_seqlens_k: &cu_k, scale };
         let expected = judge.judged(&problem, picks.as_ref(), hq);
         let stored = if self.elem == Elem::Bf16 { Precision::Bf16 } else { Precision::F16 };
         expected.check(&o.to_f32_vec().expect("memory"), &lse.to_f32_vec().expect("memory"), stored)
@@ -169,6 +182,24 @@ fn every_score_at_every_width() {
         }
     }
     agree("scores: widths", &cases);
+}
+
+/// Positions are those of keys, as the pattern has them: below 0 for a query that is before every key. Such a row has its sink
+/// alone, but where it does not matter where a query is.
+#[test]
+fn scores_of_documents_with_keys_of_their_own() {
+    let apart: [(&[usize], &[usize]); 5] =
+        [(&[70], &[200]), (&[1, 1], &[130, 1]), (&[200], &[40]), (&[40, 0, 90], &[90, 33, 20]), (&[30, 20], &[0, 64])];
+    let mut cases = Vec::new();
+    for (lengths, keys) in apart {
+        let under = |kernel, score, sinks| Scored::new(kernel, 64, 2, lengths).under(score, sinks).with_keys(keys);
+        cases.push(under("alibi", None, true));
+        cases.push(under("full", Some("alibi"), true));
+        cases.push(under("window", Some("relative-bias"), false));
+        cases.push(under("causal", Some("softcap"), true));
+        cases.push(under("nsa-selected", Some("relative-bias"), true));
+    }
+    agree("scores: keys apart", &cases);
 }
 
 #[test]

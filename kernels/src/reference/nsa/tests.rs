@@ -241,3 +241,18 @@ fn sampled_rows_are_rows_of_the_whole() {
     let some = selected_attention_rows(&problem(&x, &cu), &picks, 16, &rows);
     assert_eq!((some.o, some.lse), (whole.o.gather(&rows), whole.lse.gather(&rows)));
 }
+
+/// The last queries of a sequence select, over all of its keys, what they select among all queries; one that is before every
+/// key selects nothing.
+#[test]
+fn selections_of_queries_with_keys_of_their_own() {
+    let (x, cu) = (drawn(11, 150, 4, 2), inputs::cu_seqlens(&[150]));
+    let whole = select(&x.q, &x.k, &cu, SMALL);
+    let q = Host::new(x.q.data[100 * 4 * 16..].to_vec(), [50, 4, 16]);
+    let few = select(&q, &x.k, Sides { q: &[0, 50], k: &cu }, SMALL);
+    assert_eq!(few.data, whole.data[100 * 2 * SMALL.n..]);
+    let k = Host::new(x.k.data[..30 * 2 * 16].to_vec(), [30, 2, 16]);
+    let many = select(&x.q, &k, Sides { q: &cu, k: &[0, 30] }, SMALL);
+    assert!(many.data[..120 * 2 * SMALL.n].iter().all(|&block| block == -1));
+    assert!(many.data[120 * 2 * SMALL.n..].chunks(SMALL.n).all(|row| row[0] == 0));
+}

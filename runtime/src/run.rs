@@ -420,7 +420,7 @@ fn before(plan: &Plan, bindings: &Bindings) -> Result<()> {
             (Access::Read, Some(&Expected::Indices { low, high })) => {
                 check::indices_named(tensor, low, high, &spec.name)?;
             }
-            (Access::Read, Some(&Expected::Sides { total })) => check::cu_seqlens_named(tensor, total, &spec.name)?,
+            (Access::Read, Some(&Expected::CuSeqlens { total })) => check::cu_seqlens_named(tensor, total, &spec.name)?,
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ use crate::sparse::BlockSparse;
 pub enum Need {
     /// Where the documents begin: the caller must say, one document is not assumed. Every kernel honours cu_seqlens that are
     /// there.
-    Sides,
+    CuSeqlens,
     /// The blocks that each token and KV head attends to, `[tokens, Hk, n]`.
     Picks,
 }
@@ -308,7 +308,7 @@ pub const KERNELS: &[Kernel] = &[
         about: "causal attention in each of several documents, packed one behind the other",
         schedule: "query-major",
         settings: &[],
-        needs: &[Need::Sides],
+        needs: &[Need::CuSeqlens],
         how: How::Masked(|_| Seen::new(patterns::causal(), masks::causal)),
     },
     Kernel {

@@ -322,7 +322,7 @@ impl Input {
     /// # Errors
     /// No cu_seqlens, where the kernel needs them.
     pub(crate) fn fits(&self, kernel: &Kernel) -> Result {
-        if kernel.needs(Need::Sides) && !self.packed {
+        if kernel.needs(Need::CuSeqlens) && !self.packed {
             let message = format!("`{}` needs cu_seqlens, and the input ({}) has none", kernel.name, self.name);
             let hint = if self.drawn {
                 "say how long the documents are: --docs 300,200"

@@ -36,7 +36,7 @@ pub struct Bindings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Indices { low: i64, high: i64 },
-    Sides { total: u64 },
+    CuSeqlens { total: u64 },
 }
 
 impl Bindings {
@@ -98,7 +98,7 @@ impl Bindings {
     /// ([`check::cu_seqlens`](crate::check::cu_seqlens)).
     #[must_use]
     pub fn cu_seqlens(mut self, name: impl Into<String>, total: u64) -> Self {
-        self.expected.insert(name.into(), Expected::Sides { total });
+        self.expected.insert(name.into(), Expected::CuSeqlens { total });
         self
     }
 }

@@ -158,27 +158,10 @@ impl Chain<'_> {
 
     /// An expression without the symbols of temporaries.
     fn resolve(&self, expr: &Expr) -> Expr {
-        let both = |a: &Expr, b: &Expr| (Box::new(self.resolve(a)), Box::new(self.resolve(b)));
-        match expr {
-            Expr::Const(_) | Expr::Scalar(_) => expr.clone(),
-            Expr::Symbol(symbol) => self.symbols.get(symbol).unwrap_or(expr).clone(),
-            Expr::Add(a, b) => {
-                let (a, b) = both(a, b);
-                Expr::Add(a, b)
-            }
-            Expr::Sub(a, b) => {
-                let (a, b) = both(a, b);
-                Expr::Sub(a, b)
-            }
-            Expr::Mul(a, b) => {
-                let (a, b) = both(a, b);
-                Expr::Mul(a, b)
-            }
-            Expr::CeilDiv(a, b) => {
-                let (a, b) = both(a, b);
-                Expr::CeilDiv(a, b)
-            }
-        }
+        expr.replaced(&|e| match e {
+            Expr::Symbol(symbol) => self.symbols.get(symbol).cloned(),
+            _ => None,
+        })
     }
 
     /// Where a temporary begins.

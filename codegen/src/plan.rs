@@ -161,6 +161,8 @@ pub enum Expr {
     Mul(Box<Expr>, Box<Expr>),
     /// Quotient, rounded up.
     CeilDiv(Box<Expr>, Box<Expr>),
+    /// The smaller of two.
+    Min(Box<Expr>, Box<Expr>),
 }
 
 /// An expression could not be evaluated.
@@ -198,6 +200,11 @@ impl Expr {
         Expr::CeilDiv(Box::new(self), Box::new(by.into()))
     }
 
+    /// The smaller of two.
+    pub fn min(self, other: impl Into<Expr>) -> Self {
+        Expr::Min(Box::new(self), Box::new(other.into()))
+    }
+
     /// Its value, given the extents of symbols and the plan's scalars.
     pub fn eval(&self, symbols: &BTreeMap<String, u64>, scalars: &BTreeMap<String, Scalar>) -> Result<u64, ExprError> {
         let both = |a: &Expr, b: &Expr| Ok((a.eval(symbols, scalars)?, b.eval(symbols, scalars)?));
@@ -216,7 +223,68 @@ impl Expr {
             Expr::CeilDiv(a, b) => {
                 both(a, b).and_then(|(a, b)| if b == 0 { Err(ExprError::Range) } else { Ok(a.div_ceil(b)) })
             }
+            Expr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
         }
+    }
+}
+
+impl Expr {
+    /// The expression with others in the place of its symbols and scalars, where `f` has one for them.
+    pub(crate) fn replaced(&self, f: &impl Fn(&Expr) -> Option<Expr>) -> Expr {
+        if let Some(other) = f(self) {
+            return other;
+        }
+        let both = |a: &Expr, b: &Expr| (Box::new(a.replaced(f)), Box::new(b.replaced(f)));
+        match self {
+            Expr::Const(_) | Expr::Scalar(_) | Expr::Symbol(_) => self.clone(),
+            Expr::Add(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Add(a, b)
+            }
+            Expr::Sub(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Sub(a, b)
+            }
+            Expr::Mul(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Mul(a, b)
+            }
+            Expr::CeilDiv(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::CeilDiv(a, b)
+            }
+            Expr::Min(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Min(a, b)
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// The plan with one of its numbers made from extents, no longer given at launch: an integer, wherever it stands.
+    #[must_use]
+    pub fn bind(mut self, scalar: &str, value: &Expr) -> Plan {
+        let bound = |expr: &Expr| expr.replaced(&|e| (*e == Expr::scalar(scalar)).then(|| value.clone()));
+        self.scalars.retain(|s| s.name != scalar);
+        self.workspace = bound(&self.workspace);
+        for requirement in &mut self.requires {
+            requirement.left = bound(&requirement.left);
+            requirement.right = bound(&requirement.right);
+        }
+        for launch in &mut self.launches {
+            launch.grid = launch.grid.each_ref().map(&bound);
+            for arg in &mut launch.args {
+                *arg = match arg {
+                    Arg::Scalar(name) if name == scalar => Arg::Computed(value.clone()),
+                    Arg::Computed(expr) => Arg::Computed(bound(expr)),
+                    Arg::Wide(expr) => Arg::Wide(bound(expr)),
+                    Arg::Workspace { offset } => Arg::Workspace { offset: bound(offset) },
+                    Arg::Pointer(_) | Arg::Stride { .. } | Arg::Scalar(_) => continue,
+                };
+            }
+        }
+        self
     }
 }
 

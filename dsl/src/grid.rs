@@ -60,6 +60,12 @@ pub struct TileIndex<R> {
     of: PhantomData<*const R>,
 }
 
+impl<R> TileIndex<R> {
+    pub(crate) fn new(tile: Scalar<I32>) -> Self {
+        TileIndex { tile, of: PhantomData }
+    }
+}
+
 /// What knows its KV head.
 pub trait OfKvHead: Copy {
     /// The KV head.

@@ -13,6 +13,7 @@ use lacuna_codegen::ir::{Binary, Elem, ParamId, Slice, Type, ValueId};
 use lacuna_codegen::plan::{Access, Dim, Expr};
 
 use crate::axis::{Axis, Bool, F32, Half, I32};
+use crate::choices::Choices;
 use crate::flow::BlockList;
 use crate::grid::{
     KvHead, KvHeads, OfKvHead, QueryHead, QueryHeads, SegmentCount, SegmentIndex, TileIndex, Tiles, Token, Tokens,
@@ -108,6 +109,12 @@ impl Tensor {
     /// Rows of the tensor as a tile, or a number of it for each row, where each row's own indices are.
     #[track_caller]
     pub(crate) fn load_at<H: Handle>(self, index: &[Index], count: Index) -> H {
+        self.load_along(index, None, count)
+    }
+
+    /// As [`load_at`](Self::load_at), where rows run along a dimension.
+    #[track_caller]
+    pub(crate) fn load_along<H: Handle>(self, index: &[Index], along: Option<usize>, count: Index) -> H {
         let run = current();
         let mut state = run.borrow_mut();
         let id = if state.lives(self.home, "input") {
@@ -116,7 +123,7 @@ impl Tensor {
             for &i in index {
                 ids.push(i.take(&mut state));
             }
-            let slice = Slice { tensor: self.id, index: ids, along: None, count: count.take(&mut state) };
+            let slice = Slice { tensor: self.id, index: ids, along, count: count.take(&mut state) };
             state.builder.load(slice, &axes)
         } else {
             state.stand_in::<H>()
@@ -144,6 +151,20 @@ impl Tensor {
             state.builder.element(self.id, &ids)
         } else {
             state.stand_in::<H>()
+        };
+        state.give(id)
+    }
+
+    /// The elements at an index.
+    #[track_caller]
+    pub(crate) fn at<I: crate::table::Index>(self, index: I) -> I::Widest {
+        let run = current();
+        let mut state = run.borrow_mut();
+        let index = index.values(&mut state);
+        let id = if state.lives(self.home, "input") {
+            state.builder.element(self.id, &index)
+        } else {
+            state.stand_in::<I::Widest>()
         };
         state.give(id)
     }
@@ -338,6 +359,18 @@ impl Segments {
         Document { number: segment.0, start, len, apart }
     }
 
+    /// Whether a document is the last one.
+    #[track_caller]
+    pub fn is_last(&self, segment: SegmentIndex) -> Scalar<Bool> {
+        let count: Scalar<I32> = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            let count = state.computed("segments", Self::count_of_plan());
+            state.give(count)
+        };
+        segment.0.eq_(count - 1)
+    }
+
     /// The number of the document that holds a token.
     #[track_caller]
     pub fn index_of(&self, token: Token) -> SegmentIndex {
@@ -420,8 +453,10 @@ macro_rules! blocks_of {
             #[track_caller]
             pub fn block<K: Axis>(&self, block: Block<K>, head: impl OfKvHead) -> Tile<Half, K, D> {
                 let head = head.kv_head().0;
-                let token = block.document.first_key() + block.first;
-                let count = block.document.keys() - block.first;
+                let (token, count) = match block.rows {
+                    Some((token, keys)) => (token, cx::constant::<Scalar<I32>, _>(keys)),
+                    None => (block.document.first_key() + block.first, block.document.keys() - block.first),
+                };
                 self.tensor.load(Place { token: token.into(), head: head.into(), along: Some(0), count: count.into() })
             }
         }
@@ -468,18 +503,53 @@ impl<D: Axis> Queries<D> {
         }
     }
 
-    /// The queries of the tokens of a list, all heads that share its KV head: each row is gathered from where it is. Rows past
-    /// the last token are zeros, and are not stored.
+    /// A tile of tokens of a document, one head, of those that choices are about: where a span begins in the document, tiles are
+    /// counted from there, and none goes on behind its end. Ends the CTA where there is no such tile.
     #[track_caller]
-    pub fn gather<R: Axis, K: Axis>(&self, listed: &Pickers<R, K>) -> QueryRows<R, D> {
+    pub fn tile_of<R: Axis>(
+        &self,
+        document: Document,
+        tile: TileIndex<R>,
+        head: QueryHead,
+        choices: &Choices,
+    ) -> QueryRows<R, D> {
+        let Some(span) = choices.span() else { return self.tile(document, tile, head) };
+        let extent = cx::extent::<R>();
+        let begin = (span.token - document.start).max(0);
+        let end = (span.token + span.tokens - document.start).min(document.len);
+        let first = begin + tile.tile * extent;
+        cx::exit_when(&current(), first.ge(end));
+        let count = (end - first).min(extent);
+        let place = Place {
+            token: (document.start + first).into(),
+            head: head.head.into(),
+            along: Some(0),
+            count: count.into(),
+        };
+        QueryRows {
+            q: self.tensor.load(place),
+            kv_head: head.kv,
+            token: None,
+            positions: Positions::Each(document.position(cx::iota::<R>() + first)),
+            ends: (document.position(first), document.position(first + (count - 1))),
+            document,
+            place,
+            tile: None,
+        }
+    }
+
+    /// The queries of a tile of a list: each row is gathered from where it is. Rows past the last one are zeros, and are not
+    /// stored.
+    #[track_caller]
+    pub fn gather<R: Axis>(&self, listed: &Pickers<R>) -> QueryRows<R, D> {
         let place = Place { token: listed.token.into(), head: listed.head, along: None, count: listed.count.into() };
         QueryRows {
             q: self.tensor.load(place),
             kv_head: listed.kv_head,
             token: None,
-            positions: Positions::Each(listed.block.document.position(listed.token - listed.block.document.start)),
+            positions: Positions::Each(listed.document.position(listed.token - listed.document.start)),
             ends: listed.ends,
-            document: listed.block.document,
+            document: listed.document,
             place,
             tile: None,
         }
@@ -548,6 +618,55 @@ impl<R, D> Clone for QueryRows<R, D> {
 }
 
 impl<R, D> Copy for QueryRows<R, D> {}
+
+/// A scalar for every row.
+#[track_caller]
+fn broadcast<R: Axis>(scalar: Scalar<I32>) -> Vector<I32, R> {
+    let run = current();
+    let mut state = run.borrow_mut();
+    let (scalar, axis) = (state.take(scalar), state.axis::<R>());
+    let id = state.builder.broadcast(scalar, &[axis]);
+    state.give(id)
+}
+
+impl<R: Axis, D> QueryRows<R, D> {
+    /// The position of each row.
+    #[track_caller]
+    pub fn positions(&self) -> Vector<I32, R> {
+        match self.positions {
+            Positions::Each(positions) => positions,
+            Positions::One(position) => broadcast(position),
+        }
+    }
+
+    /// The token of each row, counted through all documents. Rows past the last one have the last token.
+    #[track_caller]
+    pub fn tokens(&self) -> Vector<I32, R> {
+        let one = |index: Index| match index {
+            Index::One(scalar) => scalar,
+            Index::Each(_) => unreachable!("the rows of a tile are counted"),
+        };
+        match self.place.token {
+            Index::Each(raw) => Vector::from_raw(raw),
+            Index::One(token) if self.place.along == Some(0) => cx::iota::<R>().min(one(self.place.count) - 1) + token,
+            Index::One(token) => broadcast(token),
+        }
+    }
+
+    /// Merged rows as the schedule's output: their output, and their log-sum-exp in natural log.
+    pub fn whole<V: Axis>(&self, (o, lse): (Tile<Half, R, V>, Vector<F32, R>)) -> OutLse<V> {
+        OutLse::new(o, lse, self.place)
+    }
+
+    /// Which rows there are.
+    #[track_caller]
+    pub fn inside(&self) -> Vector<Bool, R> {
+        match self.place.count {
+            Index::One(count) => cx::iota::<R>().lt(count),
+            Index::Each(raw) => Vector::from_raw(raw),
+        }
+    }
+}
 
 impl<R, D> QueryRows<R, D> {
     /// How many tokens its tile has, and which one is the first, counted in the document: for lists of tiles.
@@ -672,6 +791,8 @@ pub struct Block<K> {
     pub document: Document,
     /// Whether no pair of it is hidden, where a classifier has found it.
     pub(crate) whole: Option<Scalar<Bool>>,
+    /// Its first key, counted through all, and how many there are, where all of them are known to be there.
+    pub(crate) rows: Option<(Scalar<I32>, i32)>,
     of: PhantomData<*const K>,
 }
 
@@ -691,32 +812,17 @@ impl<K> std::fmt::Debug for Block<K> {
 
 impl<K: Axis> Block<K> {
     pub(crate) fn new(first: Scalar<I32>, document: Document) -> Self {
-        Block { first, document, whole: None, of: PhantomData }
+        Block { first, document, whole: None, rows: None, of: PhantomData }
+    }
+
+    /// The block, all keys of which are known to be there: the first of them is `key`, counted through all.
+    pub(crate) fn complete(self, key: Scalar<I32>, keys: i32) -> Self {
+        Block { rows: Some((key, keys)), ..self }
     }
 
     /// The block, of which it is known whether no pair of it is hidden.
     pub(crate) fn whole(self, whole: Scalar<Bool>) -> Self {
         Block { whole: Some(whole), ..self }
-    }
-}
-
-/// The picks of all tokens for one KV head, `A` of them at a time. [`Blocks::pieces`] makes one.
-#[derive(Clone, Copy, Debug)]
-pub struct PickPieces<A> {
-    extent: i32,
-    of: PhantomData<*const A>,
-}
-
-impl<A: Axis> crate::grid::GridAxis for PickPieces<A> {
-    type Index = crate::Piece;
-
-    fn extent(&self) -> Expr {
-        (Expr::symbol("tokens") * Expr::symbol("blocks")).ceil_div(self.extent as u64)
-    }
-
-    fn index(self, id: Scalar<I32>) -> crate::Piece {
-        let all = crate::extent::value::<Tokens>() * crate::extent::value::<Listed>();
-        crate::Piece::new(id, self.extent, all)
     }
 }
 
@@ -750,13 +856,6 @@ impl Blocks {
         Tokens(())
     }
 
-    /// The picks of all tokens for one KV head, `A` of them at a time, in the order of tokens and of their lists, as a
-    /// dimension of the grid. A [`Piece`](crate::Piece) counts from the first token's first pick on.
-    #[track_caller]
-    pub fn pieces<A: Axis>(&self) -> PickPieces<A> {
-        PickPieces { extent: cx::extent::<A>(), of: PhantomData }
-    }
-
     /// How many blocks are listed for each token and KV head.
     #[track_caller]
     pub fn per_token(&self) -> Scalar<I32> {
@@ -766,15 +865,7 @@ impl Blocks {
     /// The blocks that are listed for tokens at places of their lists, as they stand there.
     #[track_caller]
     pub fn at<I: crate::table::Index>(&self, token_head_place: I) -> I::Widest {
-        let run = current();
-        let mut state = run.borrow_mut();
-        let index = token_head_place.values(&mut state);
-        let id = if state.lives(self.tensor.home, "input") {
-            state.builder.element(self.tensor.id, &index)
-        } else {
-            state.stand_in::<I::Widest>()
-        };
-        state.give(id)
+        self.tensor.at(token_head_place)
     }
 
     pub(crate) fn tensor(&self) -> Tensor {

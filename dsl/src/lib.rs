@@ -26,6 +26,7 @@
 
 pub mod axis;
 pub mod best;
+pub mod choices;
 pub mod classes;
 pub mod extent;
 pub mod flow;
@@ -34,6 +35,7 @@ pub mod input;
 pub mod lanes;
 pub mod lists;
 pub mod mask;
+pub mod parts;
 pub mod pooled;
 pub mod schedule;
 pub mod score;
@@ -47,6 +49,7 @@ mod staging;
 
 pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
 pub use best::TopK;
+pub use choices::{Choices, Routed, Span};
 pub use cx::Cx;
 pub use extent::{Extent, Piece};
 pub use flow::{BlockList, Var};
@@ -60,12 +63,13 @@ pub use lacuna_macros::{pattern, schedule, score};
 pub use lacuna_macros::{pattern_of_lacuna, schedule_of_lacuna, score_of_lacuna};
 pub use lacuna_ptx::Target;
 pub use lanes::{PrefixSum, SharedTable};
-pub use lists::{Lists, PartLse, Parts};
+pub use lists::Lists;
 pub use mask::Mask;
+pub use parts::{PartLse, Parts};
 pub use pooled::{PooledKey, PooledKeys, Routing};
 pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
 pub use score::{Logit, PerHead, PerHeadTable, Score};
-pub use softmax::OnlineSoftmax;
+pub use softmax::{LseMerge, OnlineSoftmax};
 pub use staging::Staging;
 pub use table::{TableIn, TableOut};
 pub use tiles::{TileBlocks, TileSize};
@@ -74,11 +78,11 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 /// Everything that a file of schedules and patterns uses.
 pub mod prelude {
     pub use crate::{
-        Axis, BlockList, Blocks, Bool, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys, Knobs, Kv,
-        Lists, Logit, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead, PerHeadTable, Piece,
-        PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routing, Rows, Scalar, Schedule, Score, Segments,
-        Shape, SharedTable, Sinks, Table, TableIn, TableOut, Target, Tile, TileBlocks, TileSize, TopK, Tunable, Values,
-        Var, Vector, axes, extents,
+        Axis, BlockList, Blocks, Bool, Choices, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys,
+        Knobs, Kv, Lists, Logit, LseMerge, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead,
+        PerHeadTable, Piece, PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routed, Routing, Rows, Scalar,
+        Schedule, Score, Segments, Shape, SharedTable, Sinks, Span, Table, TableIn, TableOut, Target, Tile, TileBlocks,
+        TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

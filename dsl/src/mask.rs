@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lacuna_codegen::Error;
-use lacuna_codegen::ir::{Binary, Compare, Elem, ParamId, ValueId};
+use lacuna_codegen::ir::{Binary, Compare, Elem, ParamId, Type, ValueId};
 use lacuna_codegen::pattern::{self, Keep, Pattern, Pos, Table};
 use lacuna_codegen::plan::{Access, Dim, Scalar as Given};
 
@@ -11,8 +11,8 @@ use crate::axis::{Axis, Bool, F32, I32};
 use crate::cx;
 use crate::flow::{BlockList, Var};
 use crate::input::{Block, Document, Positions, QueryRows};
-use crate::staging::{State, current};
-use crate::value::{Scalar, Tile, Vector};
+use crate::staging::{Raw, State, current};
+use crate::value::{Handle, Scalar, Tile, Vector};
 
 /// Which keys a query sees: a pattern and its arguments. A function under [`#[pattern]`](macro@crate::pattern) makes one.
 ///
@@ -31,6 +31,8 @@ type Ends = (Scalar<I32>, Scalar<I32>);
 struct Recorded {
     pattern: Pattern,
     args: Vec<u32>,
+    /// Numbers of a schedule under way that stand in the place of arguments.
+    made: Vec<Option<Raw>>,
 }
 
 impl Mask {
@@ -44,7 +46,22 @@ impl Mask {
     ) -> Self {
         let ranges: Vec<_> = args.iter().map(|&(name, _)| (name, 0..=i32::MAX)).collect();
         let pattern = Pattern::record_with(name, &ranges, tables, predicate);
-        Mask(Arc::new(Recorded { pattern, args: args.iter().map(|(_, value)| *value).collect() }))
+        let made = vec![None; args.len()];
+        Mask(Arc::new(Recorded { pattern, args: args.iter().map(|(_, value)| *value).collect(), made }))
+    }
+
+    /// The mask with a number that a schedule makes in the place of an argument: each CTA may have its own.
+    ///
+    /// # Panics
+    /// If the pattern has no argument of that name.
+    #[must_use]
+    pub fn with_made(&self, name: &str, value: Scalar<I32>) -> Self {
+        let Some(at) = self.0.pattern.args.iter().position(|arg| arg == name) else {
+            panic!("`{}` has no argument `{name}`", self.0.pattern.name)
+        };
+        let mut made = self.0.made.clone();
+        made[at] = Some(value.raw());
+        Mask(Arc::new(Recorded { pattern: self.0.pattern.clone(), args: self.0.args.clone(), made }))
     }
 
     /// The pattern.
@@ -261,7 +278,11 @@ impl Mask {
         }
         let owner = Arc::as_ptr(&self.0) as usize;
         let mut values = Vec::with_capacity(self.0.args.len());
-        for (name, value) in self.args() {
+        for ((name, value), made) in self.args().zip(&self.0.made) {
+            if let Some(made) = made {
+                values.push(state.take_raw(*made, Type::scalar(Elem::I32)));
+                continue;
+            }
             values.push(state.given(name, owner, Given::I32(i32::try_from(value).unwrap_or(i32::MAX))));
         }
         values

@@ -12,6 +12,7 @@ use crate::Cx;
 use crate::axis::{Axis, F32, Half};
 use crate::flow::Var;
 use crate::input::{Block, OutLse, QueryRows, RowsAt, Sinks};
+use crate::parts::Part;
 use crate::score::{RowScore, Score};
 use crate::value::{PartialSum, Scalar, Tile, Vector};
 
@@ -134,6 +135,20 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         OutLse::new(o.to_half(), empty.select(f32::NEG_INFINITY, lse), self.rows.place)
     }
 
+    /// What the rows have seen, after the last block, to be merged with parts that were seen elsewhere.
+    ///
+    /// A sink is no part of it.
+    #[track_caller]
+    pub fn merging(&self, cx: &Cx) -> LseMerge<R, D> {
+        let sum = self.merge();
+        let none = self.max.get().eq_(f32::NEG_INFINITY);
+        let merge =
+            LseMerge { max: cx.var("merged_max", f32::NEG_INFINITY), sum: cx.var("merged_sum", 0.0), acc: self.acc };
+        merge.max.set(none.select(f32::NEG_INFINITY, self.max.get() * self.scale));
+        merge.sum.set(sum);
+        merge
+    }
+
     /// The whole sum of each row; `max` and `acc` are whole as well from here on.
     #[track_caller]
     fn merge(&self) -> Vector<F32, R> {
@@ -149,5 +164,54 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
             _ => state.stand_in::<Vector<F32, R>>(),
         };
         state.give(id)
+    }
+}
+
+/// Rows whose outputs come in parts, each with its log-sum-exp: with parts `o_j` and their `l_j`,
+///
+/// ```text
+/// l = log Σ exp l_j        o = Σ exp(l_j - l) o_j
+/// ```
+///
+/// taken in one pass, in the order in which they come, like the online softmax. A row without parts comes out as zeros with an
+/// LSE of `-inf`.
+#[derive(Debug)]
+pub struct LseMerge<R, D> {
+    /// In base 2.
+    max: Var<Vector<F32, R>>,
+    sum: Var<Vector<F32, R>>,
+    acc: Var<Tile<F32, R, D>>,
+}
+
+impl<R: Axis, D: Axis> LseMerge<R, D> {
+    /// Rows without a part.
+    #[track_caller]
+    pub fn new(cx: &Cx) -> Self {
+        LseMerge { max: cx.var("max", f32::NEG_INFINITY), sum: cx.var("sum", 0.0), acc: cx.var("acc", 0.0) }
+    }
+
+    /// Takes in a part of each row: its output, and its log-sum-exp in natural log, -inf where the row has no such part.
+    #[track_caller]
+    pub fn add(&self, part: Part<R, D>) {
+        let (o, lse) = (part.o, part.lse * LOG2_E);
+        let before = self.max.get();
+        let now = before.max(lse);
+        // Where nothing has been seen, `-inf - -inf` would be NaN.
+        let safe = now.eq_(f32::NEG_INFINITY).select(0.0, now);
+        let shrink = (before - safe).exp2();
+        let weight = (lse - safe).exp2();
+        self.sum.set(self.sum.get() * shrink + weight);
+        self.acc.set(self.acc.get() * shrink);
+        self.acc.set(o.to_f32().fma(weight, self.acc.get()));
+        self.max.set(now);
+    }
+
+    /// The merged rows, and their log-sum-exp in natural log.
+    #[track_caller]
+    pub fn finish(&self) -> (Tile<Half, R, D>, Vector<F32, R>) {
+        let empty = self.sum.get().eq_(0.0);
+        let o = self.acc.get() * empty.select(0.0, self.sum.get().recip());
+        let lse = empty.select(f32::NEG_INFINITY, (self.max.get() + self.sum.get().log2()) * LN_2);
+        (o.to_half(), lse)
     }
 }

@@ -2,15 +2,10 @@
 //! `cargo run --release -p lacuna-tests --example inverse_lists -- 65536 16 16 64` (tokens, KV heads, picks, keys of a block).
 #![allow(clippy::print_stdout, reason = "it is a measurement")]
 
-use std::collections::BTreeMap;
-
-use lacuna_dsl::{Elem, Error, Plan, Schedule, Shape};
+use lacuna_dsl::{Elem, Shape};
 use lacuna_kernels::host::Host;
 use lacuna_kernels::inputs::{self, Locality};
-use lacuna_kernels::lists::{
-    CountPicks, CountPicksPick, InverseLists, ScatterPicks, ScatterPicksPick, SumCounts, SumCountsPick, SumLengths,
-    SumLengthsPick,
-};
+use lacuna_kernels::lists::{Chosen, InverseLists};
 use lacuna_kernels::reference::lists::inverse_lists;
 use lacuna_runtime::{BenchOptions, Bindings, Device, Tensor};
 use lacuna_tests::target_for;
@@ -24,101 +19,54 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::cuda(0)?;
     let cu_seqlens = [0, tokens as i32];
     let picks = inputs::picks(7, &cu_seqlens, heads, block, n, Locality::PerToken);
-    let shape = Shape::new(Elem::Bf16, 128, 128, 1).with_block(block as u32);
+    let shape = Shape::new(Elem::Bf16, 128, 128, 1);
     println!("{tokens} tokens, {heads} KV heads, {n} picks, blocks of {block}");
-    check(&device, &InverseLists::new(shape.clone(), TILE), &picks, &cu_seqlens)?;
     for chunk in [2048, 4096, 8192] {
-        let [count, scatter] = parts(&device, &shape, chunk, &picks, &cu_seqlens)?;
-        println!("chunks of {chunk}: {count}");
-        println!("                {scatter}");
+        let lists = InverseLists::new(shape.clone(), Chosen::picks(block as u32), TILE);
+        check(&device, &InverseLists { chunk, ..lists }, &picks, &cu_seqlens)?;
     }
     Ok(())
 }
 
-fn ints(device: &Device, shape: &[usize], data: &[i32]) -> Result<Tensor, lacuna_runtime::Error> {
-    let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
-    if data.is_empty() { Tensor::zeros(device, Elem::I32, &shape) } else { Tensor::from_slice(device, &shape, data) }
-}
-
-/// The whole against the reference, and its time.
+/// The whole against the reference, and its time, launch by launch: each is the difference between the plan up to it and the
+/// plan up to the one before.
 fn check(
     device: &Device,
     lists: &InverseLists,
     picks: &Host<i32>,
     cu_seqlens: &[i32],
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let wanted = inverse_lists(picks, cu_seqlens, lists.shape.block as usize);
+    let wanted = inverse_lists(picks, cu_seqlens, lists.chosen.block as usize);
     let [total, heads, n] = picks.shape;
-    let ends = wanted.slots() + 1;
-    let starts = ints(device, &[heads, ends], &[])?;
-    let tiles = ints(device, &[heads, ends], &[])?;
-    let entries = ints(device, &[heads, total * n], &[])?;
+    let pieces = (total * n).div_ceil(lists.tile as usize) + wanted.slots();
+    let ints = |shape: &[usize]| {
+        let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
+        Tensor::zeros(device, Elem::I32, &shape)
+    };
+    let (entries, work) = (ints(&[heads, total * n])?, ints(&[heads, pieces, 4])?);
     let bindings = Bindings::new()
-        .tensor("picks", &ints(device, &picks.shape, &picks.data)?)
-        .tensor("cu_seqlens", &ints(device, &[cu_seqlens.len()], cu_seqlens)?)
-        .tensor("list_starts", &starts)
-        .tensor("list_tiles", &tiles)
+        .tensor("picks", &Tensor::from_slice(device, &picks.shape.map(|extent| extent as u64), &picks.data)?)
+        .tensor("cu_seqlens", &Tensor::from_slice(device, &[cu_seqlens.len() as u64], cu_seqlens)?)
+        .tensor("list_work", &work)
         .tensor("list_entries", &entries);
     let plan = lists.plan(target_for(device))?;
     device.run(&plan, &bindings)?;
-    let (starts, tiles, entries) = (starts.to_vec::<i32>()?, tiles.to_vec::<i32>()?, entries.to_vec::<i32>()?);
+    let (entries, work) = (entries.to_vec::<i32>()?, work.to_vec::<i32>()?);
     for head in 0..heads {
-        assert_eq!(starts[head * ends..][..ends], wanted.starts(head), "head {head}");
-        assert_eq!(tiles[head * ends..][..ends], wanted.tiles(head, TILE as usize), "head {head}");
+        let pieces_of_head = wanted.work(head, TILE as usize).concat();
+        assert_eq!(work[head * pieces * 4..][..pieces_of_head.len()], pieces_of_head, "head {head}");
         let list = wanted.entries(head);
         assert!(entries[head * total * n..][..list.len()] == list, "entries of head {head}");
     }
-    let timing = device.bench(&plan, &bindings, &BenchOptions::default())?;
-    println!("all four, as by the reference: {:.1} us", 1e3 * timing.median_ms);
+    let mut before = 0.0;
+    print!("chunks of {}:", lists.chunk);
+    for launches in 1..=plan.launches.len() {
+        let mut part = plan.clone();
+        part.launches.truncate(launches);
+        let us = 1e3 * device.bench(&part, &bindings, &BenchOptions::default())?.median_ms;
+        print!(" {} {:.1}", part.launches[launches - 1].entry, us - before);
+        before = us;
+    }
+    println!(", in all {before:.1} us");
     Ok(())
-}
-
-/// Each launch at one length of chunks, for several numbers of lanes.
-fn parts(
-    device: &Device,
-    shape: &Shape,
-    chunk: u32,
-    picks: &Host<i32>,
-    cu_seqlens: &[i32],
-) -> Result<[String; 2], Box<dyn std::error::Error>> {
-    let [total, heads, n] = picks.shape;
-    let target = target_for(device);
-    let slots = total.div_ceil(shape.block as usize) + cu_seqlens.len() - 1;
-    let chunks = (total * n).div_ceil(chunk as usize);
-    let tensors = BTreeMap::from([
-        ("picks", ints(device, &picks.shape, &picks.data)?),
-        ("cu_seqlens", ints(device, &[cu_seqlens.len()], cu_seqlens)?),
-        ("list_counts", ints(device, &[heads, chunks, slots], &[])?),
-        ("list_offsets", ints(device, &[heads, chunks, slots], &[])?),
-        ("list_lengths", ints(device, &[heads, slots], &[])?),
-        ("list_starts", ints(device, &[heads, slots + 1], &[])?),
-        ("list_tiles", ints(device, &[heads, slots + 1], &[])?),
-        ("list_entries", ints(device, &[heads, total * n], &[])?),
-    ]);
-    let time = |plan: Result<Plan, Error>| -> Result<f64, Box<dyn std::error::Error>> {
-        let plan = plan?;
-        let bound = plan.tensors.iter().fold(Bindings::new(), |b, t| b.tensor(&t.name, &tensors[t.name.as_str()]));
-        device.run(&plan, &bound)?;
-        Ok(1e3 * device.bench(&plan, &bound, &BenchOptions::default())?.median_ms)
-    };
-    let mut texts = [String::new(), String::new()];
-    for lane in [64, 128, 256] {
-        let pick = CountPicksPick { lane, chunk, ..CountPicksPick::default() };
-        let count = time(CountPicks.stage(target, shape, &pick)?.compile())?;
-        texts[0] += &format!("count {lane} lanes {count:.1} us, ");
-    }
-    for (lane, warps) in [(128, 4), (256, 8), (128, 2)] {
-        let sums = time(SumCounts.stage(target, shape, &SumCountsPick { lane, warps })?.compile())?;
-        texts[0] += &format!("sums {lane} lanes {warps} warps {sums:.1} us, ");
-    }
-    for (lane, warps) in [(1024, 32), (1024, 16), (512, 16)] {
-        let starts = time(SumLengths::new(TILE).stage(target, shape, &SumLengthsPick { lane, warps })?.compile())?;
-        texts[0] += &format!("starts {lane} lanes {warps} warps {starts:.1} us, ");
-    }
-    for lane in [64, 128, 256] {
-        let pick = ScatterPicksPick { lane, chunk, ..ScatterPicksPick::default() };
-        let scatter = time(ScatterPicks.stage(target, shape, &pick)?.compile())?;
-        texts[1] += &format!("scatter {lane} lanes {scatter:.1} us, ");
-    }
-    Ok(texts)
 }

@@ -3,7 +3,7 @@
 use lacuna_dsl::{Elem, Shape, Target};
 use lacuna_kernels::host::Host;
 use lacuna_kernels::inputs::{self, Locality, Spoil};
-use lacuna_kernels::lists::{CountPicksPick, InverseLists, ScatterPicksPick};
+use lacuna_kernels::lists::{Chosen, CountPicksPick, InverseLists, ScatterPicksPick};
 use lacuna_kernels::reference::lists::inverse_lists;
 use lacuna_ptx::tools::assemble;
 use lacuna_runtime::{Bindings, Device, Tensor};
@@ -13,47 +13,55 @@ use proptest::prelude::*;
 /// What a kernel's lists are.
 #[derive(Debug, PartialEq, Eq)]
 struct Lists {
-    starts: Vec<i32>,
-    tiles: Vec<i32>,
     /// For each head, up to where its last list ends.
     entries: Vec<Vec<i32>>,
+    /// For each head, up to the last piece.
+    work: Vec<Vec<[i32; 4]>>,
 }
 
 fn run(device: &Device, lists: &InverseLists, picks: &Host<i32>, cu_seqlens: &[i32]) -> Lists {
     let [total, heads, n] = picks.shape.map(|extent| extent as u64);
-    let slots = total.div_ceil(lists.shape.block.into()) + cu_seqlens.len() as u64 - 1;
+    let slots = total.div_ceil(lists.chosen.block.into()) + cu_seqlens.len() as u64 - 1;
     let plan = lists.plan(target_for(device)).expect("a plan");
     let tensor = |shape: &[u64], data: &[i32]| Tensor::from_slice(device, shape, data).expect("a tensor");
     let poisoned = |shape: &[u64]| Tensor::poisoned(device, Elem::I32, shape).expect("a tensor");
-    let (starts, tiles) = (poisoned(&[heads, slots + 1]), poisoned(&[heads, slots + 1]));
-    let entries = poisoned(&[heads, total * n]);
+    let pieces = (total * n).div_ceil(lists.tile.into()) + slots;
+    let (entries, work) = (poisoned(&[heads, total * n]), poisoned(&[heads, pieces, 4]));
     let bindings = Bindings::new()
         .tensor("picks", &tensor(&[total, heads, n], &picks.data))
         .tensor("cu_seqlens", &tensor(&[cu_seqlens.len() as u64], cu_seqlens))
-        .tensor("list_starts", &starts)
-        .tensor("list_tiles", &tiles)
+        .tensor("list_work", &work)
         .tensor("list_entries", &entries);
     device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{lists:?}: {error}"));
     let ints = |tensor: &Tensor| tensor.to_vec::<i32>().expect("what it holds");
-    let (starts, all) = (ints(&starts), ints(&entries));
-    let entries = (0..heads as usize)
+    let (work, all) = (ints(&work), ints(&entries));
+    let work: Vec<Vec<[i32; 4]>> = (0..heads as usize)
         .map(|head| {
-            let end = starts[(head + 1) * (slots as usize + 1) - 1];
-            let row = &all[head * (total * n) as usize..][..(total * n) as usize];
-            row[..end as usize].to_vec()
+            let all = work.chunks_exact(4).skip(head * pieces as usize).take(pieces as usize);
+            let all: Vec<[i32; 4]> = all.map(|piece| piece.try_into().expect("four numbers")).collect();
+            let some = all.iter().take_while(|piece| piece[1] > 0).count();
+            assert!(all[some..].iter().all(|piece| piece[1] == 0), "behind the last piece there is none: {all:?}");
+            all[..some].to_vec()
         })
         .collect();
-    Lists { starts, tiles: ints(&tiles), entries }
+    let entries = work
+        .iter()
+        .enumerate()
+        .map(|(head, work)| {
+            let end = work.iter().map(|[first, many, ..]| first + many).max().unwrap_or(0);
+            all[head * (total * n) as usize..][..end as usize].to_vec()
+        })
+        .collect();
+    Lists { entries, work }
 }
 
 #[track_caller]
 fn check(lists: &InverseLists, picks: &Host<i32>, cu_seqlens: &[i32]) {
-    let wanted = inverse_lists(picks, cu_seqlens, lists.shape.block as usize);
+    let wanted = inverse_lists(picks, cu_seqlens, lists.chosen.block as usize);
     let heads = 0..picks.shape[1];
     let wanted = Lists {
-        starts: heads.clone().flat_map(|head| wanted.starts(head)).collect(),
-        tiles: heads.clone().flat_map(|head| wanted.tiles(head, lists.tile as usize)).collect(),
-        entries: heads.map(|head| wanted.entries(head)).collect(),
+        entries: heads.clone().map(|head| wanted.entries(head)).collect(),
+        work: heads.map(|head| wanted.work(head, lists.tile as usize)).collect(),
     };
     for device in [Device::emulator()].into_iter().chain(Device::cuda(0).ok()) {
         let found = run(&device, lists, picks, cu_seqlens);
@@ -66,7 +74,7 @@ fn check(lists: &InverseLists, picks: &Host<i32>, cu_seqlens: &[i32]) {
 }
 
 fn lists(block: u32, tile: u32) -> InverseLists {
-    InverseLists::new(Shape::new(Elem::Bf16, 64, 64, 1).with_block(block), tile)
+    InverseLists::new(Shape::new(Elem::Bf16, 64, 64, 1), Chosen::picks(block), tile)
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod layout;
 mod partition;
 mod pipeline;
+mod sweep;
 mod verify;
 mod walk;
 
@@ -21,8 +22,13 @@ use crate::ir::Func;
 pub type Pass = fn(Func) -> Result<Func, Error>;
 
 /// The passes by name, in the order they run.
-pub const ORDER: [(&str, Pass); 4] =
-    [("verify", verify::run), ("partition", partition::run), ("layout", layout::run), ("pipeline", pipeline::run)];
+pub const ORDER: [(&str, Pass); 5] = [
+    ("verify", verify::run),
+    ("sweep", sweep::run),
+    ("partition", partition::run),
+    ("layout", layout::run),
+    ("pipeline", pipeline::run),
+];
 
 /// Runs one pass by name. An unknown name is an error that lists the known ones.
 pub fn run(name: &str, func: Func) -> Result<Func, Error> {

@@ -70,10 +70,30 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols });
     if cols > 1 {
         whole_rows_of_bests(&func, rows, cols)?;
+        whole_rows_of_numbers(&func, row_axis, cols)?;
         shares_of_a_merge(&func, cols)?;
         private_state(&func)?;
     }
     Ok(func)
+}
+
+/// What warps that share rows have of an output after a merge are columns of their own; no loaded tile comes in such pieces.
+fn whole_rows_of_numbers(func: &Func, row_axis: AxisId, cols: u32) -> Result<(), Error> {
+    let mut loaded = HashSet::new();
+    let mut found = false;
+    visit(&func.body, &mut |stmt| match (&stmt.op, stmt.result) {
+        (Op::Load(_), Some(tile)) if func.values[tile.index()].ty.axes.first() == Some(&row_axis) => {
+            loaded.insert(tile);
+        }
+        (Op::Convert(tile), _) => found |= loaded.contains(tile),
+        _ => {}
+    });
+    if !found {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "{cols} warps share rows that are computed with after they are loaded: as many warps as bands of {BAND} rows, or fewer, are right"
+    )))
 }
 
 /// The row axis is the free axis of every left operand, or the first axis of every tile where nothing is multiplied; the column

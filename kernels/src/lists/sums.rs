@@ -1,4 +1,4 @@
-use lacuna_dsl::grid::KvHeads;
+use lacuna_dsl::choices::ListHeads;
 use lacuna_dsl::prelude::*;
 
 use super::{Chunks, Lane, SlotEnds, Slots};
@@ -11,11 +11,11 @@ const TOGETHER: i32 = 16;
 #[schedule(tune(Lane in [128, 256], warps in [4, 8]))]
 pub fn sum_counts(
     cx: &Cx,
-    list_counts: TableIn<I32, (KvHeads, Chunks, Slots)>,
-    list_offsets: TableOut<I32, (KvHeads, Chunks, Slots)>,
-    list_lengths: TableOut<I32, (KvHeads, Slots)>,
+    list_counts: TableIn<I32, (ListHeads, Chunks, Slots)>,
+    list_offsets: TableOut<I32, (ListHeads, Chunks, Slots)>,
+    list_lengths: TableOut<I32, (ListHeads, Slots)>,
 ) {
-    let (slots, head) = cx.grid2(cx.pieces::<Slots, Lane>(), cx.each::<KvHeads>());
+    let (slots, head) = cx.grid2(cx.pieces::<Slots, Lane>(), cx.each::<ListHeads>());
     let chunks = cx.size::<Chunks>();
     let at = cx.iota::<Lane>() + slots.first;
     let (slot, there) = (at.min(slots.end - 1), at.lt(slots.end));
@@ -32,29 +32,33 @@ pub fn sum_counts(
     list_lengths.set_where((head, slot), length.get(), there);
 }
 
-/// Sums over slots: where lists begin, `list_starts[head, slot]`, and how many tiles of `tile` entries those before have,
-/// `list_tiles[head, slot]`.
+/// Sums over slots: where lists begin, `list_starts[head, slot]`, how many whole tiles of `tile` entries those before have,
+/// `list_whole[head, slot]`, and how many of them have a last tile that is none, `list_rest[head, slot]`.
 #[schedule(tune(Lane in [1024, 512], warps in [32, 16]))]
 pub fn sum_lengths(
     cx: &Cx,
-    list_lengths: TableIn<I32, (KvHeads, Slots)>,
-    list_starts: TableOut<I32, (KvHeads, SlotEnds)>,
-    list_tiles: TableOut<I32, (KvHeads, SlotEnds)>,
+    list_lengths: TableIn<I32, (ListHeads, Slots)>,
+    list_starts: TableOut<I32, (ListHeads, SlotEnds)>,
+    list_whole: TableOut<I32, (ListHeads, SlotEnds)>,
+    list_rest: TableOut<I32, (ListHeads, SlotEnds)>,
     #[fixed] tile: u32,
 ) {
-    let head = cx.grid1(cx.each::<KvHeads>());
+    let head = cx.grid1(cx.each::<ListHeads>());
     let (slots, tile, lanes) = (cx.size::<Slots>(), tile as i32, cx.extent::<Lane>() as i32);
-    let [entries, tiles] = ["entries", "tiles"].map(|name| cx.var::<Scalar<I32>>(name, 0));
+    let [entries, whole, rest] = ["entries", "whole", "rest"].map(|name| cx.var::<Scalar<I32>>(name, 0));
     for round in cx.range(0, (slots + (lanes - 1)) / lanes) {
         let at = cx.iota::<Lane>() + round * lanes;
         let (slot, there) = (at.min(slots - 1), at.lt(slots));
         let length = there.select(list_lengths.at((head, slot)), 0);
-        for (ends, sum, each) in [(list_starts, entries, length), (list_tiles, tiles, (length + (tile - 1)) / tile)] {
+        let tiles = length / tile;
+        let left = (length - tiles * tile).min(1);
+        for (ends, sum, each) in [(list_starts, entries, length), (list_whole, whole, tiles), (list_rest, rest, left)] {
             let before = each.prefix_sum();
             ends.set_where((head, slot), before.before + sum.get(), there);
             sum.set(sum.get() + before.total);
         }
     }
     list_starts.set((head, slots), entries.get());
-    list_tiles.set((head, slots), tiles.get());
+    list_whole.set((head, slots), whole.get());
+    list_rest.set((head, slots), rest.get());
 }

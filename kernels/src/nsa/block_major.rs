@@ -1,3 +1,4 @@
+use lacuna_dsl::choices::ListHeads;
 use lacuna_dsl::prelude::*;
 
 use crate::patterns::causal;
@@ -13,11 +14,13 @@ use crate::patterns::causal;
 /// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
 #[schedule(tune(Rows in [64, 128, 256], warps in [4, 8]))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
-    let (i, h) = cx.grid2(lists.tiles::<Rows>(), k.heads());
-    let listed = lists.tile::<Rows, Kv>(i, h, &docs);
+    let choices = Choices::of_groups(None, None);
+    let (i, h) = cx.grid2(lists.work::<Rows>(), cx.each::<ListHeads>());
+    let listed = lists.tile(i, h, &choices, &docs);
     let rows = q.gather(&listed);
     let softmax = OnlineSoftmax::new(cx, &rows);
-    let s = cx.dot(rows.q, k.block(listed.block, h));
-    softmax.step(causal().keep(s, &rows, listed.block), v.block(listed.block, h));
+    let (block, h) = (listed.block::<Kv>(), listed.kv_head);
+    let s = cx.dot(rows.q, k.block(block, h));
+    softmax.step(causal().keep(s, &rows, block), v.block(block, h));
     softmax.finish().parts(&listed)
 }

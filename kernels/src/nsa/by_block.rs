@@ -8,7 +8,7 @@ use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Error, Expr, Pick, Plan, Space};
 
 use super::{BlockMajor, BlockMajorPick, Merge, MergePick};
-use crate::lists::InverseLists;
+use crate::lists::{Chosen, InverseLists};
 
 /// Who picked each block, then [`block_major`](super::block_major()), then [`merge`](super::merge()): from the same operands to
 /// the same result as [`group_centric`](super::group_centric()), bit for bit the same in every run.
@@ -45,20 +45,26 @@ impl Tunable for ByBlock {
         let parts = BlockMajor.at(self.shape.clone()).plan(target, pick)?;
         let whole = Merge.at(self.shape.clone()).plan(target, &MergePick::default().to_pick())?;
         // The tokens that have room in a tile of rows with all heads of their group.
-        let lists = InverseLists::new(self.shape.clone(), at.rows / self.shape.group);
+        let chosen = Chosen::picks(self.shape.block);
+        let lists = InverseLists::new(self.shape.clone(), chosen, at.rows / self.shape.group);
+        let many = lists.all();
 
         let [tokens, blocks, heads] = ["tokens", "blocks", "heads_q"].map(Expr::symbol);
         let width = Expr::Const(self.shape.dv.into());
-        let mut between = lists.scratch();
-        between.extend(lists.lists());
+        let mut between = lists.slot_tables(&many);
+        between.extend(lists.scratch(&many));
+        between.extend(lists.lists(&many));
         between.push(Temporary::new(
             "o_parts",
             self.shape.elem,
             [tokens.clone(), blocks.clone(), heads.clone(), width],
         ));
         between.push(Temporary::new("lse_parts", Elem::F32, [heads, tokens, blocks]));
-        let mut plans = lists.plans(target)?;
+        let mut plans = vec![lists.slots_plan(target)?];
+        plans.extend(lists.plans(target)?);
         plans.extend([parts, whole]);
-        Plan::chain("by_block", plans, &between)
+        let mut plan = Plan::chain("by_block", plans, &between)?;
+        plan.requires.push(lists.requires(&many));
+        Ok(plan)
     }
 }

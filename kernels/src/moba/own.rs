@@ -1,0 +1,51 @@
+use lacuna_dsl::grid::QueryHeads;
+use lacuna_dsl::prelude::*;
+
+use super::{Blocking, own_block};
+use crate::patterns::block_diagonal;
+
+/// Each token's own block, up to the token itself, and the merge with what [`chosen_blocks`](super::chosen_blocks()) saw of the
+/// others.
+///
+/// One CTA has a tile of tokens and one query head: dense attention over the keys from the first row's block on, then one part
+/// after the other, so that of the own block no part is ever stored. A head that `full_heads` says attends to every key before
+/// it begins at the first key instead, and has no parts.
+#[schedule(tune(warps in [4, 8], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [2, 3, 4]))]
+pub fn own_and_parts(
+    cx: &Cx,
+    q: Queries<Dk>,
+    k: Keys<Dk>,
+    v: Values<Dv>,
+    docs: Segments,
+    #[optional] parts: Option<Parts<Dv>>,
+    #[optional] routing: Option<Routed>,
+    #[optional] full_heads: Option<TableIn<I32, QueryHeads>>,
+    #[optional] span: Option<Span>,
+    #[fixed] blocks: Blocking,
+) -> OutLse<Dv> {
+    let choices = Choices::of_heads(routing, blocks.top, span);
+    let (i, h, d) = cx.grid3(choices.tiles::<Rows>(), choices.query_heads(), docs.count());
+    let rows = q.tile_of(docs.at(d), i, h, &choices);
+    let whole = if blocks.fused {
+        let mut mask = if blocks.causal { own_block(blocks.block) } else { block_diagonal(blocks.block) };
+        if let Some(full) = full_heads {
+            // One block, as long as positions go.
+            mask = mask.with_made("block", full.at(h.head).ne_(0).select(1 << 30, blocks.block as i32));
+        }
+        let softmax = OnlineSoftmax::new(cx, &rows);
+        for b in cx.pipelined(mask.visits::<Kv>(&rows), stages) {
+            let s = cx.dot(rows.q, k.block(b, h));
+            softmax.step(mask.keep(s, &rows, b), v.block(b, h));
+        }
+        softmax.merging(cx)
+    } else {
+        LseMerge::new(cx)
+    };
+    if let (Some(parts), Some(routing)) = (parts, routing) {
+        let there = |part| blocks.has_part(&routing, &rows, h, part);
+        for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
+            whole.add(part);
+        }
+    }
+    rows.whole(whole.finish())
+}

@@ -1,0 +1,157 @@
+//! Attention to the blocks that a routing lists, against f64: on the emulator, and on a GPU where there is one.
+
+use half::bf16;
+use lacuna_dsl::{Elem, Pick, Shape, Tunable};
+use lacuna_kernels::host::{Dims, Host, Precision};
+use lacuna_kernels::inputs::{self, Qkv, Route};
+use lacuna_kernels::moba::{Moba, RoutingIs};
+use lacuna_kernels::reference::Problem;
+use lacuna_kernels::reference::moba::{MobaConfig, Routed, Sides, attention, check_route, gate};
+use lacuna_kernels::tolerance::{check_attention, plain_routed};
+use lacuna_runtime::{Bindings, Device, Tensor};
+use lacuna_tests::target_for;
+
+struct Case {
+    moba: Moba,
+    pick: Pick,
+    lengths: Vec<usize>,
+    hk: usize,
+    full_heads: Vec<i32>,
+}
+
+impl Case {
+    fn new(width: u32, group: u32, block: u32, top: u32, lengths: &[usize]) -> Self {
+        let shape = Shape::new(Elem::Bf16, width, width, group);
+        let moba = Moba::new(shape, block, top).with_routing(RoutingIs::Given);
+        Case { moba, pick: Pick::new(), lengths: lengths.to_vec(), hk: 2, full_heads: Vec::new() }
+    }
+}
+
+/// The outputs, the LSE and the routing, which is `routing` where it is given.
+fn run(
+    device: &Device,
+    case: &Case,
+    qkv: &Qkv<bf16>,
+    routing: &Host<i32>,
+    cu: &[i32],
+) -> (Vec<f32>, Vec<f32>, Host<i32>) {
+    let target = target_for(device);
+    let pick = case.moba.choose(target, &case.pick).expect("a pick");
+    let plan = case.moba.plan(target, &pick).expect("a plan");
+    let upload = |x: &Host<bf16>| Tensor::from_slice(device, &x.shape.map(|n| n as u64), &x.data).expect("a tensor");
+    let [total, hq, top] = routing.shape.map(|n| n as u64);
+    let o = Tensor::poisoned(device, Elem::Bf16, &[total, hq, case.moba.shape.dv.into()]).expect("o");
+    let lse = Tensor::poisoned(device, Elem::F32, &[total, hq]).expect("lse");
+    let mut bindings = Bindings::new()
+        .tensor("q", &upload(&qkv.q))
+        .tensor("k", &upload(&qkv.k))
+        .tensor("v", &upload(&qkv.v))
+        .tensor("cu_seqlens", &Tensor::from_slice(device, &[cu.len() as u64], cu).expect("cu_seqlens"))
+        .tensor("o", &o)
+        .tensor("lse", &lse)
+        .float("scale", 0.125)
+        .int("max_seqlen", *case.lengths.iter().max().expect("a document") as i32);
+    let made = match case.moba.routing {
+        RoutingIs::Given => Tensor::from_slice(device, &[total, hq, top], &routing.data),
+        _ => Tensor::poisoned(device, Elem::I32, &[total, hq, top]),
+    };
+    let made = made.expect("a routing");
+    if plan.tensors.iter().any(|t| t.name == "routing") {
+        bindings = bindings.tensor("routing", &made);
+    }
+    if case.moba.full_heads {
+        bindings = bindings.tensor("full_heads", &Tensor::from_slice(device, &[hq], &case.full_heads).expect("heads"));
+    }
+    device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{:?}: {error}", case.moba));
+    let routing = match case.moba.routing {
+        RoutingIs::Internal => routing.clone(),
+        _ => Host::new(made.to_vec::<i32>().expect("a routing"), routing.shape),
+    };
+    (o.to_f32_vec().expect("o"), lse.to_vec::<f32>().expect("lse"), routing)
+}
+
+fn check(case: &Case, seed: u64) {
+    let cu = inputs::cu_seqlens(&case.lengths);
+    let (shape, blocks) = (&case.moba.shape, case.moba.blocks);
+    let hq = case.hk * shape.group as usize;
+    let tokens = case.lengths.iter().sum();
+    let dims = Dims { total: tokens, hq, hk: case.hk, dk: shape.dk as usize, dv: shape.dv as usize };
+    let qkv: Qkv<bf16> = inputs::qkv(seed, dims);
+    let config = MobaConfig::new(blocks.block as usize, blocks.top as usize);
+    let mut routing = inputs::routing(seed, &cu, &cu, hq, config.block, config.top, Route::Random);
+    if case.moba.full_heads {
+        for (i, row) in routing.data.chunks_mut(config.top).enumerate() {
+            if case.full_heads[i % hq] != 0 {
+                row.fill(-1);
+            }
+        }
+    }
+    let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu, scale: 0.125 };
+    let full = case.moba.full_heads.then_some(case.full_heads.as_slice());
+    let gated = gate(&qkv.q, &qkv.k, Sides::same(&cu), config);
+    for device in [Device::emulator()].into_iter().chain(Device::cuda(0).ok()) {
+        let (o, lse, routing) = run(&device, case, &qkv, &routing, &cu);
+        if case.moba.routing == RoutingIs::Returned {
+            for (i, (row, gated)) in routing.data.chunks(config.top).zip(&gated).enumerate() {
+                let place = Sides::same(&cu).place(i / hq).expect("a document");
+                if full.is_none_or(|full| full[i % hq] == 0) {
+                    check_route(row, gated, place.position, config).unwrap_or_else(|bad| panic!("row {i}: {bad}"));
+                }
+            }
+        }
+        let routed = Routed { routing: &routing, config, full_heads: full };
+        let (reference, plain) = (attention(&problem, &cu, &routed, None), plain_routed(&problem, &cu, &routed, None));
+        let verdicts = check_attention(&o, &lse, &reference, &plain, Precision::Bf16);
+        assert!(verdicts.ok(), "{:?} on {device}: {verdicts}", case.moba);
+    }
+}
+
+#[test]
+fn from_queries_and_keys_to_outputs() {
+    for (group, block, top, lengths, chunks) in
+        [(1, 32, 3, &[200][..], (1, 1)), (2, 64, 4, &[70, 0, 330], (2, 1)), (3, 48, 10, &[31, 900], (1, 3))]
+    {
+        let mut case = Case::new(64, group, block, top, lengths);
+        case.moba = case.moba.with_routing(RoutingIs::Returned).in_chunks(chunks.0, chunks.1);
+        check(&case, 5);
+        case.moba = case.moba.covering(50);
+        assert!(case.moba.full);
+    }
+}
+
+#[test]
+fn one_chunk() {
+    check(&Case::new(64, 1, 32, 3, &[200]), 1);
+    check(&Case::new(64, 2, 64, 4, &[70, 0, 330]), 2);
+    check(&Case::new(128, 1, 128, 3, &[500, 129]), 3);
+    check(&Case::new(64, 3, 48, 5, &[31, 400]), 4);
+    check(&Case::new(64, 1, 64, 1, &[200]), 1);
+}
+
+#[test]
+fn chunks() {
+    for (heads, tokens) in [(2, 1), (1, 3), (2, 2), (3, 5)] {
+        let mut case = Case::new(64, 2, 32, 4, &[70, 0, 230]);
+        case.moba = case.moba.in_chunks(heads, tokens);
+        check(&case, 2);
+    }
+}
+
+#[test]
+fn own_block_as_a_part() {
+    for (heads, tokens) in [(1, 1), (2, 2)] {
+        let mut case = Case::new(64, 2, 32, 4, &[70, 0, 230]);
+        case.moba = case.moba.in_chunks(heads, tokens);
+        case.moba = case.moba.with_routing(RoutingIs::Returned);
+        case.moba.blocks.fused = false;
+        check(&case, 2);
+    }
+}
+
+#[test]
+fn some_heads_attend_fully() {
+    let mut case = Case::new(64, 2, 32, 4, &[70, 0, 230]);
+    case.moba.full_heads = true;
+    case.full_heads = vec![0, 1, 1, 0];
+    check(&case, 2);
+}

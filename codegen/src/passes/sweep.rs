@@ -32,30 +32,30 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
 
 /// Whether an operation does nothing but make its value.
 fn is_pure(op: &Op) -> bool {
-    match op {
+    matches!(
+        op,
         Op::Const(_)
-        | Op::Param(_)
-        | Op::ProgramId(_)
-        | Op::Unary(..)
-        | Op::Binary(..)
-        | Op::Compare(..)
-        | Op::Select(..)
-        | Op::Fma(..)
-        | Op::Convert(_)
-        | Op::Iota(_)
-        | Op::Broadcast(_)
-        | Op::Reduce(..)
-        | Op::Element { .. }
-        | Op::Segment { .. }
-        | Op::Fold(..)
-        | Op::Scan(_)
-        | Op::Total(_)
-        | Op::TableGet { .. }
-        | Op::Load(_)
-        | Op::Dot(..)
-        | Op::Read(_) => true,
-        _ => false,
-    }
+            | Op::Param(_)
+            | Op::ProgramId(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Compare(..)
+            | Op::Select(..)
+            | Op::Fma(..)
+            | Op::Convert(_)
+            | Op::Iota(_)
+            | Op::Broadcast(_)
+            | Op::Reduce(..)
+            | Op::Element { .. }
+            | Op::Segment { .. }
+            | Op::Fold(..)
+            | Op::Scan(_)
+            | Op::Total(_)
+            | Op::TableGet { .. }
+            | Op::Load(_)
+            | Op::Dot(..)
+            | Op::Read(_)
+    )
 }
 
 fn sweep(body: &mut Vec<Stmt>, needed: &[bool]) {

@@ -23,6 +23,6 @@ pub fn number_slots(
         let number = cx.iota::<Lane>() + round * lanes;
         let (slot, there) = (number + first, number.lt(end - first));
         slot_keys.set_where(slot, (number * block).min(document.keys()) + document.first_key(), there);
-        slot_documents.set_where(slot, cx.iota::<Lane>() * 0 + d.0, there);
+        slot_documents.set_where(slot, d.0, there);
     }
 }

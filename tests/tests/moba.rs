@@ -2,11 +2,11 @@
 
 use half::bf16;
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
-use lacuna_kernels::host::{Dims, Host, Precision};
+use lacuna_kernels::host::{Dims, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Qkv, Route};
 use lacuna_kernels::moba::{Moba, RoutingIs};
 use lacuna_kernels::reference::Problem;
-use lacuna_kernels::reference::moba::{MobaConfig, Routed, Sides, attention, check_route, gate};
+use lacuna_kernels::reference::moba::{MobaConfig, Routed, attention, check_route, gate};
 use lacuna_kernels::tolerance::{check_attention, plain_routed};
 use lacuna_runtime::{Bindings, Device, Tensor};
 use lacuna_tests::target_for;
@@ -15,6 +15,8 @@ struct Case {
     moba: Moba,
     pick: Pick,
     lengths: Vec<usize>,
+    /// Keys of each document, where they are apart.
+    keys: Option<Vec<usize>>,
     hk: usize,
     full_heads: Vec<i32>,
 }
@@ -23,8 +25,19 @@ impl Case {
     fn new(width: u32, group: u32, block: u32, top: u32, lengths: &[usize]) -> Self {
         let shape = Shape::new(Elem::Bf16, width, width, group);
         let moba = Moba::new(shape, block, top).with_routing(RoutingIs::Given);
-        Case { moba, pick: Pick::new(), lengths: lengths.to_vec(), hk: 2, full_heads: Vec::new() }
+        Case { moba, pick: Pick::new(), lengths: lengths.to_vec(), keys: None, hk: 2, full_heads: Vec::new() }
     }
+
+    /// The same with keys apart.
+    fn with_keys(mut self, keys: &[usize]) -> Self {
+        self.keys = Some(keys.to_vec());
+        self.moba.shape = self.moba.shape.with_keys_apart();
+        self
+    }
+}
+
+fn ints(device: &Device, data: &[i32]) -> Tensor {
+    Tensor::from_slice(device, &[data.len() as u64], data).expect("a table")
 }
 
 /// The outputs, the LSE and the routing, which is `routing` where it is given.
@@ -33,7 +46,7 @@ fn run(
     case: &Case,
     qkv: &Qkv<bf16>,
     routing: &Host<i32>,
-    cu: &[i32],
+    sides: Sides<'_>,
 ) -> (Vec<f32>, Vec<f32>, Host<i32>) {
     let target = target_for(device);
     let pick = case.moba.choose(target, &case.pick).expect("a pick");
@@ -46,11 +59,17 @@ fn run(
         .tensor("q", &upload(&qkv.q))
         .tensor("k", &upload(&qkv.k))
         .tensor("v", &upload(&qkv.v))
-        .tensor("cu_seqlens", &Tensor::from_slice(device, &[cu.len() as u64], cu).expect("cu_seqlens"))
+        .tensor("cu_seqlens", &ints(device, sides.q))
         .tensor("o", &o)
         .tensor("lse", &lse)
         .float("scale", 0.125)
         .int("max_seqlen", *case.lengths.iter().max().expect("a document") as i32);
+    if let Some(keys) = &case.keys {
+        bindings = bindings.tensor("cu_seqlens_k", &ints(device, sides.k));
+        if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen_k") {
+            bindings = bindings.int("max_seqlen_k", *keys.iter().max().expect("a document") as i32);
+        }
+    }
     let made = match case.moba.routing {
         RoutingIs::Given => Tensor::from_slice(device, &[total, hq, top], &routing.data),
         _ => Tensor::poisoned(device, Elem::I32, &[total, hq, top]),
@@ -72,13 +91,16 @@ fn run(
 
 fn check(case: &Case, seed: u64) {
     let cu = inputs::cu_seqlens(&case.lengths);
+    let cu_k = inputs::cu_seqlens(case.keys.as_ref().unwrap_or(&case.lengths));
+    let sides = Sides { q: &cu, k: &cu_k };
     let (shape, blocks) = (&case.moba.shape, case.moba.blocks);
     let hq = case.hk * shape.group as usize;
     let tokens = case.lengths.iter().sum();
-    let dims = Dims { total: tokens, hq, hk: case.hk, dk: shape.dk as usize, dv: shape.dv as usize };
+    let keys = cu_k[cu_k.len() - 1] as usize;
+    let dims = Dims { total: tokens, keys, hq, hk: case.hk, dk: shape.dk as usize, dv: shape.dv as usize };
     let qkv: Qkv<bf16> = inputs::qkv(seed, dims);
     let config = MobaConfig::new(blocks.block as usize, blocks.top as usize);
-    let mut routing = inputs::routing(seed, &cu, &cu, hq, config.block, config.top, Route::Random);
+    let mut routing = inputs::routing(seed, &cu, &cu_k, hq, config.block, config.top, Route::Random);
     if case.moba.full_heads {
         for (i, row) in routing.data.chunks_mut(config.top).enumerate() {
             if case.full_heads[i % hq] != 0 {
@@ -86,21 +108,21 @@ fn check(case: &Case, seed: u64) {
             }
         }
     }
-    let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu, scale: 0.125 };
+    let problem = Problem { q: &qkv.q, k: &qkv.k, v: &qkv.v, cu_seqlens: &cu, cu_seqlens_k: &cu_k, scale: 0.125 };
     let full = case.moba.full_heads.then_some(case.full_heads.as_slice());
-    let gated = gate(&qkv.q, &qkv.k, Sides::same(&cu), config);
+    let gated = gate(&qkv.q, &qkv.k, sides, config);
     for device in [Device::emulator()].into_iter().chain(Device::cuda(0).ok()) {
-        let (o, lse, routing) = run(&device, case, &qkv, &routing, &cu);
+        let (o, lse, routing) = run(&device, case, &qkv, &routing, sides);
         if case.moba.routing == RoutingIs::Returned {
             for (i, (row, gated)) in routing.data.chunks(config.top).zip(&gated).enumerate() {
-                let place = Sides::same(&cu).place(i / hq).expect("a document");
+                let place = sides.place(i / hq).expect("a document");
                 if full.is_none_or(|full| full[i % hq] == 0) {
                     check_route(row, gated, place.position, config).unwrap_or_else(|bad| panic!("row {i}: {bad}"));
                 }
             }
         }
         let routed = Routed { routing: &routing, config, full_heads: full };
-        let (reference, plain) = (attention(&problem, &cu, &routed, None), plain_routed(&problem, &cu, &routed, None));
+        let (reference, plain) = (attention(&problem, &routed, None), plain_routed(&problem, &routed, None));
         let verdicts = check_attention(&o, &lse, &reference, &plain, Precision::Bf16);
         assert!(verdicts.ok(), "{:?} on {device}: {verdicts}", case.moba);
     }
@@ -116,6 +138,17 @@ fn from_queries_and_keys_to_outputs() {
         check(&case, 5);
         case.moba = case.moba.covering(50);
         assert!(case.moba.full);
+    }
+}
+
+#[test]
+fn more_keys_than_queries_and_fewer() {
+    for (heads, tokens) in [(1, 1), (2, 3)] {
+        let case = Case::new(64, 2, 32, 4, &[40, 100, 0, 90]).with_keys(&[300, 60, 50, 0]);
+        let mut case = Case { moba: case.moba.clone().in_chunks(heads, tokens), ..case };
+        check(&case, 2);
+        case.moba = case.moba.with_routing(RoutingIs::Returned);
+        check(&case, 3);
     }
 }
 

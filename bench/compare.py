@@ -60,7 +60,9 @@ class Kernel:
         if op in ("symbol", "scalar"):
             return (symbols if op == "symbol" else scalars)[of]
         a, b = (self.value(e, symbols, scalars) for e in of)
-        return {"add": a + b, "sub": a - b, "mul": a * b, "ceil_div": -(-a // b)}[op]
+        if op == "ceil_div":
+            return -(-a // b)
+        return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b)}[op]
 
     def bind(self, tensors, **scalars):
         """A call that launches on these tensors."""

@@ -64,7 +64,8 @@ impl Lists {
     /// Every piece of work of a KV head, as a dimension of the grid. How many there are is known to the device alone:
     /// [`Lists::tile`] ends the CTAs that are left over.
     #[track_caller]
-    pub fn work<R: Axis>(&self) -> Works<R> {
+    pub fn work<R: Axis>(&self, choices: &Choices) -> Works<R> {
+        Self::entries_a_tile::<R>(choices);
         Works(PhantomData)
     }
 

@@ -1,5 +1,6 @@
 //! What lists of blocks are told where their rows are not the ones that they are of.
 
+use lacuna_dsl::choices::ListHeads;
 use lacuna_dsl::prelude::*;
 
 const KEYS: u32 = 64;
@@ -13,24 +14,28 @@ fn full(_q: Pos, _kv: Pos) -> Keep {
 /// What rows that a list has see of its block is stored as if it were all that they see.
 #[schedule(tune(Rows in [64], warps in [4]))]
 fn whole(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> OutLse<Dv> {
-    let (i, h) = cx.grid2(lists.tiles::<Rows>(), k.heads());
-    let listed = lists.tile::<Rows, Kv>(i, h, &docs);
+    let choices = Choices::of_groups(None, None);
+    let (i, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());
+    let listed = lists.tile(i, h, &choices, &docs);
     let rows = q.gather(&listed);
     let softmax = OnlineSoftmax::new(cx, &rows);
-    let s = cx.dot(rows.q, k.block(listed.block, h));
-    softmax.step(full().keep(s, &rows, listed.block), v.block(listed.block, h));
+    let (block, h) = (listed.block::<Kv>(), listed.kv_head);
+    let s = cx.dot(rows.q, k.block(block, h));
+    softmax.step(full().keep(s, &rows, block), v.block(block, h));
     softmax.finish()
 }
 
 /// As it should be.
 #[schedule(tune(Rows in [64, 16], warps in [4, 1]))]
 fn in_parts(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
-    let (tile, h) = cx.grid2(lists.tiles::<Rows>(), k.heads());
-    let listed = lists.tile::<Rows, Kv>(tile, h, &docs);
+    let choices = Choices::of_groups(None, None);
+    let (tile, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());
+    let listed = lists.tile(tile, h, &choices, &docs);
     let rows = q.gather(&listed);
     let softmax = OnlineSoftmax::new(cx, &rows);
-    let s = cx.dot(rows.q, k.block(listed.block, h));
-    softmax.step(full().keep(s, &rows, listed.block), v.block(listed.block, h));
+    let (block, h) = (listed.block::<Kv>(), listed.kv_head);
+    let s = cx.dot(rows.q, k.block(block, h));
+    softmax.step(full().keep(s, &rows, block), v.block(block, h));
     softmax.finish().parts(&listed)
 }
 

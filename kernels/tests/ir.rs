@@ -4,7 +4,8 @@ use lacuna_codegen::ir;
 use lacuna_dsl::prelude::*;
 use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
 use lacuna_kernels::lists::{
-    CountPicks, CountPicksPick, ScatterPicks, ScatterPicksPick, SumCounts, SumCountsPick, SumLengths, SumLengthsPick,
+    Chosen, CountPicks, CountPicksPick, ListWork, ListWorkPick, NumberSlots, NumberSlotsPick, ScatterPicks,
+    ScatterPicksPick, SumCounts, SumCountsPick, SumLengths, SumLengthsPick,
 };
 use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
 use lacuna_kernels::patterns::{causal, full, window, window_sink};
@@ -21,18 +22,22 @@ fn group_centric() -> String {
     GroupCentric::new().stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
 }
 
-fn lists() -> [(&'static str, String); 4] {
+fn lists() -> [(&'static str, String); 6] {
     let shape = Shape::new(Elem::Bf16, 32, 32, 1).with_block(32);
+    let chosen = Chosen::picks(32);
+    let (slots, work) = (NumberSlotsPick { lane: 128, warps: 4 }, ListWorkPick { lane: 128, warps: 4 });
     let count = CountPicksPick { lane: 64, chunk: 256, slot: 128, warps: 1 };
     let counts = SumCountsPick { lane: 128, warps: 4 };
     let lengths = SumLengthsPick { lane: 128, warps: 4 };
     let scatter = ScatterPicksPick { lane: 64, chunk: 256, slot: 128, warps: 1 };
     let text = |staged: Result<lacuna_dsl::Staged, lacuna_dsl::Error>| staged.unwrap().func.to_string();
     [
-        ("count_picks", text(CountPicks.stage(Target::SM_80, &shape, &count))),
+        ("number_slots", text(NumberSlots::new(32).stage(Target::SM_80, &shape, &slots))),
+        ("list_work", text(ListWork::new(16).stage(Target::SM_80, &shape, &work))),
+        ("count_picks", text(CountPicks::new(chosen).with_picks().stage(Target::SM_80, &shape, &count))),
         ("sum_counts", text(SumCounts.stage(Target::SM_80, &shape, &counts))),
         ("sum_lengths", text(SumLengths::new(16).stage(Target::SM_80, &shape, &lengths))),
-        ("scatter_picks", text(ScatterPicks.stage(Target::SM_80, &shape, &scatter))),
+        ("scatter_picks", text(ScatterPicks::new(chosen).with_picks().stage(Target::SM_80, &shape, &scatter))),
     ]
 }
 

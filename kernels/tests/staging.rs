@@ -40,6 +40,7 @@ fn expression(expr: &Expr) -> String {
         Expr::Sub(a, b) => format!("{} - {}", expression(a), expression(b)),
         Expr::Mul(a, b) => format!("{} * {}", expression(a), expression(b)),
         Expr::CeilDiv(a, b) => format!("ceil({} / {})", expression(a), expression(b)),
+        Expr::Min(a, b) => format!("min({}, {})", expression(a), expression(b)),
     }
 }
 

@@ -23,7 +23,7 @@ pub fn chosen_blocks(
     #[fixed] blocks: Blocking,
 ) -> PartLse<Dv> {
     let choices = Choices::of_heads(None, blocks.top, span);
-    let (i, h) = cx.grid2(lists.work::<Rows>(), cx.each::<ListHeads>());
+    let (i, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());
     choices.exit_past(h);
     let listed = lists.tile(i, h, &choices, &docs);
     let (rows, h) = (q.gather(&listed), listed.kv_head);

@@ -15,7 +15,7 @@ use crate::patterns::causal;
 #[schedule(tune(Rows in [64, 128, 256], warps in [4, 8]))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);
-    let (i, h) = cx.grid2(lists.work::<Rows>(), cx.each::<ListHeads>());
+    let (i, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());
     let listed = lists.tile(i, h, &choices, &docs);
     let rows = q.gather(&listed);
     let softmax = OnlineSoftmax::new(cx, &rows);

@@ -157,6 +157,7 @@ fn expr(value: &Expr) -> Value {
         Expr::Sub(a, b) => both("sub", a, b),
         Expr::Mul(a, b) => both("mul", a, b),
         Expr::CeilDiv(a, b) => both("ceil_div", a, b),
+        Expr::Min(a, b) => both("min", a, b),
     }
 }
 

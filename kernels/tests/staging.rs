@@ -215,8 +215,12 @@ fn keys_apart() {
 /// No tensor of the lists alone says how many keys there are.
 #[test]
 fn lists_by_themselves_are_not_of_keys_apart() {
-    let lists = lacuna_kernels::lists::InverseLists::new(shape().with_keys_apart(), 16);
+    let lists = lacuna_kernels::lists::InverseLists::new(
+        shape().with_keys_apart(),
+        lacuna_kernels::lists::Chosen::picks(64),
+        16,
+    );
     let message = lists.plan(Target::SM_80).unwrap_err().to_string();
     assert!(message.contains("with keys apart, chain them with what reads the keys"), "{message}");
-    assert_eq!(lists.plans(Target::SM_80).unwrap().len(), 4);
+    assert_eq!(lists.plans(Target::SM_80).unwrap().len(), 5);
 }

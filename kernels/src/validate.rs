@@ -163,9 +163,7 @@ pub enum Invalid {
     },
     /// Keys of other sequences than the queries'.
     #[error(
-        "cu_seqlens_k is of {} sequences and cu_seqlens of {}; each sequence has queries and keys, perhaps none of one",
-        .keys - 1,
-        .queries - 1
+        "cu_seqlens_k has {keys} entries and cu_seqlens {queries}; both must have one for each sequence, and one more"
     )]
     Sequences {
         /// Entries of cu_seqlens_k.

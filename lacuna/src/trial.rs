@@ -85,9 +85,10 @@ impl<T: Float + Element> Trial<T> {
     /// Documents of these lengths, one behind the other, with `kv_heads * shape.group` query heads.
     ///
     /// # Panics
-    /// If the shape's elements are not `T`.
+    /// If the shape's elements are not `T`, or its keys are apart: a trial has as many of them as queries.
     pub fn draw(shape: &Shape, kv_heads: usize, lengths: &[usize]) -> Self {
         assert!(shape.elem == T::DTYPE, "the shape has {}, the trial {}", shape.elem.name(), T::DTYPE.name());
+        assert!(!shape.keys_apart, "a trial has as many keys as queries, and the shape has them apart");
         let (dk, dv, hq) = (shape.dk as usize, shape.dv as usize, kv_heads * shape.group as usize);
         Trial {
             qkv: inputs::qkv(

@@ -85,6 +85,63 @@ fn what_it_saves_is_the_attention_of_what_it_was_given() {
     assert!(!verdicts(19).o.ok && !verdicts(21).o.ok, "another window is not this one: {}", verdicts(19));
 }
 
+/// A file with keys of another number: `cu_seqlens_k` says which are whose, and where there is one sequence they are its.
+#[test]
+fn keys_of_the_file_may_be_of_another_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in.safetensors"), dir.path().join("out.safetensors"));
+    let x = small();
+    let q = Host::new(x.qkv.q.data[..40 * 4 * 32].to_vec(), [40, 4, 32]);
+    for (cu_seqlens, cu_seqlens_k) in
+        [(Some([0, 15, 40]), Some(vec![0, 70, 90])), (None, None), (None, Some(vec![0, 90]))]
+    {
+        let mut file = x.file();
+        file.halves("q", &q);
+        file.remove("cu_seqlens");
+        if let Some(cu) = &cu_seqlens {
+            file.ints("cu_seqlens", &[3], cu);
+        }
+        if let Some(cu) = &cu_seqlens_k {
+            file.ints("cu_seqlens_k", &[cu.len()], cu);
+        }
+        file.write(&input);
+        let (cu, cu_k) = (cu_seqlens.map_or(vec![0, 40], |cu| cu.to_vec()), cu_seqlens_k.unwrap_or(vec![0, 90]));
+        let problem = Problem {
+            q: &q,
+            k: &x.qkv.k,
+            v: &x.qkv.v,
+            cu_seqlens: &cu,
+            cu_seqlens_k: &cu_k,
+            scale: 1.0 / 32f32.sqrt(),
+        };
+        let files = ["--input", input.to_str().unwrap(), "--output", output.to_str().unwrap(), "--json"];
+        let done = lacuna(&[&["run", "window", "--window", "20", "--checked"], &files[..]].concat()).ends(0).json();
+        assert_eq!((&done["input"]["tokens"], &done["input"]["keys"]), (&40.into(), &90.into()));
+        let (o, lse) = stored(&output);
+        let verdicts = |window| {
+            let mask = masks::window(window);
+            let (right, plain) = (reference::attention(&problem, &mask), tolerance::plain_attention(&problem, &mask));
+            tolerance::check_attention(&o, &lse, &right, &plain, Precision::Bf16)
+        };
+        assert!(verdicts(20).ok(), "{}", verdicts(20));
+        assert!(!verdicts(21).o.ok, "another window is not this one: {}", verdicts(21));
+    }
+}
+
+/// Drawn: a decode step, a chunk of a prefill, more queries than keys, a document without keys.
+#[test]
+fn keys_of_another_number_are_drawn() {
+    for kernel in ["causal", "nsa-selected", "document-table", "bsr", "alibi"] {
+        let args = ["run", kernel, "--docs", "1,40,90,3", "--keys", "130,200,20,0", "--heads", "4", "--kv-heads", "2"];
+        let done = lacuna(&[&args[..], &["--device", "emulator"]].concat()).ends(0);
+        assert!(done.stdout.contains("134 tokens over 350 keys in 4 sequences"), "{kernel}: {}", done.stdout);
+        assert!(done.stdout.contains("every row: 536"), "{kernel}: {}", done.stdout);
+    }
+    let done =
+        lacuna(&["run", "full", "--tokens", "1", "--keys", "300", "--device", "emulator", "--json"]).ends(0).json();
+    assert_eq!((&done["input"]["max_seqlen"], &done["input"]["max_seqlen_k"]), (&1.into(), &300.into()));
+}
+
 #[test]
 fn picks_of_the_file_are_used_and_missing_ones_are_scored() {
     let dir = tempfile::tempdir().unwrap();

@@ -56,6 +56,25 @@ fn tensors_that_are_no_problem() {
     refused(&|f| f.remove("v"), "causal", &want);
     let want = "k has 89 tokens and q has 90; both must have the same number";
     refused(&|f| f.halves("k", &drawn([89, 2, 32])), "causal", want);
+    let longer = |f: &mut Tensors| {
+        f.halves("k", &drawn([200, 2, 32]));
+        f.halves("v", &drawn([200, 2, 64]));
+    };
+    let want = "q has 90 tokens in 2 sequences and k has 200; `cu_seqlens_k` must say which keys are whose";
+    refused(&longer, "causal", want);
+    let ends = |cu: &'static [i32]| {
+        move |f: &mut Tensors| {
+            longer(f);
+            f.ints("cu_seqlens_k", &[cu.len()], cu);
+        }
+    };
+    let want =
+        "cu_seqlens_k falls from 150 to 140 at entry 2; it must never fall (equal entries are an empty sequence)";
+    refused(&ends(&[0, 150, 140]), "causal", want);
+    let want = "cu_seqlens_k ends with 190; it must end with 200, the tokens of k and v";
+    refused(&ends(&[0, 150, 190]), "causal", want);
+    let want = "cu_seqlens_k has 2 entries and cu_seqlens 3; both must have one for each sequence, and one more";
+    refused(&ends(&[0, 200]), "causal", want);
     refused(
         &|f| f.halves("k", &drawn([90, 2, 64])),
         "causal",
@@ -232,4 +251,20 @@ fn places_that_cannot_be_written() {
     assert_eq!(std::fs::read_to_string(&old).unwrap(), "before");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
     assert_eq!(files_of(dir.path()), ["file", "old", "taken"]);
+}
+
+#[test]
+fn keys_that_are_not_of_the_documents() {
+    let want = "error: --keys has numbers for 1 document, and the draw has 2 documents";
+    run(&["causal", "--docs", "70,33", "--keys", "200"]).refuses(2, want);
+    let want = "error: --keys has numbers for 2 documents, and the draw has 1 document";
+    run(&["causal", "--tokens", "70", "--keys", "200,100"]).refuses(2, want);
+    // A picture has as many keys as queries.
+    let dir = tempfile::tempdir().unwrap();
+    let (path, picture) = (dir.path().join("in.safetensors"), dir.path().join("out.png"));
+    let file = spoiled(|f| f.ints("cu_seqlens_k", &[3], &[0, 30, 90]));
+    std::fs::write(&path, file).unwrap();
+    let want = "error: in.safetensors has keys apart from its queries; pictures are of as many of both";
+    lacuna(&["draw", "causal", "--input", path.to_str().unwrap(), "--output", picture.to_str().unwrap()])
+        .refuses(2, want);
 }

@@ -142,7 +142,7 @@ fn sequences_with_keys_of_their_own() {
     refused(&[0, 100, 100, 128], "cu_seqlens_k ends with 128; it must end with 300, the tokens of k and v");
     refused(
         &[0, 100, 300],
-        "cu_seqlens_k is of 2 sequences and cu_seqlens of 3; each sequence has queries and keys, perhaps none of one",
+        "cu_seqlens_k has 3 entries and cu_seqlens 4; both must have one for each sequence, and one more",
     );
     refused(
         &[],

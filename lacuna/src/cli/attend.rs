@@ -1,7 +1,7 @@
 //! One attention, from a problem to a verdict.
 
 use lacuna::codegen::plan::{Access, Launch, Pick, Plan};
-use lacuna::dsl::{Shape, Tunable as _};
+use lacuna::dsl::Tunable as _;
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
 use lacuna::kernels::reference::Problem;
@@ -114,17 +114,15 @@ impl Job<'_> {
     /// A pick that cannot be; extents and indices that are no problem; what the device refuses.
     pub(crate) fn prepare(&self) -> Result<Prepared> {
         let dims = self.input.dims;
-        let shape = Shape::new(self.input.elem(), dims.dk as u32, dims.dv as u32, dims.group() as u32);
-        let attention = self.kernel.build(shape, self.options)?;
+        let attention = self.kernel.build(self.input.shape(), self.options)?;
         let pick = attention.pick(self.target, self.wanted)?;
         let plan = attention.plan(self.target, &pick)?;
         if self.checked
             && let Some(picks) = self.picks
         {
-            validate::picks_exist(picks, &self.input.cu_seqlens, self.options.get("block") as usize)?;
+            validate::picks_exist(picks, self.input.sides(), self.options.get("block") as usize)?;
         }
-        let extras =
-            attention.extras(&self.input.extras, &self.input.cu_seqlens, self.input.dims.hq, self.input.seed)?;
+        let extras = attention.extras(&self.input.extras, self.input.sides(), self.input.dims.hq, self.input.seed)?;
         let tables = attention.tables(&self.input.tables, dims.hq, self.input.seed)?;
         let (bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
         Ok(Prepared { attention, extras, tables, pick, plan, bindings, o, lse })
@@ -167,7 +165,7 @@ impl Job<'_> {
         extras: &Extras,
         tables: &Tables,
     ) -> Result<(Bindings, Tensor, Tensor)> {
-        let Input { dims, cu_seqlens, max_seqlen, .. } = self.input;
+        let Input { dims, cu_seqlens, max_seqlen, max_seqlen_k, .. } = self.input;
         let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect::<Vec<u64>>();
         let (q, k, v) = match &self.input.qkv {
             Qkv::Bf16(x) => self.place(x)?,
@@ -182,12 +180,17 @@ impl Job<'_> {
         if reads("cu_seqlens") {
             bindings = bindings.tensor("cu_seqlens", &cu).cu_seqlens("cu_seqlens", dims.total as u64);
         }
+        if reads("cu_seqlens_k") {
+            let cu = self.input.sides().k;
+            let cu = Tensor::from_slice(self.device, &[cu.len() as u64], cu)?;
+            bindings = bindings.tensor("cu_seqlens_k", &cu).cu_seqlens("cu_seqlens_k", dims.keys as u64);
+        }
         if let Some(picks) = self.picks
             && reads("picks")
         {
             let block = self.options.get("block") as usize;
             let tensor = Tensor::from_slice(self.device, &extents(&picks.shape), &picks.data)?;
-            bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen.div_ceil(block) as i64);
+            bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen_k.div_ceil(block) as i64);
         }
         for (name, floats) in tables {
             bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&floats.shape), &floats.data)?);
@@ -198,6 +201,7 @@ impl Job<'_> {
         let mut given = attention.given(self.target)?;
         given.insert("scale".to_owned(), lacuna::runtime::Scalar::F32(self.scale));
         given.insert("max_seqlen".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen as i32));
+        given.insert("max_seqlen_k".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen_k as i32));
         for (name, value) in given {
             if plan.scalars.iter().any(|scalar| scalar.name == name) {
                 bindings = bindings.scalar(name, value);
@@ -226,7 +230,7 @@ impl Job<'_> {
             k: &x.k,
             v: &x.v,
             cu_seqlens: &self.input.cu_seqlens,
-            cu_seqlens_k: &self.input.cu_seqlens,
+            cu_seqlens_k: self.input.sides().k,
             scale: self.scale,
         };
         let o = Host::new(o.to_f32_vec()?, [dims.total, dims.hq, dims.dv]);
@@ -252,13 +256,13 @@ impl Job<'_> {
             None => length as u128,
         };
         let width = (dims.dk + dims.dv) as u128;
-        let lengths = self.input.cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize);
-        let all: u128 = lengths.map(|length| length as u128 * keys(length)).sum();
+        let sequences = self.input.sides().each();
+        let all: u128 = sequences.map(|(queries, all)| queries.len() as u128 * keys(all.len())).sum();
         if all * dims.hq as u128 * width <= MOST_COMPARED {
             return None;
         }
         let of = dims.total * dims.hq;
-        let rows = (MOST_COMPARED / (keys(self.input.max_seqlen) * width)) as usize;
+        let rows = (MOST_COMPARED / (keys(self.input.max_seqlen_k) * width)) as usize;
         let rows = rows.clamp(FEWEST_ROWS, MOST_ROWS).min(of);
         let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
         let row = |i: usize| Row { token: at(i) / dims.hq, head: at(i) % dims.hq };

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lacuna::codegen::plan::Pick;
-use lacuna::dsl::Shape;
 use lacuna::ptx::Target;
 use lacuna::runtime::Elem;
 use serde_json::json;
@@ -68,8 +67,11 @@ impl Picture {
         }
         let input = self.problem()?;
         fits(format, input.dims.total)?;
-        let shape = Shape::new(input.elem(), input.dims.dk as u32, input.dims.dv as u32, input.dims.group() as u32);
-        let attention = kernel.build(shape, &options)?;
+        if input.keys.is_some() {
+            let message = format!("{} has keys apart from its queries; pictures are of as many of both", input.name);
+            return Err(Failure::usage(message).hint("lacuna run takes it"));
+        }
+        let attention = kernel.build(input.shape(), &options)?;
         let pick = attention.pick(self.target, &args::pick(&self.pick)?)?;
         let explicit = self.chosen.given.iter().any(|(name, _)| *name == "blocks");
         let picks = input.picks_for(kernel, &options, explicit)?;
@@ -119,6 +121,7 @@ impl Picture {
         Input::draw(&Draw {
             tokens: self.tokens,
             docs: self.docs.clone(),
+            keys: Vec::new(),
             heads: 1,
             kv_heads: 1,
             dim,

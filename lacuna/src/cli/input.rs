@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::{bf16, f16};
-use lacuna::kernels::host::{Dims, Float, Host, Precision};
+use lacuna::dsl::Shape;
+use lacuna::kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::reference::nsa::{self, NsaConfig};
 use lacuna::kernels::registry::{Extras, Floats, Ints, Kernel, Need, Options, Tables};
-use lacuna::kernels::validate::{self, Described};
+use lacuna::kernels::validate::{self, Described, Invalid};
 use lacuna::runtime::{Device, Elem, load};
 use safetensors::{Dtype, SafeTensors};
 
@@ -52,10 +53,14 @@ pub(crate) struct Input {
     pub(crate) qkv: Qkv,
     /// Where the sequences begin, and where the last one ends.
     pub(crate) cu_seqlens: Vec<i32>,
-    /// Whether the caller said so; if not, there is one sequence.
+    /// Where their keys begin and the last ones end, where they are apart from the queries.
+    pub(crate) keys: Option<Vec<i32>>,
+    /// Whether the caller said where sequences begin; if not, there is one.
     pub(crate) packed: bool,
-    /// The longest sequence.
+    /// The longest sequence, in queries.
     pub(crate) max_seqlen: usize,
+    /// The longest sequence, in keys.
+    pub(crate) max_seqlen_k: usize,
     /// Picks that the caller gave.
     pub(crate) picks: Option<Host<i32>>,
     /// Other tensors of i32 that the caller gave: tables.
@@ -75,6 +80,8 @@ pub(crate) struct Draw {
     pub(crate) tokens: Option<usize>,
     /// Lengths of the documents, if given.
     pub(crate) docs: Vec<usize>,
+    /// Keys of each document, if given; else as many as tokens.
+    pub(crate) keys: Vec<usize>,
     /// Query heads.
     pub(crate) heads: usize,
     /// KV heads.
@@ -130,7 +137,7 @@ impl Input {
         let known = tensors.keys().cloned().collect::<Vec<_>>().join(", ");
         let missing = || {
             let message = format!("{}: q, k and v are needed; it has: {known}", path.display());
-            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; cu_seqlens [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there, and those of a score and sinks [Hq], f32")
+            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; k and v may have other tokens, behind which queries and keys end together; cu_seqlens and cu_seqlens_k [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there, and those of a score and sinks [Hq], f32")
         };
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
@@ -140,12 +147,15 @@ impl Input {
     fn of(name: String, mut tensors: BTreeMap<String, Raw>, missing: impl Fn() -> Failure) -> Result<Self> {
         let mut take = |name: &str| tensors.remove(name).ok_or_else(&missing);
         let (q, k, v) = (take("q")?, take("k")?, take("v")?);
+        let (given, given_k) = (tensors.remove("cu_seqlens"), tensors.remove("cu_seqlens_k"));
+        let packed = given.is_some();
+        // Of one sequence it is clear whose all keys are.
+        let others = k.shape.first() != q.shape.first() && k.shape.first() == v.shape.first();
+        let apart = given_k.is_some() || others;
         let ([described_q, described_k], (dims, precision)) = {
             let [q, k, v] = [q.describe("q"), k.describe("k"), v.describe("v")];
-            ([q, k], validate::qkv(&q, &k, &v)?)
+            ([q, k], if apart { validate::qkv_apart(&q, &k, &v)? } else { validate::qkv(&q, &k, &v)? })
         };
-        let given = tensors.remove("cu_seqlens");
-        let packed = given.is_some();
         let cu_seqlens = match given {
             None => vec![0, dims.total as i32],
             Some(raw) => {
@@ -154,6 +164,22 @@ impl Input {
             }
         };
         let max_seqlen = validate::cu_seqlens(&cu_seqlens, dims.total)?;
+        let keys = match given_k {
+            None if !apart => None,
+            None if cu_seqlens.len() == 2 => Some(vec![0, dims.keys as i32]),
+            None => {
+                let (queries, keys, sequences) = (dims.total, dims.keys, cu_seqlens.len() - 1);
+                return Err(Invalid::WhoseKeys { queries, keys, sequences }.into());
+            }
+            Some(raw) => {
+                validate::cu_seqlens_tensor(&raw.describe("cu_seqlens_k"))?;
+                Some(raw.ints())
+            }
+        };
+        let max_seqlen_k = match &keys {
+            None => max_seqlen,
+            Some(keys) => validate::cu_seqlens_k(keys, dims.keys, &cu_seqlens)?,
+        };
         let picks = match tensors.remove("picks") {
             None => None,
             Some(raw) => {
@@ -184,8 +210,10 @@ impl Input {
             precision,
             qkv,
             cu_seqlens,
+            keys,
             packed,
             max_seqlen,
+            max_seqlen_k,
             picks,
             extras,
             tables,
@@ -210,11 +238,19 @@ impl Input {
             }
             (_, sum) => sum.unwrap_or(usize::MAX),
         };
-        let dims = Dims { total, keys: total, hq: draw.heads, hk: draw.kv_heads, dk: draw.dim, dv: draw.dv };
+        let (apart, documents) = (!draw.keys.is_empty(), draw.docs.len().max(1));
+        if apart && draw.keys.len() != documents {
+            let (given, documents) = (count(draw.keys.len(), "document"), count(documents, "document"));
+            return Err(Failure::usage(format!("--keys has numbers for {given}, and the draw has {documents}"))
+                .hint("a number of keys for each document of --docs, or one number without --docs"));
+        }
+        let keys = draw.keys.iter().try_fold(0usize, |sum, &length| sum.checked_add(length));
+        let keys = if apart { keys.unwrap_or(usize::MAX) } else { total };
+        let dims = Dims { total, keys, hq: draw.heads, hk: draw.kv_heads, dk: draw.dim, dv: draw.dv };
         let dtype = draw.elem.name();
-        let (q, k, v) = ([total, dims.hq, dims.dk], [total, dims.hk, dims.dk], [total, dims.hk, dims.dv]);
+        let (q, k, v) = ([total, dims.hq, dims.dk], [keys, dims.hk, dims.dk], [keys, dims.hk, dims.dv]);
         let described = |name, shape| Described { name, shape, dtype };
-        let (dims, precision) = validate::qkv(&described("q", &q), &described("k", &k), &described("v", &v))?;
+        let (dims, precision) = validate::qkv_apart(&described("q", &q), &described("k", &k), &described("v", &v))?;
         for (name, shape) in [("q", q), ("k", k), ("v", v)] {
             let elements = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
             if elements.is_none_or(|elements| elements > MOST_DRAWN) {
@@ -226,6 +262,8 @@ impl Input {
         let packed = !draw.docs.is_empty();
         let cu_seqlens = if packed { inputs::cu_seqlens(&draw.docs) } else { vec![0, total as i32] };
         let max_seqlen = validate::cu_seqlens(&cu_seqlens, total)?;
+        let keys = apart.then(|| inputs::cu_seqlens(&draw.keys));
+        let max_seqlen_k = draw.keys.iter().copied().max().unwrap_or(max_seqlen);
         let qkv = match (precision, draw.repeats) {
             (Precision::F16, false) => Qkv::F16(inputs::qkv(draw.seed, dims)),
             (Precision::F16, true) => Qkv::F16(inputs::repeated_qkv(draw.seed, dims)),
@@ -240,8 +278,10 @@ impl Input {
             precision,
             qkv,
             cu_seqlens,
+            keys,
             packed,
             max_seqlen,
+            max_seqlen_k,
             picks,
             extras,
             tables,
@@ -255,9 +295,21 @@ impl Input {
         if self.precision == Precision::F16 { Elem::F16 } else { Elem::Bf16 }
     }
 
+    /// Where its sequences begin and end, by queries and by keys.
+    pub(crate) fn sides(&self) -> Sides<'_> {
+        Sides { q: &self.cu_seqlens, k: self.keys.as_ref().unwrap_or(&self.cu_seqlens) }
+    }
+
+    /// The shape of a kernel for it.
+    pub(crate) fn shape(&self) -> Shape {
+        let Dims { dk, dv, .. } = self.dims;
+        let shape = Shape::new(self.elem(), dk as u32, dv as u32, self.dims.group() as u32);
+        if self.keys.is_some() { shape.with_keys_apart() } else { shape }
+    }
+
     /// Its extents, for people: `1341 tokens in 3 sequences, 12 heads x 32`.
     pub(crate) fn extents(&self) -> String {
-        let Dims { total, hq, hk, dk, dv, .. } = self.dims;
+        let Dims { total, keys, hq, hk, dk, dv } = self.dims;
         let heads = if hq == hk {
             count(hq, "head")
         } else {
@@ -265,7 +317,8 @@ impl Input {
         };
         let width = if dk == dv { dk.to_string() } else { format!("{dk} (v {dv})") };
         let sequences = count(self.cu_seqlens.len() - 1, "sequence");
-        format!("{} in {sequences}, {heads} x {width}", count(total, "token"))
+        let over = self.keys.as_ref().map(|_| format!(" over {}", count(keys, "key"))).unwrap_or_default();
+        format!("{}{over} in {sequences}, {heads} x {width}", count(total, "token"))
     }
 
     /// The picks for a kernel: the given ones, else those that the reference's own scoring selects, else, for a drawn
@@ -291,13 +344,13 @@ impl Input {
         validate::nsa(config)?;
         if self.scoring(config) <= MOST_SCORING {
             let picks = match &self.qkv {
-                Qkv::Bf16(x) => nsa::select(&x.q, &x.k, &self.cu_seqlens, config),
-                Qkv::F16(x) => nsa::select(&x.q, &x.k, &self.cu_seqlens, config),
+                Qkv::Bf16(x) => nsa::select(&x.q, &x.k, self.sides(), config),
+                Qkv::F16(x) => nsa::select(&x.q, &x.k, self.sides(), config),
             };
             return Ok(Some((picks, Origin::Scored)));
         }
         if self.drawn {
-            let picks = inputs::picks(1, &self.cu_seqlens, self.dims.hk, config.l_sel, config.n, Locality::PerToken);
+            let picks = inputs::picks(1, self.sides(), self.dims.hk, config.l_sel, config.n, Locality::PerToken);
             return Ok(Some((picks, Origin::Drawn)));
         }
         let message = format!(
@@ -310,11 +363,9 @@ impl Input {
 
     /// Multiplications of a selection by the reference.
     fn scoring(&self, config: NsaConfig) -> u128 {
-        let pairs = |pair: &[i32]| {
-            let len = (pair[1] - pair[0]) as usize;
-            len as u128 * config.compressed(len) as u128
-        };
-        self.cu_seqlens.windows(2).map(pairs).sum::<u128>() * (self.dims.hq * self.dims.dk) as u128
+        let pairs =
+            self.sides().each().map(|(queries, keys)| queries.len() as u128 * config.compressed(keys.len()) as u128);
+        pairs.sum::<u128>() * (self.dims.hq * self.dims.dk) as u128
     }
 
     /// Refuses a problem that a kernel cannot take.

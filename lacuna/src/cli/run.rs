@@ -8,7 +8,7 @@ use lacuna::kernels::host::Host;
 use lacuna::kernels::tolerance::Verdict;
 use lacuna::kernels::validate;
 use lacuna::ptx::Target;
-use lacuna::runtime::{Elem, save};
+use lacuna::runtime::{Elem, Scalar, save};
 use serde_json::{Value, json};
 
 use super::args::{self, Chosen, Knob, Place};
@@ -16,14 +16,13 @@ use super::attend::{Compared, Done, Job, attending};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
 use super::output::{self, count, duration, measure, spinner};
-use super::shaped;
 
 /// What `lacuna run` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
     chosen: Chosen,
-    /// A safetensors file with q, k, v, and cu_seqlens and picks where there are any [default: a real model's]
+    /// A safetensors file with q, k, v, and cu_seqlens, cu_seqlens_k and picks where there are any [default: a real model's]
     #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with_all = DRAW)]
     input: Option<PathBuf>,
     /// Draw that many tokens [default: 512, where anything of the draw is given]
@@ -32,6 +31,9 @@ pub(crate) struct Run {
     /// Draw documents of these lengths, as a list with commas
     #[arg(long, value_name = "N,..", value_delimiter = ',', help_heading = "Input")]
     docs: Vec<usize>,
+    /// Draw so many keys for each document, as a list with commas: queries and keys end together [default: its tokens]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', help_heading = "Input")]
+    keys: Vec<usize>,
     /// Draw that many query heads [default: 8]
     #[arg(long, value_name = "N", help_heading = "Input")]
     heads: Option<usize>,
@@ -77,7 +79,7 @@ pub(crate) struct Run {
 }
 
 /// The arguments that make a drawn input.
-const DRAW: [&str; 8] = ["tokens", "docs", "heads", "kv_heads", "dim", "dv", "seed", "dtype"];
+const DRAW: [&str; 9] = ["tokens", "docs", "keys", "heads", "kv_heads", "dim", "dv", "seed", "dtype"];
 
 impl Run {
     /// Runs it.
@@ -141,8 +143,8 @@ impl Run {
         if let Some(path) = &self.input {
             return Input::file(path);
         }
-        let Run { tokens, docs, heads, kv_heads, dim, dv, seed, dtype, .. } = self;
-        let nothing = tokens.is_none() && docs.is_empty() && dtype.is_none() && seed.is_none();
+        let Run { tokens, docs, keys, heads, kv_heads, dim, dv, seed, dtype, .. } = self;
+        let nothing = tokens.is_none() && docs.is_empty() && keys.is_empty() && dtype.is_none() && seed.is_none();
         if nothing && [heads, kv_heads, dim, dv].iter().all(|given| given.is_none()) {
             return Input::minilm();
         }
@@ -150,6 +152,7 @@ impl Run {
         Input::draw(&Draw {
             tokens: *tokens,
             docs: docs.clone(),
+            keys: keys.clone(),
             heads,
             kv_heads: kv_heads.unwrap_or(heads),
             dim,
@@ -240,8 +243,10 @@ impl Run {
                 "name": job.input.name,
                 "dtype": job.input.precision.name(),
                 "tokens": dims.total,
+                "keys": dims.keys,
                 "sequences": job.input.cu_seqlens.len() - 1,
                 "max_seqlen": job.input.max_seqlen,
+                "max_seqlen_k": job.input.max_seqlen_k,
                 "heads": dims.hq,
                 "kv_heads": dims.hk,
                 "dim": dims.dk,
@@ -259,10 +264,20 @@ impl Run {
 
 /// Bytes of the plan's workspace.
 fn workspace(job: &Job<'_>, done: &Done) -> u64 {
-    let dims = job.input.dims;
+    let Input { dims, cu_seqlens, max_seqlen, max_seqlen_k, .. } = job.input;
     let blocks = job.picks.map_or(0, |picks| picks.shape[2]);
-    let extents = [dims.total, job.input.cu_seqlens.len(), dims.hq, dims.hk, blocks].map(|extent| extent as u64);
-    shaped::workspace(&done.plan, extents)
+    let extents = [
+        ("tokens", dims.total),
+        ("tokens_k", dims.keys),
+        ("segments_plus_one", cu_seqlens.len()),
+        ("heads_q", dims.hq),
+        ("heads_kv", dims.hk),
+        ("blocks", blocks),
+    ];
+    let symbols = extents.map(|(name, extent)| (name.to_owned(), extent as u64)).into();
+    let longest = [("max_seqlen", *max_seqlen), ("max_seqlen_k", *max_seqlen_k)];
+    let scalars = longest.map(|(name, most)| (name.to_owned(), Scalar::I32(most as i32))).into();
+    done.plan.workspace.eval(&symbols, &scalars).unwrap_or(0)
 }
 
 impl Origin {

@@ -117,6 +117,7 @@ impl Case {
         let input = Input::draw(&Draw {
             tokens: None,
             docs: DOCS.to_vec(),
+            keys: Vec::new(),
             heads: self.group,
             kv_heads: 1,
             dim: self.width,

@@ -169,6 +169,7 @@ impl Bench {
         let input = Input::draw(&Draw {
             tokens: None,
             docs: vec![tokens; self.batch],
+            keys: Vec::new(),
             heads: self.heads,
             kv_heads,
             dim: self.head_dim,

@@ -8,7 +8,8 @@
 //!             mask  = a bit for each element of the lane's that beats the floor and the lane's own Kth
 //!             while a lane of the warp has a bit: each takes its lowest one out, picks that element by a tree of selections,
 //!             and puts it into its list
-//!   settle    K times: the best of the four lists' heads by (score, -column), taken off its list
+//!   settle    K times: the best of the four lists' heads by (score, -column), taken off its list, and put where all lists
+//!             have come to be one shorter: the best is last
 //! ```
 //!
 //! An element that beats nothing costs the two instructions of its bit. A bit costs the warp a round, so what counts is how
@@ -35,8 +36,8 @@ const NONE: i64 = -1;
 
 /// The lists of a lane: for each row that it has elements of, `[band][half]`, the scores and columns of the best.
 pub(super) struct Lists {
-    pub(super) scores: Vec<Vec<Reg>>,
-    pub(super) columns: Vec<Vec<Reg>>,
+    scores: Vec<Vec<Reg>>,
+    columns: Vec<Vec<Reg>>,
 }
 
 impl Lower<'_> {
@@ -61,8 +62,11 @@ impl Lower<'_> {
         }
     }
 
-    /// What stands at one place of each list. Copied: the lists may be cleared.
-    pub(super) fn read_best(&mut self, regs: Vec<Reg>, result: ValueId) {
+    /// The columns, or the scores, of one place of settled lists, which have the best last. Copied: lists may be cleared.
+    pub(super) fn read_best(&mut self, best: BestId, place: u32, class: Class, result: ValueId) {
+        let Lists { scores, columns } = &self.bests[best.index()];
+        let lists = if class == Class::F32 { scores } else { columns };
+        let regs: Vec<Reg> = lists.iter().map(|list| list[list.len() - 1 - place as usize]).collect();
         let copies: Vec<Reg> = regs.iter().map(|reg| self.e.reg(reg.class)).collect();
         self.e.copy(&copies, &regs);
         self.set(result, Low::Rows(copies));
@@ -192,9 +196,7 @@ impl Lower<'_> {
         for row in 0..self.bands() * 2 {
             let lists = &self.bests[best.index()];
             let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
-            let count = list.len();
-            let mut merged = Vec::with_capacity(count);
-            for taken in 0..count {
+            for left in (0..list.len()).rev() {
                 let (mut score, mut column) = (list[0], columns[0]);
                 for distance in [1, 2] {
                     let other = [self.shuffle(score, distance), self.shuffle(column, distance)];
@@ -206,20 +208,17 @@ impl Lower<'_> {
                     score = self.e.op(Class::F32, "selp.f32", [other[0].into(), score.into(), theirs.into()]);
                     column = self.e.op(Class::B32, "selp.b32", [other[1].into(), column.into(), theirs.into()]);
                 }
-                merged.push((score, column));
-                if taken + 1 == count {
-                    break;
-                }
                 // Columns differ, so at most one lane has it; where no lane has any, taking nothing off changes nothing.
-                let own = self.e.op(Class::Pred, "setp.eq.s32", [columns[0].into(), column.into()]);
-                for place in 0..count - 1 - taken {
-                    self.e.guarded((own, false), "mov.f32", [list[place].into(), list[place + 1].into()]);
-                    self.e.guarded((own, false), "mov.b32", [columns[place].into(), columns[place + 1].into()]);
+                if left > 0 {
+                    let own = self.e.op(Class::Pred, "setp.eq.s32", [columns[0].into(), column.into()]);
+                    for place in 0..left {
+                        self.e.guarded((own, false), "mov.f32", [list[place].into(), list[place + 1].into()]);
+                        self.e.guarded((own, false), "mov.b32", [columns[place].into(), columns[place + 1].into()]);
+                    }
                 }
-            }
-            for (place, (score, column)) in merged.into_iter().enumerate() {
-                self.e.mov(list[place], score.into());
-                self.e.mov(columns[place], column.into());
+                // The list is one shorter.
+                self.e.mov(list[left], score.into());
+                self.e.mov(columns[left], column.into());
             }
         }
     }

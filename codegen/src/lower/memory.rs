@@ -241,7 +241,17 @@ impl Lower<'_> {
             writer = self.e.invariant(Class::Pred, "and.pred", [writer.into(), first.into()]);
         }
         let base = self.pointer(to.tensor);
-        let base = self.address(base, to.tensor, &to.index);
+        // A constant place in the last dimension is an offset: neighbouring places share an address.
+        let (index, offset) = match to.index.split_last() {
+            Some((&last, before)) if to.along != Some(before.len()) && self.ty(last).rank() == 0 => {
+                match self.scalar(last) {
+                    Operand::Int(place @ 0..1024) => (before, place as u32 * self.tensor(to.tensor).elem.bytes()),
+                    _ => (&to.index[..], 0),
+                }
+            }
+            _ => (&to.index[..], 0),
+        };
+        let base = self.address(base, to.tensor, index);
         for band in 0..self.bands() {
             for half in 0..2 {
                 let row = self.row(band, half);
@@ -249,7 +259,7 @@ impl Lower<'_> {
                 let there = self.e.op(Class::Pred, "and.pred", [there.into(), writer.into()]);
                 let element = self.element(value, super::value::Cell { band, block: 0, cell: half * 2 });
                 let element = self.e.in_reg(class, element);
-                self.e.guarded((there, false), form, [super::Emit::at(address, 0), element.into()]);
+                self.e.guarded((there, false), form, [super::Emit::at(address, offset), element.into()]);
             }
         }
     }

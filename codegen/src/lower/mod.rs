@@ -416,14 +416,8 @@ impl Lower<'_> {
             Op::Take { best, scores, first, after } => self.take(*best, *scores, *first, *after),
             Op::Settle(best) => self.settle(*best),
             Op::Clear(best) => self.clear(*best),
-            Op::BestColumn(best, n) => {
-                let columns = self.bests[best.index()].columns.iter().map(|list| list[*n as usize]).collect::<Vec<_>>();
-                self.read_best(columns, made(stmt));
-            }
-            Op::BestScore(best, n) => {
-                let scores = self.bests[best.index()].scores.iter().map(|list| list[*n as usize]).collect::<Vec<_>>();
-                self.read_best(scores, made(stmt));
-            }
+            Op::BestColumn(best, n) => self.read_best(*best, *n, Class::B32, made(stmt)),
+            Op::BestScore(best, n) => self.read_best(*best, *n, Class::F32, made(stmt)),
             Op::Store(slice, value) => {
                 if self.ty(*value).rank() == 2 {
                     self.store_tile(slice, *value);

@@ -62,11 +62,14 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     let vars: u32 = func.vars.iter().filter(|v| v.ty.rank() == 2).map(|v| per_thread(&v.ty)).sum();
     let (mut scores, mut lhs) = (0, 0);
     let mut loaded = Vec::new();
+    let mut only_columns = None;
     visit(&func.body, &mut |stmt| match &stmt.op {
         Op::Load(_) | Op::Operand(_) => loaded.extend(stmt.result),
         Op::Dot(a, _) => {
             if let Some(result) = stmt.result {
-                scores = scores.max(per_thread(&func.values[result.index()].ty));
+                let ty = &func.values[result.index()].ty;
+                scores = scores.max(per_thread(ty));
+                only_columns = ty.axes.get(1).copied();
             }
             if loaded.contains(a) {
                 lhs += per_thread(&func.values[a.index()].ty);
@@ -77,12 +80,13 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     // Each of the best of a row is a score and a column.
     let bests = |best: &crate::ir::Best| func.axes[best.axis.index()].extent / (8 * part.rows) * best.count * 2;
     let vars = vars + func.bests.iter().map(bests).sum::<u32>();
-    // Scores once as f32 and half again as the 16-bit operand of the second product; a score var stands for the same.
-    let kept = func
-        .vars
-        .iter()
-        .any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == part.col_axis && part.col_axis.is_some());
-    (vars + if kept { scores / 2 } else { scores + scores / 2 }, lhs)
+    // Scores once as f32 and half again as the 16-bit operand of the second product, where there is one; a score var stands
+    // for the same.
+    let second = if part.col_axis.is_some() { scores / 2 } else { 0 };
+    let columns = part.col_axis.or(only_columns);
+    let kept =
+        func.vars.iter().any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == columns && columns.is_some());
+    (vars + if kept { second } else { scores + second }, lhs)
 }
 
 /// `shared` are the tiles that stand in shared memory so far.

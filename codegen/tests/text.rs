@@ -72,6 +72,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
     }
   }
   %28 = merge max %m sum %l acc %acc scale %1
+  %38 = merge max %m sum %l scale %1
   %29 = read %acc
   %30 = read %seen : f32
   %31 = fold any %14 : bool
@@ -96,7 +97,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
 fn the_sample_prints_as_it_is_written() {
     let func = read(SAMPLE).expect("a func");
     assert_eq!(func.to_string(), SAMPLE);
-    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 38, Target::SM_90A));
+    assert_eq!((func.axes.len(), func.values.len(), func.target), (6, 39, Target::SM_90A));
     assert!(matches!(func.vars[0].init, Const::F32(bits) if f32::from_bits(bits) == f32::NEG_INFINITY));
 }
 
@@ -256,7 +257,12 @@ fn ops() -> impl Strategy<Value = Op> {
         var().prop_map(Op::Read),
         (var(), v()).prop_map(|(var, a)| Op::Write(var, a)),
         (var(), v(), v()).prop_map(|(var, a, b)| Op::Accumulate(var, a, b)),
-        (var(), var(), var(), v()).prop_map(|(max, sum, acc, scale)| Op::Merge { max, sum, acc, scale }),
+        (var(), var(), prop::option::of(var()), v()).prop_map(|(max, sum, acc, scale)| Op::Merge {
+            max,
+            sum,
+            acc,
+            scale
+        }),
         v().prop_map(Op::Exit),
         (slice(), buffer(), v()).prop_map(|(from, buffer, slot)| Op::CopyAsync { from, buffer, slot }),
         Just(Op::Commit),

@@ -71,6 +71,7 @@ fn what_makes_sense_passes() {
     accepts(
         "for %10 in %1..%0 { accumulate %acc += %9 . %5  write %m = %7 } %11 = merge max %m sum %l acc %acc scale %3",
     );
+    accepts("%10 = merge max %m sum %l scale %3");
     accepts("%10 = read %l %11 = mul %10, %7 : partial f32<Q> %12 = add %11, %8 : partial f32<Q> write %l = %12");
     accepts("store lse[%0, %1] rows token count %0 = %7");
     accepts(

@@ -1,11 +1,14 @@
-//! The best scores of each row, found while the scores come by in tiles.
+//! The best scores of each row, found while the scores come by in tiles, and the share that each has of their softmax.
 
-use lacuna_codegen::ir::BestId;
+use std::f32::consts::LOG2_E;
+
+use lacuna_codegen::ir::{BestId, Elem};
 
 use crate::Cx;
 use crate::axis::{Axis, F32, I32};
+use crate::flow::Var;
 use crate::staging::{Home, State, current};
-use crate::value::{Handle, Onto, Scalar, Tile, Vector};
+use crate::value::{Handle, Onto, PartialSum, Scalar, Tile, Vector};
 
 /// The `K` greatest scores of each row of `R`, with the columns that they stand in: in descending order, of equal scores the
 /// lower column first. [`Cx::top_k`] makes one.
@@ -167,5 +170,87 @@ impl<R: Axis> TopK<R> {
     #[track_caller]
     fn lives(&self, state: &mut State) -> bool {
         state.lives(self.home, "list of the best")
+    }
+}
+
+/// The softmax over scores that come by: which share of it each of them has. Scores are as [`TopK`]'s, -inf where they do not
+/// count, and times the kernel's parameter `scale`.
+///
+/// ```ignore
+/// let mass = Mass::new(cx);
+/// for b in cx.pipelined(blocks, stages) {
+///     mass.take(cx.dot(rows.q, k.block(b, h)));
+/// }
+/// let share = mass.settle().share(best.score(0));
+/// ```
+#[derive(Debug)]
+pub struct Mass<R> {
+    max: Var<Vector<F32, R>>,
+    sum: Var<PartialSum<R>>,
+    /// What scores are multiplied by, times log2(e).
+    scale: Scalar<F32>,
+}
+
+/// The greatest of all scores of each row, and the sum of their exponentials.
+pub struct Whole<R> {
+    max: Vector<F32, R>,
+    sum: Vector<F32, R>,
+    scale: Scalar<F32>,
+}
+
+impl<R> std::fmt::Debug for Whole<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Whole").finish_non_exhaustive()
+    }
+}
+
+impl<R: Axis> Mass<R> {
+    /// Of no score yet.
+    #[track_caller]
+    pub fn new(cx: &Cx) -> Self {
+        let scale: Scalar<F32> = {
+            let mut state = cx.state.borrow_mut();
+            let scale = state.scalar("scale", Elem::F32);
+            state.give(scale)
+        };
+        Mass { max: cx.var("greatest", f32::NEG_INFINITY), sum: cx.var("mass", 0.0), scale: scale * LOG2_E }
+    }
+
+    /// Takes a tile of scores in.
+    #[track_caller]
+    pub fn take<C: Axis>(&self, scores: Tile<F32, R, C>) {
+        let before = self.max.get();
+        let max = before.max(scores.row_max());
+        // Where nothing has been seen, `-inf - -inf` would be NaN.
+        let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
+        let sum = self.sum.get() * ((before - safe) * self.scale).exp2();
+        self.sum.set(sum + scores.fma(self.scale, -(safe * self.scale)).exp2().row_sum());
+        self.max.set(max);
+    }
+
+    /// What the scores so far come to.
+    #[track_caller]
+    pub fn settle(&self) -> Whole<R> {
+        let (max, sum) = (self.max.storage(), self.sum.storage());
+        let whole: Vector<F32, R> = {
+            let run = current();
+            let mut state = run.borrow_mut();
+            let scale = state.take(self.scale);
+            let id = match (max, sum) {
+                (Some(max), Some(sum)) => state.builder.merge(max, sum, None, scale),
+                _ => state.stand_in::<Vector<F32, R>>(),
+            };
+            state.give(id)
+        };
+        let max = self.max.get();
+        Whole { max: max.eq_(f32::NEG_INFINITY).select(0.0, max), sum: whole, scale: self.scale }
+    }
+}
+
+impl<R: Axis> Whole<R> {
+    /// The share of the softmax that a score of each row has, from 0 to 1.
+    #[track_caller]
+    pub fn share(&self, score: Vector<F32, R>) -> Vector<F32, R> {
+        ((score - self.max) * self.scale).exp2() * self.sum.recip()
     }
 }

@@ -48,7 +48,7 @@ mod cx;
 mod staging;
 
 pub use axis::{Axis, Bool, Dk, Dv, F32, Group, Half, I32, Kv, Rows};
-pub use best::TopK;
+pub use best::{Mass, TopK};
 pub use choices::{Choices, Routed, Span};
 pub use cx::Cx;
 pub use extent::{Extent, Piece};
@@ -79,7 +79,7 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Choices, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys,
-        Knobs, Kv, Lists, Logit, LseMerge, Mask, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead,
+        Knobs, Kv, Lists, Logit, LseMerge, Mask, Mass, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead,
         PerHeadTable, Piece, PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routed, Routing, Rows, Scalar,
         Schedule, Score, Segments, Shape, SharedTable, Sinks, Span, Table, TableIn, TableOut, Target, Tile, TileBlocks,
         TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,

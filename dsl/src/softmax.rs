@@ -160,7 +160,7 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
             state.builder.fail("the softmax is finished inside a loop or branch", "finish it after the loop, once");
         }
         let id = match (max, sum, acc) {
-            (Some(max), Some(sum), Some(acc)) => state.builder.merge(max, sum, acc, scale),
+            (Some(max), Some(sum), Some(acc)) => state.builder.merge(max, sum, Some(acc), scale),
             _ => state.stand_in::<Vector<F32, R>>(),
         };
         state.give(id)

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use lacuna_dsl::{Elem, Knobs as _, Plan, Schedule as _, Shape};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
-use lacuna_kernels::moba::{MobaPool, MobaPoolPick, MobaRoute, MobaRoutePick};
-use lacuna_kernels::reference::moba::{MobaConfig, Pooled, Sides, check_route, gate, pool};
+use lacuna_kernels::moba::{MobaPool, MobaPoolPick, MobaRoute, MobaRoutePick, VmobaRoute, VmobaRoutePick};
+use lacuna_kernels::reference::moba::{MobaConfig, Pooled, Rule, Sides, check_route, gate, pool};
 use lacuna_ptx::Target;
 use lacuna_ptx::tools::assemble;
 use lacuna_runtime::{Bindings, Device, Tensor};
@@ -31,6 +31,8 @@ struct Case {
     seed: u64,
     pick: MobaRoutePick,
     full_heads: Option<Vec<i32>>,
+    /// VMoBA's, where it is that.
+    threshold: Option<f32>,
 }
 
 fn case(width: u32, block: u32, top: u32, lengths: &[usize]) -> Case {
@@ -45,6 +47,7 @@ fn case(width: u32, block: u32, top: u32, lengths: &[usize]) -> Case {
         seed: 1,
         pick: MobaRoutePick::default(),
         full_heads: None,
+        threshold: None,
     }
 }
 
@@ -54,7 +57,13 @@ impl Case {
     }
 
     fn config(&self) -> MobaConfig {
-        MobaConfig::new(self.block as usize, self.top as usize)
+        let mass = |share: f32| Rule::Mass { share: share.into(), scale: self.scale().into() };
+        let rule = self.threshold.map_or(Rule::Past, mass);
+        MobaConfig { rule, ..MobaConfig::new(self.block as usize, self.top as usize) }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
     }
 
     fn cu_seqlens(&self) -> Vec<i32> {
@@ -72,6 +81,11 @@ impl Case {
     }
 
     fn route_plan(&self, target: Target) -> Plan {
+        if let Some(threshold) = self.threshold {
+            let pick = VmobaRoutePick { kv: self.pick.kv, ..VmobaRoutePick::default() };
+            let schedule = VmobaRoute::new(self.block, self.top, threshold);
+            return schedule.stage(target, &self.shape(), &pick).and_then(|s| s.compile()).expect("a plan");
+        }
         let mut schedule = MobaRoute::new(self.block, self.top);
         schedule.full_heads = self.full_heads.is_some();
         schedule.stage(target, &self.shape(), &self.pick).and_then(|s| s.compile()).expect("a plan")
@@ -106,6 +120,9 @@ impl Case {
             .tensor("cu_seqlens", &table)
             .tensor("routing", &routing)
             .int("max_seqlen", self.longest());
+        if self.threshold.is_some_and(|_| self.top > 1) {
+            bindings = bindings.float("scale", self.scale());
+        }
         if let Some(full) = &self.full_heads {
             let full = Tensor::from_slice(device, &[full.len() as u64], full).expect("a tensor");
             bindings = bindings.tensor("full_heads", &full);
@@ -274,6 +291,31 @@ fn what_has_no_score_is_not_taken() {
     }
 }
 
+/// VMoBA: the last block, also a cut one, is as good as any, and a row takes no more than its share of the mass wants.
+#[test]
+fn where_the_mass_decides_a_row_takes_what_it_wants_of_all_other_blocks() {
+    let mut n = 0;
+    for threshold in [0.0, 0.2, 0.5, 0.9, 1.0] {
+        for top in [1, 2, 4, 9, 20, 64] {
+            let lengths = LENGTHS[n % LENGTHS.len()];
+            let elem = [Elem::Bf16, Elem::F16][n % 2];
+            Case { elem, threshold: Some(threshold), seed: n as u64, ..case([64, 32, 128][n % 3], 16, top, lengths) }
+                .check();
+            n += 1;
+        }
+    }
+    Case { kv_heads: 1, group: 2, threshold: Some(0.3), ..case(64, 16, 12, &[1400, 0, 30]) }.check();
+}
+
+#[test]
+fn nothing_is_wanted_of_a_mass_of_none() {
+    let case = Case { kv_heads: 1, threshold: Some(0.0), ..case(64, 16, 5, &[200]) };
+    let routing = case.routing_of(&case.draw::<half::bf16>());
+    for token in 0..200 {
+        assert_eq!(routing.row(token, 0), [token as i32 / 16, -1, -1, -1, -1]);
+    }
+}
+
 /// A hundred times the same query, whose best block moves: what is behind the query's own block is never taken.
 #[test]
 fn only_complete_blocks_before_the_own_are_taken() {
@@ -301,7 +343,8 @@ fn neither_spills_at_its_default_pick() {
             for top in [2, 3, 8, 64] {
                 for full in [false, true] {
                     let case = Case { full_heads: full.then(Vec::new), ..case(width, 128, top, &[]) };
-                    for plan in [case.pool_plan(target), case.route_plan(target)] {
+                    let mass = Case { threshold: Some(0.5), ..case.clone() };
+                    for plan in [case.pool_plan(target), case.route_plan(target), mass.route_plan(target)] {
                         let launch = &plan.launches[0];
                         let assembled = assemble(&launch.ptx, target).expect("PTX");
                         let used = assembled.usage(&launch.entry).expect("what it takes");

@@ -562,7 +562,7 @@ impl Builder {
 
     /// Completes an online softmax; the result is the complete sum of each row.
     #[track_caller]
-    pub fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: ValueId) -> ValueId {
+    pub fn merge(&mut self, max: VarId, sum: VarId, acc: Option<VarId>, scale: ValueId) -> ValueId {
         let axes = self.func.vars[sum.index()].ty.axes.clone();
         self.push(Op::Merge { max, sum, acc, scale }, Type::tile(Elem::F32, axes))
     }

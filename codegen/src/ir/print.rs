@@ -470,9 +470,11 @@ impl<W: fmt::Write> Printer<'_, W> {
                 write!(self.out, " += {a} . {b}")
             }
             Op::Merge { max, sum, acc, scale } => {
-                for (word, var) in [("merge max ", max), (" sum ", sum), (" acc ", acc)] {
-                    self.out.write_str(word)?;
-                    self.var(*var)?;
+                for (word, var) in [("merge max ", Some(max)), (" sum ", Some(sum)), (" acc ", acc.as_ref())] {
+                    if let Some(var) = var {
+                        self.out.write_str(word)?;
+                        self.var(*var)?;
+                    }
                 }
                 write!(self.out, " scale {scale}")
             }

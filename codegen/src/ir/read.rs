@@ -581,8 +581,7 @@ impl Reader {
                 let max = self.var()?;
                 self.word("sum")?;
                 let sum = self.var()?;
-                self.word("acc")?;
-                let acc = self.var()?;
+                let acc = if self.take_word("acc") { Some(self.var()?) } else { None };
                 self.word("scale")?;
                 Op::Merge { max, sum, acc, scale: self.value()? }
             }

@@ -538,16 +538,16 @@ pub enum Op {
     Write(VarId, ValueId),
     /// `var += lhs · rhs`, in place.
     Accumulate(VarId, ValueId, ValueId),
-    /// Completes an online softmax: `max` and `sum` (partial) over the row axis and `acc` over rows and features hold what
-    /// each part of the column axis saw. Afterwards `max` and `acc` hold what the whole row saw, with
+    /// Completes an online softmax: `max` and `sum` (partial) over the row axis and `acc`, if there is one, over rows and
+    /// features hold what each part of the column axis saw. Afterwards `max` and `acc` hold what the whole row saw, with
     /// `part -> part * 2^((max_part - max) * scale)`; the result is the whole sum, complete; `sum` is not read again.
     Merge {
         /// Row maxima of unscaled scores.
         max: VarId,
         /// Row sums of exponentials.
         sum: VarId,
-        /// Unnormalised output.
-        acc: VarId,
+        /// Unnormalised output; none where only the sums are wanted.
+        acc: Option<VarId>,
         /// Softmax scale times log2(e), an f32 scalar.
         scale: ValueId,
     },

@@ -19,11 +19,16 @@ pub(super) fn scratch_bytes(rows: u32, features: u32, parts: u32) -> u32 {
 }
 
 impl Lower<'_> {
-    pub(super) fn merge(&mut self, max: VarId, sum: VarId, acc: VarId, scale: Operand) -> Vec<Reg> {
-        let (VarRegs::Rows(m), VarRegs::Rows(l), VarRegs::Tile(o)) =
-            (self.vars[max.index()].clone(), self.vars[sum.index()].clone(), self.vars[acc.index()].clone())
+    pub(super) fn merge(&mut self, max: VarId, sum: VarId, acc: Option<VarId>, scale: Operand) -> Vec<Reg> {
+        let (VarRegs::Rows(m), VarRegs::Rows(l)) = (self.vars[max.index()].clone(), self.vars[sum.index()].clone())
         else {
-            unreachable!("verified: row vectors and a tile")
+            unreachable!("verified: row vectors")
+        };
+        // Without an output it is one of no features.
+        let o = match acc.map(|acc| self.vars[acc.index()].clone()) {
+            None => Tile { regs: Vec::new(), blocks: 0, split: false },
+            Some(VarRegs::Tile(o)) => o,
+            Some(_) => unreachable!("verified: a tile"),
         };
         let l: Vec<Reg> = l.into_iter().map(|reg| self.quad("add.f32", reg)).collect();
         let parts = self.part.cols;
@@ -33,7 +38,7 @@ impl Lower<'_> {
 
         let features = o.blocks as u32 * 8;
         let pitch = (features + PAD) * 4;
-        let tile_rows = self.func.axes[self.func.vars[acc.index()].ty.axes[0].index()].extent;
+        let tile_rows = self.func.axes[self.func.vars[max.index()].ty.axes[0].index()].extent;
         let (_, warp_col) = self.warp_grid();
         let memory = self.e.invariant(Class::B32, "mov.u32", [Operand::Symbol(super::SHARED.to_owned())]);
         let row = self.row(0, 0);
@@ -119,7 +124,9 @@ impl Lower<'_> {
                 }
             }
         }
-        self.vars[acc.index()] = VarRegs::Tile(Tile { regs: merged, blocks, split: true });
+        if let Some(acc) = acc {
+            self.vars[acc.index()] = VarRegs::Tile(Tile { regs: merged, blocks, split: true });
+        }
         totals
     }
 

@@ -239,9 +239,10 @@ fn resident(func: &Func, shared: u32, registers: u32) -> u32 {
 fn scratch(func: &Func, part: Partition) -> u32 {
     let mut bytes = 0;
     crate::passes::visit(&func.body, &mut |stmt| {
-        if let Op::Merge { acc, .. } = stmt.op {
-            let extent = |i: usize| func.axes[func.vars[acc.index()].ty.axes[i].index()].extent;
-            bytes = bytes.max(merge::scratch_bytes(extent(0), extent(1), part.cols));
+        if let Op::Merge { max, acc, .. } = stmt.op {
+            let extent = |axis: crate::ir::AxisId| func.axes[axis.index()].extent;
+            let features = acc.map_or(0, |acc| extent(func.vars[acc.index()].ty.axes[1]));
+            bytes = bytes.max(merge::scratch_bytes(extent(func.vars[max.index()].ty.axes[0]), features, part.cols));
         }
     });
     bytes

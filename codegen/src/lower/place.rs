@@ -151,7 +151,7 @@ fn mutated(stmt: &Stmt) -> HashSet<VarId> {
         Op::Write(var, _) | Op::Accumulate(var, ..) => {
             vars.insert(*var);
         }
-        Op::Merge { max, sum, acc, .. } => vars.extend([*max, *sum, *acc]),
+        Op::Merge { max, sum, acc, .. } => vars.extend([*max, *sum].into_iter().chain(*acc)),
         _ => {}
     });
     vars

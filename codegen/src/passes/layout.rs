@@ -84,8 +84,7 @@ pub(crate) fn registers(func: &Func) -> (u32, u32) {
     // for the same.
     let second = if part.col_axis.is_some() { scores / 2 } else { 0 };
     let columns = part.col_axis.or(only_columns);
-    let kept =
-        func.vars.iter().any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == columns && columns.is_some());
+    let kept = func.vars.iter().any(|v| v.ty.rank() == 2 && v.ty.axes.get(1).copied() == columns && columns.is_some());
     (vars + if kept { second } else { scores + second }, lhs)
 }
 

@@ -71,6 +71,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     if cols > 1 {
         whole_rows_of_bests(&func, rows, cols)?;
         whole_rows_of_numbers(&func, row_axis, cols)?;
+        merges_behind_loops(&func, cols)?;
         shares_of_a_merge(&func, cols)?;
         private_state(&func)?;
     }
@@ -164,11 +165,26 @@ fn whole_rows_of_bests(func: &Func, rows: u32, cols: u32) -> Result<(), Error> {
     }
 }
 
+/// What warps tell each other as they merge lies over the buffers of loops, which have ended.
+fn merges_behind_loops(func: &Func, cols: u32) -> Result<(), Error> {
+    let mut inside = false;
+    for stmt in &func.body {
+        if let Op::For { body, .. } | Op::If { body, .. } = &stmt.op {
+            visit(body, &mut |stmt| inside |= matches!(stmt.op, Op::Merge { .. }));
+        }
+    }
+    if !inside {
+        return Ok(());
+    }
+    let name = &func.name;
+    Err(Error::Unsupported(format!("`{name}` merges inside a loop or branch, and {cols} warps share its columns")))
+}
+
 /// After a merge each of the warps that shared columns has a part of the output's, whole blocks of 8.
 fn shares_of_a_merge(func: &Func, cols: u32) -> Result<(), Error> {
     let mut wrong = None;
     visit(&func.body, &mut |stmt| {
-        if let Op::Merge { acc, .. } = stmt.op {
+        if let Op::Merge { acc: Some(acc), .. } = stmt.op {
             let axis = &func.axes[func.vars[acc.index()].ty.axes[1].index()];
             if !axis.extent.is_multiple_of(8 * cols) {
                 wrong.get_or_insert(axis);
@@ -207,7 +223,7 @@ fn private_state(func: &Func) -> Result<(), Error> {
                 Op::Write(var, _) if from_private => {
                     vars.insert(*var);
                 }
-                Op::Merge { max, sum, acc, .. } => [max, sum, acc].into_iter().for_each(|var| {
+                Op::Merge { max, sum, acc, .. } => [max, sum].into_iter().chain(acc).for_each(|var| {
                     vars.remove(var);
                 }),
                 Op::Store(_, value) if values.contains(value) => {

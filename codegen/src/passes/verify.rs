@@ -606,7 +606,7 @@ impl<'f> Verifier<'f> {
             }
             Op::Dot(lhs, rhs) => self.product(*lhs, *rhs)?,
             Op::Read(var) => self.var(*var)?.ty.clone(),
-            Op::Merge { max, sum, acc, scale } => self.merge([*max, *sum, *acc], *scale)?,
+            Op::Merge { max, sum, acc, scale } => self.merge(*max, *sum, *acc, *scale)?,
             Op::Shared(buffer, slot) => self.buffer(*buffer, *slot)?.ty.clone(),
             Op::Operand(x) if !self.shared[x.index()] => {
                 return mistake("a register operand comes from a shared tile", "this is not one");
@@ -639,18 +639,22 @@ impl<'f> Verifier<'f> {
         Ok(Type { elem: ta.elem, axes: ta.axes.clone(), partial })
     }
 
-    fn merge(&self, [max, sum, acc]: [VarId; 3], scale: ValueId) -> Result<Type, Mistake> {
-        let (max, sum, acc) = (self.var(max)?, self.var(sum)?, self.var(acc)?);
+    fn merge(&self, max: VarId, sum: VarId, acc: Option<VarId>, scale: ValueId) -> Result<Type, Mistake> {
+        let (max, sum) = (self.var(max)?, self.var(sum)?);
+        let acc = acc.map(|acc| self.var(acc)).transpose()?;
         let rows = Type::tile(Elem::F32, max.ty.axes.clone());
         let spread = Type { partial: true, ..rows.clone() };
         let fits = rows.rank() == 1
             && max.ty == rows
             && sum.ty == spread
-            && acc.ty.rank() == 2
-            && acc.ty == Type::tile(Elem::F32, acc.ty.axes.clone())
-            && acc.ty.axes[0] == rows.axes[0];
+            && acc.is_none_or(|acc| {
+                acc.ty.rank() == 2
+                    && acc.ty == Type::tile(Elem::F32, acc.ty.axes.clone())
+                    && acc.ty.axes[0] == rows.axes[0]
+            });
         if !fits {
-            let [max, sum, acc] = [max, sum, acc].map(|var| self.show(&var.ty));
+            let [max, sum] = [max, sum].map(|var| self.show(&var.ty));
+            let acc = acc.map_or_else(|| "nothing".to_owned(), |acc| self.show(&acc.ty));
             return mistake(
                 "a merge takes the maxima and the spread sums of rows, and an accumulator over the same rows, all f32",
                 format!("these are {max}, {sum} and {acc}"),

@@ -1,7 +1,8 @@
-//! Mixture of Block Attention, arXiv 2502.13189.
+//! Mixture of Block Attention, arXiv 2502.13189, and VMoBA's way to choose blocks, arXiv 2506.23858.
 
 mod pool;
 mod route;
+mod vmoba;
 
 pub use pool::{Alike, MobaPool, MobaPoolPick, moba_pool};
 pub use route::{MobaRoute, MobaRoutePick, moba_route};
@@ -12,6 +13,7 @@ mod parts;
 pub use attention::{MOST_CHOICES, Moba, WORKSPACE};
 pub use own::{OwnAndParts, OwnAndPartsPick, own_and_parts};
 pub use parts::{ChosenBlocks, ChosenBlocksPick, chosen_blocks};
+pub use vmoba::{VmobaRoute, VmobaRoutePick, vmoba_route};
 
 use lacuna_dsl::grid::QueryHead;
 use lacuna_dsl::prelude::*;

@@ -1,5 +1,5 @@
 use lacuna_dsl::grid::QueryHeads;
-use lacuna_dsl::pooled::{Candidates, PooledTile};
+use lacuna_dsl::pooled::{Candidates, Passes, PooledTile};
 use lacuna_dsl::prelude::*;
 
 /// Blocks that are found in one pass over the pooled keys: a lane has two registers for each and row.
@@ -34,36 +34,41 @@ pub fn moba_route(
         past = past.unless(full.at(h.head).ne_(0));
     }
     routing.set(&rows, 0, past.own());
-    let scores = |tile| cx.dot(rows.q, pooled.tile(tile, h));
+    let scores = |tile| past.keep(cx.dot(rows.q, pooled.tile(tile, h)), tile);
     let wanted = routing.others(top);
     if wanted > 0 {
-        choose(cx, &past, wanted, stages, scores, |place, best, n| routing.set(&rows, place + 1, best.column(n)));
+        choose(cx, past.passes(passes(wanted)), wanted, stages, scores, |best, place| {
+            (0..best.count()).for_each(|n| routing.set(&rows, place + n as i32, best.column(n)));
+        });
     }
 }
 
-/// Finds the `wanted` best candidates of each row by their scores, and hands over each place, the best of a pass and the place
-/// among them.
-fn choose(
+/// How often the candidates are gone through to find so many.
+pub(super) fn passes(wanted: u32) -> u32 {
+    wanted.div_ceil(AT_ONCE)
+}
+
+/// Finds the `wanted` best candidates of each row by their scores, those that are none at -inf. Hands over the best of each
+/// pass, and the place of the first of them in a row that has its own block first.
+pub(super) fn choose(
     cx: &Cx,
-    candidates: &Candidates<Rows>,
+    tiles: Passes<Kv>,
     wanted: u32,
     stages: u32,
     scores: impl Fn(PooledTile<Kv>) -> Tile<F32, Rows, Kv>,
-    found: impl Fn(Scalar<I32>, TopK<Rows>, u32),
+    found: impl Fn(TopK<Rows>, Scalar<I32>),
 ) {
-    let passes = wanted.div_ceil(AT_ONCE).max(1);
+    let passes = passes(wanted);
     let best = cx.top_k::<Rows>("best", wanted.div_ceil(passes));
     let (score, column) = (cx.var("score", f32::INFINITY), cx.var("column", -1));
-    for tile in cx.pipelined(candidates.passes::<Kv>(passes), stages) {
-        let s = candidates.keep(scores(tile), tile);
+    for tile in cx.pipelined(tiles, stages) {
         match passes {
-            1 => best.take(s, tile.first),
-            _ => best.take_after(s, tile.first, (score.get(), column.get())),
+            1 => best.take(scores(tile), tile.first),
+            _ => best.take_after(scores(tile), tile.first, (score.get(), column.get())),
         }
         cx.when(tile.last, || {
             best.settle();
-            let first = tile.pass * best.count() as i32;
-            (0..best.count()).for_each(|n| found(first + n as i32, best, n));
+            found(best, tile.pass * best.count() as i32 + 1);
             if passes > 1 {
                 score.set(best.score(best.count() - 1));
                 column.set(best.column(best.count() - 1));

@@ -79,10 +79,10 @@ pub use value::{PartialSum, Scalar, Tile, Vector};
 pub mod prelude {
     pub use crate::{
         Axis, BlockList, Blocks, Bool, Choices, Cx, Dk, Dv, Elem, Extent, F32, Group, Half, I32, Input, Keep, Keys,
-        Knobs, Kv, Lists, Logit, LseMerge, Mask, Mass, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts, PerHead,
-        PerHeadTable, Piece, PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routed, Routing, Rows, Scalar,
-        Schedule, Score, Segments, Shape, SharedTable, Sinks, Span, Table, TableIn, TableOut, Target, Tile, TileBlocks,
-        TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,
+        Knobs, Kv, Lists, Logit, LseMerge, Mask, Mass, OnlineSoftmax, OutLse, Output, PartLse, PartialSum, Parts,
+        PerHead, PerHeadTable, Piece, PooledKey, PooledKeys, Pos, PrefixSum, Queries, QueryRows, Routed, Routing, Rows,
+        Scalar, Schedule, Score, Segments, Shape, SharedTable, Sinks, Span, Table, TableIn, TableOut, Target, Tile,
+        TileBlocks, TileSize, TopK, Tunable, Values, Var, Vector, axes, extents,
     };
     pub use lacuna_macros::{pattern, schedule, score};
 }

@@ -27,7 +27,10 @@ struct Case {
     kv_heads: usize,
     block: u32,
     top: u32,
+    /// Queries of each document.
     lengths: Vec<usize>,
+    /// Keys of each, where they are apart.
+    keys: Option<Vec<usize>>,
     seed: u64,
     pick: MobaRoutePick,
     full_heads: Option<Vec<i32>>,
@@ -44,6 +47,7 @@ fn case(width: u32, block: u32, top: u32, lengths: &[usize]) -> Case {
         block,
         top,
         lengths: lengths.to_vec(),
+        keys: None,
         seed: 1,
         pick: MobaRoutePick::default(),
         full_heads: None,
@@ -53,7 +57,8 @@ fn case(width: u32, block: u32, top: u32, lengths: &[usize]) -> Case {
 
 impl Case {
     fn shape(&self) -> Shape {
-        Shape::new(self.elem, self.width, self.width, self.group as u32)
+        let shape = Shape::new(self.elem, self.width, self.width, self.group as u32);
+        if self.keys.is_some() { shape.with_keys_apart() } else { shape }
     }
 
     fn config(&self) -> MobaConfig {
@@ -66,13 +71,15 @@ impl Case {
         1.0 / (self.width as f32).sqrt()
     }
 
-    fn cu_seqlens(&self) -> Vec<i32> {
-        inputs::cu_seqlens(&self.lengths)
+    /// Where documents begin, on the side of the queries and on that of the keys.
+    fn cu_seqlens(&self) -> [Vec<i32>; 2] {
+        [&self.lengths, self.keys.as_ref().unwrap_or(&self.lengths)].map(|lengths| inputs::cu_seqlens(lengths))
     }
 
     fn draw<T: Float>(&self) -> Qkv<T> {
         let (total, hk, width) = (self.lengths.iter().sum(), self.kv_heads, self.width as usize);
-        inputs::qkv(self.seed, Dims { total, keys: total, hq: hk * self.group, hk, dk: width, dv: width })
+        let keys = self.keys.as_ref().map_or(total, |keys| keys.iter().sum());
+        inputs::qkv(self.seed, Dims { total, keys, hq: hk * self.group, hk, dk: width, dv: width })
     }
 
     fn pool_plan(&self, target: Target) -> Plan {
@@ -91,43 +98,51 @@ impl Case {
         schedule.stage(target, &self.shape(), &self.pick).and_then(|s| s.compile()).expect("a plan")
     }
 
-    fn longest(&self) -> i32 {
-        self.lengths.iter().copied().max().unwrap_or(0) as i32
+    /// What a plan of either launch is given besides its own tensors.
+    fn bindings(&self, device: &Device, plan: &Plan) -> Bindings {
+        let longest = |lengths: &[usize]| lengths.iter().copied().max().unwrap_or(0) as i32;
+        let tables = self.cu_seqlens();
+        let mut bindings = Bindings::new();
+        for (name, cu) in ["cu_seqlens", "cu_seqlens_k"].into_iter().zip(&tables) {
+            if plan.tensors.iter().any(|tensor| tensor.name == name) {
+                bindings =
+                    bindings.tensor(name, &Tensor::from_slice(device, &[cu.len() as u64], cu).expect("a tensor"));
+            }
+        }
+        for scalar in &plan.scalars {
+            bindings = match scalar.name.as_str() {
+                "max_seqlen" => bindings.int("max_seqlen", longest(&self.lengths)),
+                "max_seqlen_k" => bindings.int("max_seqlen_k", longest(self.keys.as_ref().expect("keys apart"))),
+                "scale" => bindings.float("scale", self.scale()),
+                name => panic!("what is `{name}`?"),
+            };
+        }
+        bindings
     }
 
     /// The pooled keys, and the routing that follows from them.
     fn run<T: Float + lacuna_runtime::Element>(&self, device: &Device, qkv: &Qkv<T>) -> (Host<T>, Host<i32>) {
         let upload = |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|n| n as u64), &x.data).expect("a tensor");
-        let cu = self.cu_seqlens();
-        let slots = Sides::same(&cu).slots(self.config());
+        let [cu_q, cu_k] = self.cu_seqlens();
+        let slots = Sides { q: &cu_q, k: &cu_k }.slots(self.config());
         let shape = [slots, self.kv_heads, self.width as usize];
         let pooled = Tensor::zeros(device, self.elem, &shape.map(|n| n as u64)).expect("a tensor");
-        let table = Tensor::from_slice(device, &[cu.len() as u64], &cu).expect("a tensor");
-        let bindings = Bindings::new()
-            .tensor("k", &upload(&qkv.k))
-            .tensor("cu_seqlens", &table)
-            .tensor("pooled", &pooled)
-            .int("max_seqlen", self.longest());
         let run = |plan: &Plan, bindings: &Bindings| {
             device.run(plan, bindings).unwrap_or_else(|error| panic!("{self:?} on {device}: {error}"));
         };
-        run(&self.pool_plan(target_for(device)), &bindings);
+        let plan = self.pool_plan(target_for(device));
+        run(&plan, &self.bindings(device, &plan).tensor("k", &upload(&qkv.k)).tensor("pooled", &pooled));
         let places = [qkv.q.shape[0], qkv.q.shape[1], self.top as usize];
         let routing = Tensor::poisoned(device, Elem::I32, &places.map(|n| n as u64)).expect("a tensor");
-        let mut bindings = Bindings::new()
-            .tensor("q", &upload(&qkv.q))
-            .tensor("pooled", &pooled)
-            .tensor("cu_seqlens", &table)
-            .tensor("routing", &routing)
-            .int("max_seqlen", self.longest());
-        if self.threshold.is_some_and(|_| self.top > 1) {
-            bindings = bindings.float("scale", self.scale());
-        }
+        let plan = self.route_plan(target_for(device));
+        let mut bindings = self.bindings(device, &plan);
+        bindings = bindings.tensor("q", &upload(&qkv.q)).tensor("pooled", &pooled).tensor("routing", &routing);
         if let Some(full) = &self.full_heads {
             let full = Tensor::from_slice(device, &[full.len() as u64], full).expect("a tensor");
             bindings = bindings.tensor("full_heads", &full);
         }
-        run(&self.route_plan(target_for(device)), &bindings);
+        run(&plan, &bindings);
+        assert_eq!(routing.first_poison().expect("what it holds"), None, "{self:?}: a place was not written");
         (
             Host::new(pooled.to_vec().expect("what it holds"), shape),
             Host::new(routing.to_vec().expect("what it holds"), places),
@@ -141,8 +156,8 @@ impl Case {
 
     /// Runs the case, and holds its means and its routing to f64.
     fn check_on<T: Float + lacuna_runtime::Element>(&self, qkv: &Qkv<T>) {
-        let cu = self.cu_seqlens();
-        let (sides, config) = (Sides::same(&cu), self.config());
+        let [cu_q, cu_k] = self.cu_seqlens();
+        let (sides, config) = (Sides { q: &cu_q, k: &cu_k }, self.config());
         let Pooled { low, high, .. } = pool(&qkv.k, sides, config);
         let gated = gate(&qkv.q, &qkv.k, sides, config);
         for device in devices() {
@@ -222,6 +237,28 @@ fn blocks_of_any_length() {
     case(32, 160_000, 3, &[200, 1]).check();
 }
 
+/// Queries and keys end together: a query stands where its key would, or before every key.
+#[test]
+fn documents_with_other_numbers_of_keys_than_queries() {
+    let both: [(&[usize], &[usize]); 5] = [
+        (&[100], &[700]),
+        (&[1, 1, 1], &[300, 17, 0]),
+        (&[300, 0, 90], &[120, 64, 500]),
+        (&[70, 33], &[0, 1]),
+        (&[64, 10, 0], &[64, 26, 5]),
+    ];
+    for (n, (queries, keys)) in both.into_iter().enumerate() {
+        for top in [1, 3, 12] {
+            let keys = Some(keys.to_vec());
+            let case = Case { keys, seed: n as u64, group: 1 + n % 3, ..case(64, 16, top, queries) };
+            case.check();
+            Case { threshold: Some(0.6), ..case.clone() }.check();
+            let hq = case.group * case.kv_heads;
+            Case { full_heads: Some((0..hq as i32).map(|head| head % 2).collect()), ..case }.check();
+        }
+    }
+}
+
 #[test]
 fn batches_without_tokens() {
     for lengths in [&[0][..], &[0, 0, 0]] {
@@ -247,7 +284,7 @@ fn of_equal_scores_the_lower_block_comes_first() {
         let key = qkv.k.row(0, 0).to_vec();
         qkv.k.data.chunks_mut(64).for_each(|row| row.copy_from_slice(&key));
         let routing = case.routing_of(&qkv);
-        let cu = case.cu_seqlens();
+        let [cu, _] = case.cu_seqlens();
         for token in 0..routing.shape[0] {
             let place = Sides::same(&cu).place(token).expect("a token of a document");
             let (own, mut wanted) = (place.position as i32 / 16, vec![-1; top as usize]);

@@ -173,8 +173,8 @@ impl<R: Axis> TopK<R> {
     }
 }
 
-/// The softmax over scores that come by: which share of it each of them has. Scores are as [`TopK`]'s, -inf where they do not
-/// count, and times the kernel's parameter `scale`.
+/// The softmax over scores that come by: which share of it each of them has. Scores are as [`TopK`]'s: -inf and NaN count for
+/// nothing. They are multiplied by the kernel's parameter `scale`.
 ///
 /// ```ignore
 /// let mass = Mass::new(cx);
@@ -219,6 +219,8 @@ impl<R: Axis> Mass<R> {
     /// Takes a tile of scores in.
     #[track_caller]
     pub fn take<C: Axis>(&self, scores: Tile<F32, R, C>) {
+        // Of NaN and a number the maximum is the number.
+        let scores = scores.max(f32::NEG_INFINITY);
         let before = self.max.get();
         let max = before.max(scores.row_max());
         // Where nothing has been seen, `-inf - -inf` would be NaN.

@@ -181,9 +181,10 @@ fn rank(score: f64) -> f64 {
     if score.is_nan() { f64::NEG_INFINITY } else { score }
 }
 
-/// Other blocks with scores, best first; the lower index on equal scores.
+/// Other blocks with scores, best first; the lower index on equal scores. NaN and -inf are no scores.
 fn others(scores: &[f64], own: usize) -> Vec<usize> {
-    let mut others: Vec<usize> = (0..scores.len()).filter(|&block| block != own).collect();
+    let scored = |&block: &usize| block != own && rank(scores[block]) > f64::NEG_INFINITY;
+    let mut others: Vec<usize> = (0..scores.len()).filter(scored).collect();
     others.sort_by(|&a, &b| rank(scores[b]).total_cmp(&rank(scores[a])).then(a.cmp(&b)));
     others
 }
@@ -209,7 +210,7 @@ fn reaching(terms: &[f64], wanted: f64) -> usize {
 }
 
 /// The routing of one row: its own block, then the best others in descending score, then -1 up to `top`. Equal scores
-/// go to the lower index; a NaN is ranked as -inf.
+/// go to the lower index; a block whose score is NaN or -inf is not listed.
 pub fn route_row(scores: &[f64], position: i64, config: MobaConfig) -> Vec<i32> {
     config.check();
     let mut row = vec![-1; config.top];

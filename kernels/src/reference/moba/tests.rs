@@ -111,7 +111,7 @@ fn the_own_block_is_first_and_the_best_follow() {
     assert_eq!(route_row(&[], -1, config), [-1; 4], "no key, no block");
     assert_eq!(route_row(&scores, 6 * 16, MobaConfig { top: 1, ..SMALL }), [6]);
     let lost = [f64::NAN, f64::NEG_INFINITY, -1.0];
-    assert_eq!(route_row(&lost, 3 * 16, config), [3, 2, 0, 1], "a NaN is as low as can be");
+    assert_eq!(route_row(&lost, 3 * 16, config), [3, 2, -1, -1], "NaN and -inf are no scores");
 }
 
 /// Scores ln 1, ln 2, ln 4, ln 1 of the others: shares 1/8, 2/8, 4/8, 1/8.

@@ -7,13 +7,17 @@ use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Bound, Error, Expr, Pick, Plan, Space, Span};
 
-use super::{Blocking, ChosenBlocks, ChosenBlocksPick, MobaPool, MobaRoute, OwnAndParts, OwnAndPartsPick, RoutingIs};
+use super::{
+    Blocking, ChosenBlocks, ChosenBlocksPick, MobaPool, MobaRoute, MobaRoutePick, OwnAndParts, OwnAndPartsPick,
+    RoutingIs,
+};
 use crate::dense::QueryMajor;
 use crate::lists::{Chosen, InverseLists, Many};
 use crate::patterns::causal;
 
-/// What the knobs of the last launch begin with.
+/// What the knobs of the last launch begin with, and those of the gate.
 const OWN: &str = "own_";
+const ROUTE: &str = "route_";
 
 /// Choices of a query head, at most.
 pub const MOST_CHOICES: u32 = 64;
@@ -261,24 +265,29 @@ impl Moba {
         own.at(self.shape.clone())
     }
 
-    /// The launches that make a routing.
-    fn routing_plans(&self, target: Target) -> Result<Vec<Plan>, Error> {
+    fn route_schedule(&self) -> Bound<MobaRoute> {
         let Blocking { block, top, .. } = self.blocks;
-        let pool = MobaPool::new(block).at(self.shape.clone());
-        let route = MobaRoute { full_heads: self.full_heads, ..MobaRoute::new(block, top) }.at(self.shape.clone());
-        let none = Pick::new();
-        Ok(vec![pool.plan(target, &pool.choose(target, &none)?)?, route.plan(target, &route.choose(target, &none)?)?])
+        MobaRoute { full_heads: self.full_heads, ..MobaRoute::new(block, top) }.at(self.shape.clone())
+    }
+
+    /// The launches that make a routing.
+    fn routing_plans(&self, target: Target, pick: &Pick) -> Result<Vec<Plan>, Error> {
+        let pool = MobaPool::new(self.blocks.block).at(self.shape.clone());
+        let pool_pick = pool.choose(target, &Pick::new())?;
+        Ok(vec![pool.plan(target, &pool_pick)?, self.route_schedule().plan(target, pick)?])
     }
 }
 
-/// The knobs of the chosen blocks, and those of the own block.
-fn apart(pick: &Pick) -> [Pick; 2] {
-    let mut of = [Pick::new(), Pick::new()];
+/// The knobs of the chosen blocks, those of the own block and those of the gate.
+fn apart(pick: &Pick) -> [Pick; 3] {
+    let mut of = [Pick::new(), Pick::new(), Pick::new()];
     for (name, &value) in pick {
-        match name.strip_prefix(OWN) {
-            Some(name) => of[1].insert(name.to_owned(), value),
-            None => of[0].insert(name.clone(), value),
+        let (launch, name) = match (name.strip_prefix(OWN), name.strip_prefix(ROUTE)) {
+            (Some(name), _) => (1, name),
+            (_, Some(name)) => (2, name),
+            _ => (0, name.as_str()),
         };
+        of[launch].insert(name.to_owned(), value);
     }
     of
 }
@@ -286,31 +295,36 @@ fn apart(pick: &Pick) -> [Pick; 2] {
 impl Tunable for Moba {
     fn space(&self) -> Space {
         let mut space = ChosenBlocksPick::space();
-        let own = OwnAndPartsPick::space().knobs.into_iter();
-        space.knobs.extend(own.map(|(name, values)| (format!("{OWN}{name}"), values)));
+        for (prefix, more) in [(OWN, OwnAndPartsPick::space()), (ROUTE, MobaRoutePick::space())] {
+            space.knobs.extend(more.knobs.into_iter().map(|(name, values)| (format!("{prefix}{name}"), values)));
+        }
         space
     }
 
-    /// Each of the two launches that the knobs are of is chosen for by itself.
+    /// Each of the launches that the knobs are of is chosen for by itself.
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
         self.check()?;
-        let [of_parts, of_own] = apart(wanted);
-        if let Some(name) = of_parts.keys().find(|name| ChosenBlocksPick::KNOBS.iter().all(|(knob, _)| knob != name)) {
-            // Says which knobs there are.
-            ChosenBlocksPick::from_pick(&Pick::from([(name.clone(), 0)]))?;
+        let space = self.space();
+        if let Some(name) = wanted.keys().find(|&name| space.knobs.iter().all(|(knob, _)| knob != name)) {
+            let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
+            return Err(Error::Unsupported(format!("there is no knob `{name}`; this has {}", known.join(", "))));
         }
+        let [of_parts, of_own, of_route] = apart(wanted);
         let mut pick = self.parts_schedule().choose(target, &of_parts)?;
         let own = self.own_schedule().choose(target, &of_own)?;
-        pick.extend(own.into_iter().map(|(name, value)| (format!("{OWN}{name}"), value)));
+        let route = self.route_schedule().choose(target, &of_route)?;
+        for (prefix, more) in [(OWN, own), (ROUTE, route)] {
+            pick.extend(more.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+        }
         Ok(pick)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
         self.check()?;
-        let [pick, own_pick] = apart(pick);
+        let [pick, own_pick, route_pick] = apart(pick);
         let rows = ChosenBlocksPick::from_pick(&pick)?.rows;
         let (blocks, shape, span) = (self.blocks, || self.shape.clone(), self.is_chunked());
-        let mut plans = if self.makes_routing() { self.routing_plans(target)? } else { Vec::new() };
+        let mut plans = if self.makes_routing() { self.routing_plans(target, &route_pick)? } else { Vec::new() };
         if self.full {
             let dense = QueryMajor::new(causal()).at(shape());
             plans.push(dense.plan(target, &dense.choose(target, &Pick::new())?)?);

@@ -4,9 +4,9 @@ use half::bf16;
 use lacuna_dsl::{Elem, Pick, Shape, Tunable};
 use lacuna_kernels::host::{Dims, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Qkv, Route};
-use lacuna_kernels::moba::{Moba, RoutingIs};
+use lacuna_kernels::moba::{Gate, Moba, RoutingIs};
 use lacuna_kernels::reference::Problem;
-use lacuna_kernels::reference::moba::{MobaConfig, Routed, attention, check_route, gate};
+use lacuna_kernels::reference::moba::{MobaConfig, Routed, Rule, attention, check_route, gate};
 use lacuna_kernels::tolerance::{check_attention, plain_routed};
 use lacuna_runtime::{Bindings, Device, Tensor};
 use lacuna_tests::target_for;
@@ -99,7 +99,11 @@ fn check(case: &Case, seed: u64) {
     let keys = cu_k[cu_k.len() - 1] as usize;
     let dims = Dims { total: tokens, keys, hq, hk: case.hk, dk: shape.dk as usize, dv: shape.dv as usize };
     let qkv: Qkv<bf16> = inputs::qkv(seed, dims);
-    let config = MobaConfig::new(blocks.block as usize, blocks.top as usize);
+    let rule = match case.moba.gate {
+        Gate::Best => Rule::Past,
+        Gate::Share(share) => Rule::Mass { share: share.into(), scale: 0.125 },
+    };
+    let config = MobaConfig { rule, ..MobaConfig::new(blocks.block as usize, blocks.top as usize) };
     let mut routing = inputs::routing(seed, &cu, &cu_k, hq, config.block, config.top, Route::Random);
     if case.moba.full_heads {
         for (i, row) in routing.data.chunks_mut(config.top).enumerate() {
@@ -149,6 +153,17 @@ fn more_keys_than_queries_and_fewer() {
         check(&case, 2);
         case.moba = case.moba.with_routing(RoutingIs::Returned);
         check(&case, 3);
+    }
+}
+
+#[test]
+fn blocks_by_their_share_of_the_softmax() {
+    for (share, lengths) in [(0.3, &[200, 0, 45][..]), (0.0, &[130]), (1.0, &[300])] {
+        let mut case = Case::new(64, 2, 32, 4, lengths);
+        case.moba = Moba::by_share(case.moba.shape, 32, 4, share).with_routing(RoutingIs::Returned);
+        check(&case, 2);
+        case.moba = case.moba.in_chunks(2, 3);
+        check(&case, 2);
     }
 }
 

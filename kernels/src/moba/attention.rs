@@ -8,8 +8,8 @@ use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Bound, Error, Expr, Pick, Plan, Space, Span};
 
 use super::{
-    Blocking, ChosenBlocks, ChosenBlocksPick, MobaPool, MobaRoute, MobaRoutePick, OwnAndParts, OwnAndPartsPick,
-    RoutingIs,
+    Blocking, ChosenBlocks, ChosenBlocksPick, Gate, MobaPool, MobaRoute, MobaRoutePick, OwnAndParts, OwnAndPartsPick,
+    RoutingIs, VmobaRoute,
 };
 use crate::dense::QueryMajor;
 use crate::lists::{Chosen, InverseLists, Many};
@@ -49,12 +49,14 @@ const LIST_CHUNKS: [u32; 3] = [4096, 8192, 16384];
 /// many it takes.
 ///
 /// Where the choices cover every block, all of it is full attention, and [`covering`](Self::covering) makes it that.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Moba {
     /// The shape. Its own block says nothing here.
     pub shape: Shape,
     /// Blocks and choices.
     pub blocks: Blocking,
+    /// How rows choose, where they are not told.
+    pub gate: Gate,
     /// Whose the routing is.
     pub routing: RoutingIs,
     /// Whether some heads attend fully, as the table `full_heads`, i32 `[heads_q]`, says: 1 for those that do, and 0.
@@ -75,6 +77,7 @@ impl Moba {
         Moba {
             shape,
             blocks: Blocking { block, top, causal: true, fused: true },
+            gate: Gate::Best,
             routing: RoutingIs::default(),
             full_heads: false,
             full: false,
@@ -82,6 +85,13 @@ impl Moba {
             token_chunks: 1,
             list_chunk: LIST_CHUNKS[0],
         }
+    }
+
+    /// VMoBA (arXiv 2506.23858): not causal, and each row takes the best of all other blocks, `top - 1` at most, until those taken
+    /// have the share `threshold` of the softmax over their scores.
+    pub fn by_share(shape: Shape, block: u32, top: u32, threshold: f32) -> Self {
+        let moba = Moba::new(shape, block, top);
+        Moba { blocks: Blocking { causal: false, ..moba.blocks }, gate: Gate::Share(threshold), ..moba }
     }
 
     /// The same with another routing.
@@ -105,9 +115,9 @@ impl Moba {
     /// Full attention, if `top` blocks are all that a document of `max_seqlen` keys has, and no routing is given.
     #[must_use]
     pub fn covering(self, max_seqlen: u64) -> Self {
-        let Blocking { block, top, causal, .. } = self.blocks;
+        let Blocking { block, top, .. } = self.blocks;
         let all = u64::from(block) * u64::from(top) >= max_seqlen;
-        Moba { full: all && causal && self.routing != RoutingIs::Given, ..self }
+        Moba { full: all && self.gate == Gate::Best && self.routing != RoutingIs::Given, ..self }
     }
 
     /// The same in as few chunks as keep the workspace within `bytes`, for tensors of these extents: `tokens`, `heads_q`,
@@ -155,6 +165,16 @@ impl Moba {
         }
         if self.head_chunks == 0 || self.token_chunks == 0 {
             return refuse("there are no chunks; 1 or more are right".to_owned());
+        }
+        if let Gate::Share(share) = self.gate
+            && !(0.0..=1.0).contains(&share)
+        {
+            return refuse(format!("blocks are taken until they have the share {share}; from 0 to 1 is right"));
+        }
+        if self.makes_routing() && causal != (self.gate == Gate::Best) {
+            return refuse(
+                "the best blocks of the past are chosen causally, and a share of all blocks is not".to_owned(),
+            );
         }
         if self.full_heads && !(causal && fused) {
             return refuse(
@@ -265,9 +285,13 @@ impl Moba {
         own.at(self.shape.clone())
     }
 
-    fn route_schedule(&self) -> Bound<MobaRoute> {
-        let Blocking { block, top, .. } = self.blocks;
-        MobaRoute { full_heads: self.full_heads, ..MobaRoute::new(block, top) }.at(self.shape.clone())
+    /// The gate.
+    fn route_schedule(&self) -> Box<dyn Tunable> {
+        let (Blocking { block, top, .. }, shape) = (self.blocks, self.shape.clone());
+        match self.gate {
+            Gate::Best => Box::new(MobaRoute { full_heads: self.full_heads, ..MobaRoute::new(block, top) }.at(shape)),
+            Gate::Share(threshold) => Box::new(VmobaRoute::new(block, top, threshold).at(shape)),
+        }
     }
 
     /// The launches that make a routing.

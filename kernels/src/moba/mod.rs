@@ -1,24 +1,33 @@
 //! Mixture of Block Attention, arXiv 2502.13189, and VMoBA's way to choose blocks, arXiv 2506.23858.
 
+mod attention;
+mod own;
+mod parts;
 mod pool;
 mod route;
 mod vmoba;
 
-pub use pool::{Alike, MobaPool, MobaPoolPick, moba_pool};
-pub use route::{MobaRoute, MobaRoutePick, moba_route};
-mod attention;
-mod own;
-mod parts;
-
 pub use attention::{MOST_CHOICES, Moba, WORKSPACE};
 pub use own::{OwnAndParts, OwnAndPartsPick, own_and_parts};
 pub use parts::{ChosenBlocks, ChosenBlocksPick, chosen_blocks};
+pub use pool::{Alike, MobaPool, MobaPoolPick, moba_pool};
+pub use route::{MobaRoute, MobaRoutePick, moba_route};
 pub use vmoba::{VmobaRoute, VmobaRoutePick, vmoba_route};
 
 use lacuna_dsl::grid::QueryHead;
 use lacuna_dsl::prelude::*;
 
 use crate::lists::Reach;
+
+/// How a row chooses the blocks besides its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Gate {
+    /// The best of those before its own: [`moba_route`].
+    #[default]
+    Best,
+    /// Of all others, the best until they have this share of the softmax: [`vmoba_route`].
+    Share(f32),
+}
 
 /// Whose the routing is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

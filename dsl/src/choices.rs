@@ -6,7 +6,7 @@ use lacuna_codegen::ir::Elem;
 use lacuna_codegen::plan::{Expr, Requirement};
 
 use crate::axis::{Axis, I32};
-use crate::extent::Piece;
+use crate::extent::{Extent, Piece};
 use crate::grid::{GridAxis, KvHead, QueryHead, TileIndex};
 use crate::input::{Blocks, Input, Tensor, symbol};
 use crate::staging::current;
@@ -101,8 +101,7 @@ impl Choices {
         let routing = routing.into();
         if routing.is_some() {
             let what = format!("`top` must be {top}: so many blocks are listed for each token and query head");
-            let requirement =
-                Requirement { what, left: Expr::symbol(<Top as crate::Extent>::NAME), right: u64::from(top).into() };
+            let requirement = Requirement { what, left: Expr::symbol(Top::NAME), right: u64::from(top).into() };
             current().borrow_mut().require(requirement);
         }
         Choices { of: Of::Heads(routing, top), span }
@@ -200,6 +199,17 @@ impl Choices {
         let all = self.tokens() * self.per_token();
         let extent = cx::extent::<A>();
         EntryPieces { of_plan: tokens * self.per_token_of_plan(), all, extent, of: PhantomData }
+    }
+
+    /// As [`pieces`](Self::pieces), as many as the extent `X` counts where there is a span: those behind the span's last one are
+    /// empty, their end at their first entry or before it.
+    #[track_caller]
+    pub fn pieces_along<A: Axis, X: Extent>(&self) -> EntryPieces<A> {
+        let pieces = self.pieces();
+        match self.span {
+            Some(_) => EntryPieces { of_plan: Expr::symbol(X::NAME) * (pieces.extent as u64).into(), ..pieces },
+            None => pieces,
+        }
     }
 
     /// The blocks that tokens (counted through all) chose for a KV head at places of their choices.

@@ -99,6 +99,11 @@ pub(super) fn each_choice(
     let head = choices.kv_head(head);
     let (tokens_on, places_on) = (cx.scalar(lanes) / n, cx.scalar(lanes) % n);
     let [first, last] = [chunk.first, chunk.end - 1].map(|entry| docs.index_of(Token(choices.token(entry / n))).0);
+    let last = match choices.span() {
+        // A chunk behind the span's last one has nothing.
+        Some(_) => chunk.first.lt(chunk.end).select(last, first - 1),
+        None => last,
+    };
     for d in cx.range(first, last + 1) {
         let document = docs.at(SegmentIndex(d));
         // The document's tokens, as the span counts them.

@@ -19,7 +19,8 @@ pub fn count_picks(
     #[fixed] chosen: Chosen,
 ) {
     let choices = chosen.choices(picks, routing, span);
-    let grid = (choices.pieces::<Chunk>(), cx.each::<ListHeads>(), cx.pieces::<Slots, Slot>());
+    // All chunks that there can be: what a span before has counted is of no use.
+    let grid = (choices.pieces_along::<Chunk, Chunks>(), cx.each::<ListHeads>(), cx.pieces::<Slots, Slot>());
     let (chunk, head, slots) = cx.grid3(grid.0, grid.1, grid.2);
     choices.exit_past(head);
     let (table, lane) = (cx.shared_table::<Slot>("counts"), cx.iota::<Lane>());

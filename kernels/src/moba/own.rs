@@ -10,7 +10,7 @@ use crate::patterns::block_diagonal;
 /// One CTA has a tile of tokens and one query head: dense attention over the keys from the first row's block on, then one part
 /// after the other, so that of the own block no part is ever stored. A head that `full_heads` says attends to every key before
 /// it begins at the first key instead, and has no parts.
-#[schedule(tune(warps in [8, 4], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [3, 2, 4]))]
+#[schedule(tune(warps in [8, 4], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [3, 2, 4, 1]))]
 pub fn own_and_parts(
     cx: &Cx,
     q: Queries<Dk>,
@@ -42,7 +42,12 @@ pub fn own_and_parts(
         LseMerge::new(cx)
     };
     if let (Some(parts), Some(routing)) = (parts, routing) {
-        let there = |part| blocks.has_part(&routing, &rows, h, part);
+        // A head that attends fully has seen what a routing lists for it.
+        let chooses = full_heads.map(|full| full.at(h.head).eq_(0));
+        let there = |part| match chooses {
+            Some(chooses) => blocks.has_part(&routing, &rows, h, part) & chooses,
+            None => blocks.has_part(&routing, &rows, h, part),
+        };
         for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
             whole.add(part);
         }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use lacuna_dsl::{Bound, Elem, Error, Knobs, Mask, Pick, Plan, Schedule, Shape, Space, Target, Tunable};
 use lacuna_kernels::dense::{QueryMajor, QueryMajorPick};
-use lacuna_kernels::inputs::{Locality, Spoil};
+use lacuna_kernels::inputs::{Locality, Route, Spoil};
+use lacuna_kernels::moba::{Moba, RoutingIs};
 use lacuna_kernels::nsa::{BlockMajorPick, ByBlock, GroupCentric, GroupCentricPick};
 use lacuna_kernels::patterns;
 use lacuna_kernels::reference::masks;
@@ -99,6 +100,63 @@ pub enum Picks {
     Scored,
 }
 
+/// Where a routing comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Routes {
+    /// The gate, on the device.
+    Made,
+    /// Drawn: past blocks, each once.
+    Drawn(Route),
+    /// Drawn, and in the place of what is none garbage, which is none either.
+    Garbage,
+    /// Drawn, and every third row lists its first past block in every place.
+    Repeated,
+    /// Nothing for any row: each has its own block.
+    Nothing,
+    /// Every past block, in descending order.
+    Everything,
+}
+
+/// Mixture of Block Attention, in blocks of the shape's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mixture {
+    /// Where its routing comes from.
+    pub routes: Routes,
+    /// Blocks of a row, its own among them.
+    pub top: u32,
+    /// Chunks of KV heads, and of tokens.
+    pub chunks: [u32; 2],
+    /// Whether the own block is seen where the parts are merged.
+    pub fused: bool,
+    /// The query heads that attend fully, from the lowest bit on; without any there is no table of them.
+    pub full_heads: u64,
+    /// Whether the plan is the one for choices that cover every block.
+    pub covering: bool,
+}
+
+impl Mixture {
+    /// In one chunk, with the own block at the merge, and without full heads.
+    pub fn new(routes: Routes, top: u32) -> Self {
+        Mixture { routes, top, chunks: [1, 1], fused: true, full_heads: 0, covering: false }
+    }
+
+    /// The operation at a shape.
+    pub fn at(self, shape: &Shape) -> Moba {
+        let moba = Moba::new(shape.clone(), shape.block, self.top).in_chunks(self.chunks[0], self.chunks[1]);
+        let routing = if self.routes == Routes::Made { RoutingIs::Returned } else { RoutingIs::Given };
+        let mut moba = moba.with_routing(routing);
+        moba.blocks.fused = self.fused;
+        moba.full_heads = self.full_heads != 0;
+        if self.covering { moba.covering(0) } else { moba }
+    }
+
+    /// The table of full heads.
+    pub fn full_heads(self, heads: usize) -> Option<Vec<i32>> {
+        let full = |head: usize| i32::from(head < 64 && self.full_heads >> head & 1 == 1);
+        (self.full_heads != 0).then(|| (0..heads).map(full).collect())
+    }
+}
+
 /// Which schedule, and what only it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
@@ -108,6 +166,8 @@ pub enum Work {
     GroupCentric(Picks, usize),
     /// `block_major`, from lists to merge, with so many picks for each token and KV head.
     ByBlock(Picks, usize),
+    /// `moba`, from the routing or from the pooled keys to the merge.
+    Moba(Mixture),
 }
 
 impl Work {
@@ -117,6 +177,7 @@ impl Work {
             Work::QueryMajor(_) => QueryMajorPick::space(),
             Work::GroupCentric(..) => GroupCentricPick::space(),
             Work::ByBlock(..) => BlockMajorPick::space(),
+            Work::Moba(mixture) => mixture.at(&Shape::new(Elem::Bf16, 64, 64, 1)).space(),
         }
     }
 
@@ -131,6 +192,7 @@ impl Work {
             }
             Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).choose(Target::SM_80, &Pick::new()),
             Work::ByBlock(..) => ByBlock::new(shape.clone()).choose(Target::SM_80, &Pick::new()),
+            Work::Moba(mixture) => mixture.at(shape).choose(Target::SM_80, &Pick::new()),
         };
         chosen.unwrap_or_else(|error| panic!("no pick of {shape:?}: {error}"))
     }
@@ -141,6 +203,7 @@ impl Work {
             Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).plan(target, pick),
             Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).plan(target, pick),
             Work::ByBlock(..) => ByBlock::new(shape.clone()).plan(target, pick),
+            Work::Moba(mixture) => mixture.at(shape).plan(target, pick),
         }
     }
 
@@ -153,6 +216,7 @@ impl Work {
             Work::QueryMajor(seen) => of(&QueryMajor::new(seen.mask()).at(shape.clone()), target),
             Work::GroupCentric(..) => of(&GroupCentric::new().at(shape.clone()), target),
             Work::ByBlock(..) => ByBlock::new(shape.clone()).given(target),
+            Work::Moba(mixture) => mixture.at(shape).given(target),
         }
     }
 }
@@ -280,6 +344,18 @@ impl fmt::Display for Case {
                 };
                 let schedule = if matches!(self.work, Work::ByBlock(..)) { "by block: " } else { "" };
                 write!(f, "{schedule}{n} {how} of {block}")?;
+            }
+            Work::Moba(Mixture { routes, top, chunks: [heads, tokens], fused, full_heads, covering }) => {
+                write!(f, "moba {top} {routes:?} of {block} in {heads}x{tokens}")?;
+                if !fused {
+                    f.write_str(" own apart")?;
+                }
+                if full_heads != 0 {
+                    write!(f, " full {full_heads:b}")?;
+                }
+                if covering {
+                    f.write_str(" covering")?;
+                }
             }
         }
         write!(f, " D{dk}")?;

@@ -7,7 +7,7 @@ mod case;
 pub mod conformance;
 mod problem;
 
-pub use case::{Case, Layout, Numbers, Picks, Seen, Work, widths};
+pub use case::{Case, Layout, Mixture, Numbers, Picks, Routes, Seen, Work, widths};
 pub use problem::{Outcome, Problem, run, target_for};
 
 /// Every Rust block of the readme, as a test.

@@ -3,15 +3,16 @@
 use half::{bf16, f16};
 use lacuna_dsl::{Elem, Plan, Shape, Target};
 use lacuna_kernels::host::{Dims, Float, Host, Row, Sides};
-use lacuna_kernels::inputs::{self, Locality, Qkv, Spoil};
+use lacuna_kernels::inputs::{self, Locality, Qkv, Route, Spoil};
+use lacuna_kernels::reference::moba::{self, MobaConfig, Routed};
 use lacuna_kernels::reference::nsa::{NsaConfig, select, selected_attention};
 use lacuna_kernels::reference::{self, Attended, attention};
-use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_selected};
+use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_routed, plain_selected};
 use lacuna_runtime::{Bindings, Device, Element, Error, Tensor};
 
 use safetensors::SafeTensors;
 
-use crate::{Case, Layout, Numbers, Picks, Work};
+use crate::{Case, Layout, Mixture, Numbers, Picks, Routes, Work};
 
 /// Operands of one of the two types that tensor cores take.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ pub struct Problem {
     pub cu_seqlens: Vec<i32>,
     /// The same of keys.
     pub cu_seqlens_k: Vec<i32>,
-    /// The selection, `[total, Hk, n]`, where there is one.
+    /// The selection, `[total, Hk, n]`, or the routing, `[total, Hq, top]`, where one is given.
     pub picks: Option<Host<i32>>,
     operands: Operands,
 }
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub o: Vec<f32>,
     /// Their LSE.
     pub lse: Vec<f32>,
+    /// The routing `[total, Hq, top]`, where it is made on the way.
+    pub routing: Option<Host<i32>>,
 }
 
 impl Problem {
@@ -72,8 +75,13 @@ impl Problem {
         self.case.scale.unwrap_or(1.0 / (self.case.shape.dk as f32).sqrt())
     }
 
-    /// The f64 result, and the plain computation's.
-    fn expected(&self) -> (Attended<f64>, Attended<f32>) {
+    /// Its sequences.
+    pub fn sides(&self) -> Sides<'_> {
+        Sides { q: &self.cu_seqlens, k: &self.cu_seqlens_k }
+    }
+
+    /// The f64 result, and the plain computation's; over a routing that was made on the way, where it was.
+    fn expected(&self, made: Option<&Host<i32>>) -> (Attended<f64>, Attended<f32>) {
         either!(&self.operands, qkv => {
             let Qkv { q, k, v } = qkv;
             let problem = reference::Problem { q, k, v, cu_seqlens: &self.cu_seqlens, cu_seqlens_k: &self.cu_seqlens_k, scale: self.scale() };
@@ -81,6 +89,12 @@ impl Problem {
                 (Work::QueryMajor(seen), _) => {
                     let mask = seen.by_hand();
                     (attention(&problem, &*mask), plain_attention(&problem, &*mask))
+                }
+                (Work::Moba(mixture), given) => {
+                    let routing = made.or(given.as_ref()).expect("a routing that is given, or was made");
+                    let full = mixture.full_heads(self.case.hq());
+                    let routed = Routed { routing, config: self.mixture_config(), full_heads: full.as_deref() };
+                    (moba::attention(&problem, &routed, None), plain_routed(&problem, &routed, None))
                 }
                 (_, picks) => {
                     let picks = picks.as_ref().expect("a selection is drawn with its case");
@@ -92,11 +106,49 @@ impl Problem {
     }
 
     /// How far these results, of any number of runs, are from the f64 result.
+    ///
+    /// # Panics
+    /// If a routing that was made is none of the scores in f64, up to near ties.
     pub fn judge(&self, outcomes: &[&Outcome]) -> Vec<Verdicts> {
-        let (reference, plain) = self.expected();
         let stored = either!(&self.operands, qkv => precision(qkv));
-        let judge = |run: &&Outcome| tolerance::check_attention(&run.o, &run.lse, &reference, &plain, stored);
-        outcomes.iter().map(judge).collect()
+        let mut expected: Vec<(Option<&Host<i32>>, _)> = Vec::new();
+        let mut verdicts = Vec::with_capacity(outcomes.len());
+        for &run in outcomes {
+            let made = run.routing.as_ref();
+            let known = expected.iter().position(|(routing, _)| *routing == made).unwrap_or_else(|| {
+                if let Some(routing) = made {
+                    self.check_routing(routing);
+                }
+                expected.push((made, self.expected(made)));
+                expected.len() - 1
+            });
+            let (reference, plain) = &expected[known].1;
+            verdicts.push(tolerance::check_attention(&run.o, &run.lse, reference, plain, stored));
+        }
+        verdicts
+    }
+
+    /// Blocks and choices, where there are any.
+    fn mixture_config(&self) -> MobaConfig {
+        let Work::Moba(Mixture { top, .. }) = self.case.work else { panic!("{} has no routing", self.case) };
+        MobaConfig::new(self.case.shape.block as usize, top as usize)
+    }
+
+    /// That a routing is made of the scores in f64: near ties either way.
+    fn check_routing(&self, routing: &Host<i32>) {
+        let Work::Moba(mixture) = self.case.work else { panic!("{} has no routing", self.case) };
+        let (config, hq) = (self.mixture_config(), self.case.hq());
+        let full = mixture.full_heads(hq);
+        let gated = either!(&self.operands, qkv => moba::gate(&qkv.q, &qkv.k, self.sides(), config));
+        for (at, (row, gated)) in routing.data.chunks(config.top).zip(&gated).enumerate() {
+            let (token, head) = (at / hq, at % hq);
+            let place = self.sides().place(token).expect("a token of a document");
+            if full.as_ref().is_some_and(|full| full[head] != 0) {
+                assert!(row.iter().all(|&block| block == -1), "{}: a full head is sent to {row:?}", self.case);
+            } else if let Err(bad) = moba::check_route(row, gated, place.position, config) {
+                panic!("{}: token {token}, head {head}: {bad}", self.case);
+            }
+        }
     }
 
     /// The same problem without some of its documents, by their number.
@@ -143,6 +195,15 @@ impl Problem {
                 qkv.q.row_mut(token, head).copy_from_slice(from.row(token, other));
             }
         });
+        if let (Work::Moba(_), Some(routing)) = (self.case.work, &self.picks) {
+            let mut permuted = routing.clone();
+            for token in 0..self.case.total() {
+                for (head, &other) in order.iter().enumerate() {
+                    permuted.row_mut(token, head).copy_from_slice(routing.row(token, other));
+                }
+            }
+            out.picks = Some(permuted);
+        }
         out
     }
 
@@ -233,12 +294,45 @@ fn real(case: &Case) -> Qkv<bf16> {
 fn selection(case: &Case, cu_seqlens: Sides<'_>, operands: &Operands) -> Option<Host<i32>> {
     match case.work {
         Work::QueryMajor(_) => None,
+        Work::Moba(mixture) => routing(case, cu_seqlens, mixture),
         Work::GroupCentric(Picks::Scored, n) | Work::ByBlock(Picks::Scored, n) => {
             let config = NsaConfig { l_sel: case.shape.block as usize, n, ..NsaConfig::PAPER };
             Some(either!(operands, qkv => select(&qkv.q, &qkv.k, cu_seqlens, config)))
         }
         Work::GroupCentric(picks, n) | Work::ByBlock(picks, n) => Some(draw_picks(case, cu_seqlens, picks, n)),
     }
+}
+
+/// The routing of a case, where it is given.
+fn routing(case: &Case, sides: Sides<'_>, mixture: Mixture) -> Option<Host<i32>> {
+    let (hq, block, top) = (case.hq(), case.shape.block as usize, mixture.top as usize);
+    let seed = case.seed + 200;
+    let drawn = |route| inputs::routing(seed, sides.q, sides.k, hq, block, top, route);
+    Some(match mixture.routes {
+        Routes::Made => return None,
+        Routes::Drawn(route) => drawn(route),
+        Routes::Nothing => Host::filled(-1, [case.total(), hq, top]),
+        Routes::Garbage => {
+            let mut routing = drawn(Route::Random);
+            inputs::garbage(seed, &mut routing, sides.q, sides.k, block);
+            routing
+        }
+        Routes::Repeated => {
+            let mut routing = drawn(Route::Random);
+            for (_, row) in routing.data.chunks_mut(top).enumerate().filter(|(row, _)| row % 3 == 1) {
+                if let [_, first, others @ ..] = row {
+                    others.fill(*first);
+                }
+            }
+            routing
+        }
+        Routes::Everything => {
+            let routing = drawn(Route::Local);
+            let blocks = sides.each().map(|(_, keys)| keys.len().div_ceil(block)).max().unwrap_or(0);
+            assert!(blocks <= top, "{top} choices cannot hold {blocks} blocks");
+            routing
+        }
+    })
 }
 
 fn draw_picks(case: &Case, cu_seqlens: Sides<'_>, picks: Picks, n: usize) -> Host<i32> {
@@ -362,6 +456,21 @@ fn run_typed<T: Float + Element>(
         let longest = case.lengths.iter().max().map_or(0, |&longest| longest + case.slack);
         bindings = bindings.int("max_seqlen", longest as i32);
     }
+    if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen_k") {
+        bindings =
+            bindings.int("max_seqlen_k", case.key_lengths().iter().max().map_or(0, |&most| most + case.slack) as i32);
+    }
+    let mut made = None;
+    if let Work::Moba(mixture) = case.work {
+        if let Some(full) = mixture.full_heads(case.hq()) {
+            bindings = bindings.tensor("full_heads", &Tensor::from_slice(device, &[hq], &full)?);
+        }
+        if mixture.routes == Routes::Made {
+            let routing = Part::poisoned(device, Elem::I32, &[total, hq, mixture.top.into()], 2, 5 * beside)?;
+            bindings = bindings.tensor("routing", &routing.view);
+            made = Some(routing);
+        }
+    }
     if let Some(picks) = &problem.picks {
         let [total, hk, n] = extents(picks.shape);
         let tensor = if fused {
@@ -371,7 +480,11 @@ fn run_typed<T: Float + Element>(
         } else {
             Tensor::from_slice(device, &[total, hk, n], &picks.data)?
         };
-        bindings = bindings.tensor("picks", &tensor);
+        let name = if matches!(case.work, Work::Moba(_)) { "routing" } else { "picks" };
+        // Of one choice, the own block, nobody asks.
+        if plan.tensors.iter().any(|tensor| tensor.name == name) {
+            bindings = bindings.tensor(name, &tensor);
+        }
     }
 
     let report = device.run(plan, &bindings)?;
@@ -380,7 +493,15 @@ fn run_typed<T: Float + Element>(
     }
     o.check("o", 1)?;
     lse.check("lse", 1)?;
-    Ok(Outcome { o: o.view.to_f32_vec()?, lse: lse.view.to_f32_vec()? })
+    let routing = match made {
+        None => None,
+        Some(routing) => {
+            routing.check("routing", 2)?;
+            let shape = [case.total(), case.hq(), routing.view.shape()[2] as usize];
+            Some(Host::new(routing.view.to_vec()?, shape))
+        }
+    };
+    Ok(Outcome { o: o.view.to_f32_vec()?, lse: lse.view.to_f32_vec()?, routing })
 }
 
 /// Q, K and V as views of one tensor `[total, Hq + 2 Hk, D]`.

@@ -2,11 +2,11 @@
 //!
 //! A failure prints the case, its seed included: the numbers are drawn from the seed alone.
 
-use lacuna_dsl::{Elem, Pick, Target};
+use lacuna_dsl::{Elem, Pick, Shape, Target};
 use lacuna_emulator::Options;
-use lacuna_kernels::inputs::{Locality, Spoil};
+use lacuna_kernels::inputs::{Locality, Route, Spoil};
 use lacuna_runtime::Device;
-use lacuna_tests::{Case, Outcome, Picks, Problem, Seen, Work, run, widths};
+use lacuna_tests::{Case, Mixture, Outcome, Picks, Problem, Routes, Seen, Work, run, widths};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -70,6 +70,32 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    /// Mixtures of block attention: any routing, blocks, choices, chunks, and keys apart or not.
+    fn mixtures()(
+        routes in select(vec![Routes::Made, Routes::Drawn(Route::Random), Routes::Garbage, Routes::Repeated]),
+        (top, block) in (select(vec![1, 2, 3, 5, 12, 64]), select(vec![32u32, 64, 96, 1024])),
+        chunks in (1..3u32, 1..4u32),
+        documents in prop::collection::vec((prop_oneof![Just(0usize), 1..150usize], 0..150usize), 1..4),
+        apart in any::<bool>(),
+        width in select(vec![(32, 32), (64, 64), (128, 128), (192, 128)]),
+        group in prop_oneof![1..6u32, Just(16)],
+        elem in select(vec![Elem::Bf16, Elem::F16]),
+        hk in 1..3usize,
+        seed in any::<u32>(),
+    ) -> Case {
+        let mixture = Mixture { chunks: chunks.into(), ..Mixture::new(routes, top) };
+        let (lengths, keys): (Vec<usize>, Vec<usize>) = documents.into_iter().unzip();
+        let shape = Shape::new(elem, width.0, width.1, group).with_block(block);
+        let case = Case { hk, seed: seed.into(), ..Case::of(Work::Moba(mixture), shape, &lengths) };
+        if apart { case.with_keys(&keys) } else { case }
+    }
+}
+
+fn any_cases() -> impl Strategy<Value = Case> {
+    prop_oneof![2 => cases(), 1 => mixtures()]
+}
+
 /// The picks that fit the GPU with the shape of a case.
 fn picks_of(case: &Case) -> Vec<Pick> {
     let fits = |pick: &Pick| case.work.plan(Target::SM_80, &case.shape, pick).is_ok();
@@ -81,7 +107,7 @@ proptest! {
 
     /// Nothing depends on which warp goes first: whatever the order of turns, the result is the same, bit for bit.
     #[test]
-    fn the_order_of_turns_changes_nothing(case in cases(), seed in 1..u64::MAX) {
+    fn the_order_of_turns_changes_nothing(case in any_cases(), seed in 1..u64::MAX) {
         let problem = Problem::draw(&case);
         let plan = case.plan(Target::SM_80).expect("a case that can be planned is drawn");
         let options = Options { seed, resident: 3, ..Options::default() };
@@ -94,7 +120,7 @@ proptest! {
 
     /// Documents do not see one another: a batch is its documents, bit for bit.
     #[test]
-    fn a_batch_is_its_documents(case in cases()) {
+    fn a_batch_is_its_documents(case in any_cases()) {
         let batch = Problem::draw(&case);
         let together = compute(&batch);
         let (mut o, mut lse) = (Vec::new(), Vec::new());
@@ -109,7 +135,7 @@ proptest! {
 
     /// Query heads of a group are alike: in another order, their results are in that order, bit for bit.
     #[test]
-    fn heads_of_a_group_may_be_in_any_order(case in cases(), turn in any::<Index>(), flip in any::<bool>()) {
+    fn heads_of_a_group_may_be_in_any_order(case in any_cases(), turn in any::<Index>(), flip in any::<bool>()) {
         let group = case.shape.group as usize;
         let turn = turn.index(group);
         let within = |h: usize| if flip { group - 1 - (h + turn) % group } else { (h + turn) % group };
@@ -122,6 +148,26 @@ proptest! {
             prop_assert_eq!(permuted.lse[row].to_bits(), plain.lse[from].to_bits(), "LSE of row {} of {}", row, &case);
             let of = |o: &[f32], row: usize| bits(&o[row * width..(row + 1) * width]);
             prop_assert!(of(&permuted.o, row) == of(&plain.o, from), "outputs of row {row} of {case}");
+        }
+    }
+
+    /// With every block chosen, mixed attention is causal attention: each within the tolerance of the same result.
+    #[test]
+    fn every_block_chosen_is_causal(
+        length in 1..200usize,
+        (width, block) in (select(widths().to_vec()), select(vec![32u32, 64])),
+        (group, made) in (1..6u32, any::<bool>()),
+        seed in any::<u32>(),
+    ) {
+        let mut case = Case { seed: seed.into(), ..Case::new(Work::QueryMajor(Seen::Causal), width, group, &[length]) };
+        case.shape.block = block;
+        let dense = Problem::draw(&case);
+        let routes = if made { Routes::Made } else { Routes::Everything };
+        let work = Work::Moba(Mixture::new(routes, (length as u32).div_ceil(block)));
+        let mixed = compute(&dense.under(&Case { work, pick: work.default_pick(&case.shape), ..case.clone() }));
+        let outcomes = [compute(&dense), Outcome { routing: None, ..mixed }];
+        for (name, verdicts) in ["causal", "mixed"].iter().zip(dense.judge(&[&outcomes[0], &outcomes[1]])) {
+            prop_assert!(verdicts.ok(), "{name} of {case}:\n{verdicts}");
         }
     }
 

@@ -122,7 +122,8 @@ fn near_misses_are_beyond_the_tolerance() {
         assert!(!verdicts.lse.ok, "the LSE of {wrong} passes for that of {right}:\n{verdicts}");
     }
     let (outcome, problem) = run_here(&right);
-    let nothing = Outcome { o: vec![0.0; outcome.o.len()], lse: outcome.lse.iter().map(|x| x * LOG2_E).collect() };
+    let lse = outcome.lse.iter().map(|x| x * LOG2_E).collect();
+    let nothing = Outcome { o: vec![0.0; outcome.o.len()], lse, routing: None };
     let verdicts = &problem.judge(&[&nothing])[0];
     assert!(!verdicts.o.ok && !verdicts.lse.ok, "zeros, and an LSE in base 2:\n{verdicts}");
 }

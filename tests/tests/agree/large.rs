@@ -2,15 +2,16 @@
 //! touched.
 
 use half::bf16;
-use lacuna_dsl::{Elem, Target};
+use lacuna_dsl::{Elem, Shape, Target};
 use lacuna_kernels::host::Host;
-use lacuna_kernels::inputs::{cu_seqlens, qkv};
+use lacuna_kernels::inputs::{Route, cu_seqlens, qkv, routing};
+use lacuna_kernels::reference::moba::{self, MobaConfig, Routed};
 use lacuna_kernels::reference::nsa::selected_attention;
 use lacuna_kernels::reference::{Problem, attention, masks};
-use lacuna_kernels::tolerance::{check_attention, plain_attention, plain_selected};
+use lacuna_kernels::tolerance::{check_attention, plain_attention, plain_routed, plain_selected};
 use lacuna_kernels::{host::Dims, host::Precision};
 use lacuna_runtime::{Bindings, Device, Element, Tensor};
-use lacuna_tests::{Case, Picks, Seen, Work};
+use lacuna_tests::{Case, Mixture, Picks, Routes, Seen, Work};
 
 /// A tensor `[tokens, heads, width]` with these strides, of which only the elements themselves are ever touched.
 fn spread<T: Element>(device: &Device, data: &Host<T>, strides: [u64; 2]) -> Tensor {
@@ -27,13 +28,15 @@ fn nothing(device: &Device, elem: Elem, shape: [u64; 3], [token, head]: [u64; 2]
 }
 
 /// The strides of tokens and of heads.
-fn far_apart(work: Work, strides: [u64; 2]) {
+fn far_apart(work: Work, tokens: usize, strides: [u64; 2]) {
     let device = Device::emulator_with(lacuna_emulator::Options::default());
-    let case = Case::new(work, 64, 2, &[5]);
-    let dims = Dims { total: 5, keys: 5, hq: 4, hk: 2, dk: 64, dv: 64 };
+    let block = if matches!(work, Work::Moba(_)) { 32 } else { 64 };
+    let case = Case::of(work, Shape::new(Elem::Bf16, 64, 64, 2).with_block(block), &[tokens]);
+    let dims = Dims { total: tokens, keys: tokens, hq: 4, hk: 2, dk: 64, dv: 64 };
     let drawn = qkv::<bf16>(3, dims);
-    let cu = cu_seqlens(&[5]);
-    let picks = Host::new([-1, 0].repeat(10), [5, 2, 2]);
+    let cu = cu_seqlens(&[tokens]);
+    let picks = Host::new([-1, 0].repeat(2 * tokens), [tokens, 2, 2]);
+    let routing = routing(3, &cu, &cu, 4, 32, 3, Route::Random);
 
     let problem = Problem { q: &drawn.q, k: &drawn.k, v: &drawn.v, cu_seqlens: &cu, cu_seqlens_k: &cu, scale: 0.125 };
     let (reference, plain) = match work {
@@ -41,11 +44,15 @@ fn far_apart(work: Work, strides: [u64; 2]) {
         Work::GroupCentric(..) | Work::ByBlock(..) => {
             (selected_attention(&problem, &picks, 64), plain_selected(&problem, &picks, 64))
         }
+        Work::Moba(_) => {
+            let routed = Routed { routing: &routing, config: MobaConfig::new(32, 3), full_heads: None };
+            (moba::attention(&problem, &routed, None), plain_routed(&problem, &routed, None))
+        }
     };
 
     let plan = case.plan(Target::SM_80).expect("the default pick fits");
-    let o = nothing(&device, Elem::Bf16, [5, 4, 64], strides);
-    let lse = nothing(&device, Elem::F32, [5, 1, 4], strides);
+    let o = nothing(&device, Elem::Bf16, [tokens as u64, 4, 64], strides);
+    let lse = nothing(&device, Elem::F32, [tokens as u64, 1, 4], strides);
     let lse = lse.select(1, 0).expect("one row a token");
     for output in [&o, &lse] {
         output.poison().expect("room for the elements");
@@ -59,7 +66,10 @@ fn far_apart(work: Work, strides: [u64; 2]) {
         .tensor("cu_seqlens", &Tensor::from_slice(&device, &[2], &cu).expect("room"))
         .float("scale", 0.125);
     bindings = match work {
-        Work::QueryMajor(_) => bindings.int("max_seqlen", 5),
+        Work::QueryMajor(_) => bindings.int("max_seqlen", tokens as i32),
+        Work::Moba(_) => {
+            bindings.int("max_seqlen", tokens as i32).tensor("routing", &spread(&device, &routing, strides))
+        }
         Work::GroupCentric(..) | Work::ByBlock(..) => bindings.tensor("picks", &spread(&device, &picks, strides)),
     };
     device.run(&plan, &bindings).unwrap_or_else(|error| panic!("{case} with strides {strides:?}: {error}"));
@@ -70,10 +80,13 @@ fn far_apart(work: Work, strides: [u64; 2]) {
 
 #[test]
 fn offsets_past_two_to_the_31() {
-    for work in [Work::QueryMajor(Seen::Causal), Work::GroupCentric(Picks::Everything, 2)] {
+    // A routing chunk by chunk has strides of its own, and tokens enough for blocks behind the own one.
+    let moba = |chunks| Work::Moba(Mixture { chunks, ..Mixture::new(Routes::Drawn(Route::Random), 3) });
+    let few = [Work::QueryMajor(Seen::Causal), Work::GroupCentric(Picks::Everything, 2)].map(|work| (work, 5));
+    for (work, tokens) in few.into_iter().chain([(moba([1, 1]), 70), (moba([2, 3]), 70)]) {
         // Past 2^31 elements by the token, past 2^32 by the token, by the head, and each stride past 2^32 by itself.
         for strides in [[1 << 30, 64], [(1 << 31) + 8, 256], [256, (1 << 31) + 64], [(1 << 35) + 8, 1 << 32]] {
-            far_apart(work, strides);
+            far_apart(work, tokens, strides);
         }
     }
 }

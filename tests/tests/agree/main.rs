@@ -10,6 +10,7 @@ mod classes;
 mod group_centric;
 mod harness;
 mod large;
+mod moba;
 mod picks;
 mod query_major;
 mod real;

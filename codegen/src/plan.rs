@@ -288,6 +288,21 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The plan with another tensor in the place of one of its own: of the same type and dimensions, under another name.
+    #[must_use]
+    pub fn with_tensor(mut self, name: &str, other: &str) -> Plan {
+        self.tensors.iter_mut().filter(|t| t.name == name).for_each(|t| other.clone_into(&mut t.name));
+        for arg in self.launches.iter_mut().flat_map(|launch| &mut launch.args) {
+            match arg {
+                Arg::Pointer(tensor) | Arg::Stride { tensor, .. } if tensor == name => other.clone_into(tensor),
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
 impl From<u64> for Expr {
     fn from(value: u64) -> Self {
         Expr::Const(value)

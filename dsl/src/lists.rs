@@ -11,13 +11,14 @@ use lacuna_codegen::plan::{Dim, Expr};
 
 use crate::Cx;
 use crate::axis::{Axis, I32};
-use crate::choices::{Choices, group};
+use crate::choices::{Choices, Top, group};
 use crate::cx;
-use crate::flow::BlockList;
-use crate::grid::{GridAxis, KvHead, SegmentIndex};
+use crate::flow::{BlockList, Var};
+use crate::grid::{GridAxis, KvHead, QueryHeads, SegmentIndex, Tokens};
 use crate::input::{Block, Document, Index, Input, Segments, Tensor, symbol};
 use crate::staging::current;
-use crate::value::{Scalar, Vector};
+use crate::table::TableIn;
+use crate::value::{Handle, Scalar, Vector};
 
 /// Numbers of a piece of work: its first entry's place in `list_entries`, how many entries it has, the first key of its block,
 /// counted through all keys, and its document.
@@ -179,6 +180,24 @@ impl<R> std::fmt::Debug for Pickers<R> {
     }
 }
 
+impl<R: Axis> Pickers<R> {
+    /// What a table has for each row's token, query head and choice, as a named value that is fetched once.
+    #[track_caller]
+    pub fn of_choice(
+        &self,
+        cx: &Cx,
+        name: &str,
+        table: &TableIn<I32, (Tokens, QueryHeads, Top)>,
+    ) -> Var<Vector<I32, R>> {
+        let fetched = cx.var::<Vector<I32, R>>(name, 0);
+        fetched.set(match self.head {
+            Index::One(head) => table.at((self.token, head, self.pick)),
+            Index::Each(raw) => table.at((self.token, Vector::<I32, R>::from_raw(raw), self.pick)),
+        });
+        fetched
+    }
+}
+
 impl<R> Pickers<R> {
     /// The block, where it is one of `K` keys.
     #[track_caller]
@@ -186,11 +205,11 @@ impl<R> Pickers<R> {
         Block::new(self.key - self.document.first_key(), self.document)
     }
 
-    /// The block, of `keys` keys, `K` of them at a time: a [`BlockList`]. A document's last block may have fewer, and masks see to
-    /// that; where all keys are `complete`ly there, no copy asks for the document's end.
+    /// Some `keys` of the block's keys, from the `first` one on, `K` of them at a time: a [`BlockList`]. A document's last block may
+    /// have fewer, and masks see to that; where all keys are `complete`ly there, no copy asks for the document's end.
     #[track_caller]
-    pub fn pieces<K: Axis>(&self, keys: u32, complete: bool) -> Chosen<K> {
-        Chosen::new(self, keys, complete)
+    pub fn pieces<K: Axis>(&self, first: u32, keys: u32, complete: bool) -> Chosen<K> {
+        Chosen::new(self, first, keys, complete)
     }
 }
 
@@ -207,8 +226,9 @@ pub struct Chosen<K> {
 
 impl<K: Axis> Chosen<K> {
     #[track_caller]
-    fn new<R>(listed: &Pickers<R>, keys: u32, complete: bool) -> Self {
+    fn new<R>(listed: &Pickers<R>, first: u32, keys: u32, complete: bool) -> Self {
         let width = cx::extent::<K>();
+        let key = if first == 0 { listed.key } else { listed.key + first as i32 };
         if keys == 0 || !keys.is_multiple_of(width as u32) {
             let label = format!("pieces of {width} keys do not make them up");
             current().borrow_mut().builder.fail(format!("blocks have {keys} keys"), label);
@@ -217,10 +237,10 @@ impl<K: Axis> Chosen<K> {
         let pieces = if complete {
             pieces
         } else {
-            let left = listed.document.keys() - (listed.key - listed.document.first_key());
-            ((left + (width - 1)) / width).min(pieces)
+            let left = listed.document.keys() - (key - listed.document.first_key());
+            ((left + (width - 1)) / width).min(pieces).max(0)
         };
-        Chosen { key: listed.key, document: listed.document, pieces, width, complete, of: PhantomData }
+        Chosen { key, document: listed.document, pieces, width, complete, of: PhantomData }
     }
 }
 

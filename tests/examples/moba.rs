@@ -20,12 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = target_for(&device);
     let shape = Shape::new(Elem::Bf16, 128, 128, group as u32);
     let mut wanted = Pick::new();
-    let (mut unfused, mut whole, mut given) = (false, false, false);
+    let (mut unfused, mut whole, mut given, mut local) = (false, false, false, false);
     for knob in &knobs {
         let (name, value) = knob.split_once('=').expect("it has one");
         match name {
             "fused" => unfused = value == "0",
             "whole" => whole = value == "1",
+            "local" => local = value == "1",
             "given" => given = value == "1",
             _ => {
                 wanted.insert(name.to_owned(), value.parse()?);
@@ -51,7 +52,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cu: Vec<i32> = (0..=batch).map(|d| (d * tokens) as i32).collect();
     let drawn = inputs::normal::<bf16, 1>(1, [1 << 20], 1.0).data;
     let tensor = |heads: usize, from: usize| {
-        let data: Vec<bf16> = drawn.iter().copied().cycle().skip(from).take(total * heads * 128).collect();
+        let mut data: Vec<bf16> = drawn.iter().copied().cycle().skip(from).take(total * heads * 128).collect();
+        if local && from < 77_000 {
+            // Waves that agree best where queries and keys are near one another.
+            for (at, row) in data.chunks_mut(128).enumerate() {
+                let position = (at / heads % tokens) as f64 / block as f64;
+                for wave in 0..6 {
+                    let angle = std::f64::consts::TAU * position / (16.0 * 1.9f64.powi(wave));
+                    row[2 * wave as usize] = bf16::from_f64(3.0 * angle.cos());
+                    row[2 * wave as usize + 1] = bf16::from_f64(3.0 * angle.sin());
+                }
+            }
+        }
         Tensor::from_slice(&device, &[total as u64, heads as u64, 128], &data)
     };
     let (q, k, v) = (tensor(heads, 0)?, tensor(kv, 1000)?, tensor(kv, 77_000)?);

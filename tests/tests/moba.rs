@@ -168,6 +168,18 @@ fn blocks_by_their_share_of_the_softmax() {
 }
 
 #[test]
+fn neighbouring_blocks_joined() {
+    for (joined, group, top) in [(2, 1, 4), (4, 2, 5), (2, 2, 16)] {
+        let mut case = Case::new(64, group, 32, top, &[70, 0, 530]);
+        case.pick.insert("joined".to_owned(), joined);
+        case.moba = case.moba.with_routing(RoutingIs::Returned);
+        check(&case, 2);
+        case.moba = case.moba.in_chunks(2, 3);
+        check(&case, 2);
+    }
+}
+
+#[test]
 fn one_chunk() {
     check(&Case::new(64, 1, 32, 3, &[200]), 1);
     check(&Case::new(64, 2, 64, 4, &[70, 0, 330]), 2);

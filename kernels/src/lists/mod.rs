@@ -48,9 +48,9 @@ extents! {
     /// Chunks of choices.
     pub Chunks = "chunks";
     /// Blocks of all documents, and some that are none.
-    pub Slots = "slots";
+    pub Slots = "list_slots";
     /// Slots, and where the last one ends.
-    pub SlotEnds = "slots_plus_one";
+    pub SlotEnds = "list_slots_plus_one";
     /// Choices of all tokens.
     pub Entries = "entries";
     /// Pieces of work, and room for some that are none.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lacuna_codegen::Temporary;
 use lacuna_codegen::plan::Scalar;
+use lacuna_codegen::{Temporary, one_of};
 use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Bound, Error, Expr, Pick, Plan, Space, Span};
 
 use super::{
-    Blocking, ChosenBlocks, ChosenBlocksPick, Gate, MobaPool, MobaRoute, MobaRoutePick, OwnAndParts, OwnAndPartsPick,
-    RoutingIs, VmobaRoute,
+    Blocking, ChosenBlocks, ChosenBlocksPick, Gate, JoinChoices, MobaPool, MobaRoute, MobaRoutePick, OwnAndParts,
+    OwnAndPartsPick, RoutingIs, VmobaRoute,
 };
 use crate::dense::QueryMajor;
 use crate::lists::{Chosen, InverseLists, Many};
@@ -18,6 +18,13 @@ use crate::patterns::causal;
 /// What the knobs of the last launch begin with, and those of the gate.
 const OWN: &str = "own_";
 const ROUTE: &str = "route_";
+
+/// The knob of how many neighbouring blocks are one, and what it may be.
+const JOINED: &str = "joined";
+const JOIN: [u32; 3] = [1, 2, 4];
+
+/// Choices of a query head, at most, where neighbours are joined: each is compared with each.
+const MOST_JOINED: u32 = 16;
 
 /// Choices of a query head, at most.
 pub const MOST_CHOICES: u32 = 64;
@@ -76,7 +83,7 @@ impl Moba {
     pub fn new(shape: Shape, block: u32, top: u32) -> Self {
         Moba {
             shape,
-            blocks: Blocking { block, top, causal: true, fused: true },
+            blocks: Blocking { block, top, causal: true, fused: true, joined: 1 },
             gate: Gate::Best,
             routing: RoutingIs::default(),
             full_heads: false,
@@ -156,7 +163,7 @@ impl Moba {
     /// Refuses what cannot be.
     fn check(&self) -> Result<(), Error> {
         let refuse = |message: String| Err(Error::Unsupported(message));
-        let Blocking { block, top, causal, fused } = self.blocks;
+        let Blocking { block, top, causal, fused, joined } = self.blocks;
         if block == 0 || !block.is_multiple_of(16) || i32::try_from(block).is_err() {
             return refuse(format!("blocks have {block} keys; a multiple of 16 is right, below 2^31"));
         }
@@ -176,6 +183,16 @@ impl Moba {
                 "the best blocks of the past are chosen causally, and a share of all blocks is not".to_owned(),
             );
         }
+        if !JOIN.contains(&joined) {
+            return refuse(format!("{joined} neighbouring blocks are joined; {} are right", one_of(&JOIN)));
+        }
+        if joined > 1 && !(causal && fused && top <= MOST_JOINED && self.routing != RoutingIs::Given) {
+            let what = "neighbouring blocks are joined where the gate is causal and chooses them, none of them twice";
+            return refuse(format!("{what}: up to {MOST_JOINED} of them, the own block fused with the merge"));
+        }
+        if u64::from(block) * u64::from(joined) > i32::MAX as u64 {
+            return refuse(format!("{joined} blocks of {block} keys are joined; 2^31 keys are too many"));
+        }
         if self.full_heads && !(causal && fused) {
             return refuse(
                 "some heads attend fully where the own block is fused with the merge, and causal".to_owned(),
@@ -194,7 +211,7 @@ impl Moba {
     }
 
     fn chosen(&self) -> Chosen {
-        Chosen { block: self.blocks.block, top: Some(self.blocks.top), reach: self.blocks.reach() }
+        Chosen { block: self.blocks.keys(), top: Some(self.blocks.top), reach: self.blocks.reach() }
     }
 
     /// The lists of a chunk, in tiles of `rows`.
@@ -233,6 +250,10 @@ impl Moba {
             between.push(Temporary::new("routing", Elem::I32, routing));
         }
         if parts > 0 && !self.full {
+            if self.blocks.joined > 1 {
+                let each = [Expr::symbol("tokens"), Expr::symbol("heads_q"), u64::from(self.blocks.top).into()];
+                between.extend(["joined", "members"].map(|name| Temporary::new(name, Elem::I32, each.clone())));
+            }
             let lists = self.lists(rows);
             between.extend(lists.slot_tables(&many));
             between.extend(lists.scratch(&many));
@@ -275,7 +296,8 @@ impl Moba {
     }
 
     fn parts_schedule(&self) -> Bound<ChosenBlocks> {
-        ChosenBlocks { span: self.is_chunked(), ..ChosenBlocks::new(self.blocks) }.at(self.shape.clone())
+        let members = self.blocks.joined > 1;
+        ChosenBlocks { members, span: self.is_chunked(), ..ChosenBlocks::new(self.blocks) }.at(self.shape.clone())
     }
 
     fn own_schedule(&self) -> Bound<OwnAndParts> {
@@ -319,6 +341,7 @@ fn apart(pick: &Pick) -> [Pick; 3] {
 impl Tunable for Moba {
     fn space(&self) -> Space {
         let mut space = ChosenBlocksPick::space();
+        space.knobs.push((JOINED.to_owned(), JOIN.to_vec()));
         for (prefix, more) in [(OWN, OwnAndPartsPick::space()), (ROUTE, MobaRoutePick::space())] {
             space.knobs.extend(more.knobs.into_iter().map(|(name, values)| (format!("{prefix}{name}"), values)));
         }
@@ -333,22 +356,37 @@ impl Tunable for Moba {
             let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
             return Err(Error::Unsupported(format!("there is no knob `{name}`; this has {}", known.join(", "))));
         }
-        let [of_parts, of_own, of_route] = apart(wanted);
-        let mut pick = self.parts_schedule().choose(target, &of_parts)?;
-        let own = self.own_schedule().choose(target, &of_own)?;
-        let route = self.route_schedule().choose(target, &of_route)?;
+        let [mut of_parts, of_own, of_route] = apart(wanted);
+        let joined = of_parts.remove(JOINED).unwrap_or(self.blocks.joined);
+        let this = self.joining(joined);
+        this.check()?;
+        let mut pick = this.parts_schedule().choose(target, &of_parts)?;
+        let own = this.own_schedule().choose(target, &of_own)?;
+        let route = this.route_schedule().choose(target, &of_route)?;
         for (prefix, more) in [(OWN, own), (ROUTE, route)] {
             pick.extend(more.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
         }
+        pick.insert(JOINED.to_owned(), joined);
         Ok(pick)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
-        self.check()?;
-        let [pick, own_pick, route_pick] = apart(pick);
-        let rows = ChosenBlocksPick::from_pick(&pick)?.rows;
+        let [mut pick, own_pick, route_pick] = apart(pick);
+        let this = self.joining(pick.remove(JOINED).unwrap_or(self.blocks.joined));
+        this.check()?;
+        this.planned(target, &pick, &own_pick, &route_pick)
+    }
+}
+
+impl Moba {
+    fn joining(&self, joined: u32) -> Self {
+        Moba { blocks: Blocking { joined, ..self.blocks }, ..self.clone() }
+    }
+
+    fn planned(&self, target: Target, pick: &Pick, own_pick: &Pick, route_pick: &Pick) -> Result<Plan, Error> {
+        let rows = ChosenBlocksPick::from_pick(pick)?.rows;
         let (blocks, shape, span) = (self.blocks, || self.shape.clone(), self.is_chunked());
-        let mut plans = if self.makes_routing() { self.routing_plans(target, &route_pick)? } else { Vec::new() };
+        let mut plans = if self.makes_routing() { self.routing_plans(target, route_pick)? } else { Vec::new() };
         if self.full {
             let dense = QueryMajor::new(causal()).at(shape());
             plans.push(dense.plan(target, &dense.choose(target, &Pick::new())?)?);
@@ -358,14 +396,21 @@ impl Tunable for Moba {
         let (lists, parts) = (self.lists(rows), blocks.parts() > 0);
         let mut chunk = Vec::new();
         if parts {
+            if blocks.joined > 1 {
+                let join = JoinChoices::new(blocks).at(shape());
+                plans.push(join.plan(target, &Pick::new())?);
+            }
             plans.push(lists.slots_plan(target)?);
             chunk.extend(lists.plans(target)?);
-            chunk.push(self.parts_schedule().plan(target, &pick)?);
+            chunk.push(self.parts_schedule().plan(target, pick)?);
         }
-        let own = self.own_schedule().plan(target, &own_pick)?;
+        let own = self.own_schedule().plan(target, own_pick)?;
         // What the own block's mask has as its argument.
         let block = Expr::Const(blocks.block.into());
         chunk.push(["block", "chunk"].into_iter().fold(own, |plan, name| plan.bind(name, &block)));
+        if blocks.joined > 1 {
+            chunk = chunk.into_iter().map(|plan| plan.with_tensor("routing", "joined")).collect();
+        }
         for head in 0..self.head_chunks {
             for token in 0..self.token_chunks {
                 plans.extend(chunk.iter().map(|plan| match span {

@@ -1,6 +1,7 @@
 //! Mixture of Block Attention, arXiv 2502.13189, and VMoBA's way to choose blocks, arXiv 2506.23858.
 
 mod attention;
+mod join;
 mod own;
 mod parts;
 mod pool;
@@ -8,6 +9,7 @@ mod route;
 mod vmoba;
 
 pub use attention::{MOST_CHOICES, Moba, WORKSPACE};
+pub use join::{JoinChoices, JoinChoicesPick, join_choices};
 pub use own::{OwnAndParts, OwnAndPartsPick, own_and_parts};
 pub use parts::{ChosenBlocks, ChosenBlocksPick, chosen_blocks};
 pub use pool::{Alike, MobaPool, MobaPoolPick, moba_pool};
@@ -58,12 +60,19 @@ pub struct Blocking {
     pub causal: bool,
     /// Whether the own block is seen where the parts are merged. It is a part like others otherwise.
     pub fused: bool,
+    /// How many neighbouring blocks are one where parts are made: 1, 2 or 4. The own block is fused then.
+    pub joined: u32,
 }
 
 impl Blocking {
     /// Choices that have no part.
     fn own(&self) -> u32 {
         u32::from(self.fused)
+    }
+
+    /// Keys of the blocks that parts are made of.
+    pub fn keys(&self) -> u32 {
+        self.block * self.joined
     }
 
     /// Parts of a row, at most.
@@ -73,6 +82,10 @@ impl Blocking {
 
     /// Which choices have a part.
     pub fn reach(&self) -> Reach {
+        if self.joined > 1 {
+            // What does not count was left out where choices were joined.
+            return Reach::All;
+        }
         match (self.causal, self.fused) {
             (true, true) => Reach::Past,
             (true, false) => Reach::PastAndOwn,
@@ -86,7 +99,7 @@ impl Blocking {
         match self.reach() {
             Reach::Past => None,
             Reach::PastAndOwn => Some(crate::patterns::causal()),
-            Reach::Others | Reach::All => Some(crate::patterns::full()),
+            Reach::Others | Reach::All => (self.joined == 1).then(crate::patterns::full),
         }
     }
 
@@ -101,7 +114,8 @@ impl Blocking {
     ) -> Vector<Bool, R> {
         let place = if self.fused { part + 1 } else { part };
         let choice = routing.at((rows.tokens(), head.head, place));
-        let blocks = (rows.document.keys() + (self.block as i32 - 1)) / self.block as i32;
-        self.reach().counts(choice, rows.positions(), blocks, self.block) & rows.inside()
+        let keys = self.keys();
+        let blocks = (rows.document.keys() + (keys as i32 - 1)) / keys as i32;
+        self.reach().counts(choice, rows.positions(), blocks, keys) & rows.inside()
     }
 }

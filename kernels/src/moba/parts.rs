@@ -1,4 +1,5 @@
-use lacuna_dsl::choices::ListHeads;
+use lacuna_dsl::choices::{ListHeads, Top};
+use lacuna_dsl::grid::{QueryHeads, Tokens};
 use lacuna_dsl::prelude::*;
 
 use super::Blocking;
@@ -8,6 +9,8 @@ use super::Blocking;
 /// One CTA has a tile of the rows, (token, query head), that chose one block for its KV head, and goes through the block's keys
 /// like dense attention does: however large the block is, each key is fetched once for all rows of the tile. Rows are gathered.
 /// Of complete blocks in the past nothing is masked. What a row sees is one part of its output.
+///
+/// Where choices are joined, `members` says which of the neighbouring blocks of a tile each row chose.
 ///
 /// A row and a block of `B` keys cost `2 B (Dk + Dv)` multiplications and additions, and a row of Q and one of parts: `2 Dk + 2 Dv + 4`
 /// bytes. On an H200 that is bound by bytes up to 256 keys, and by tensor cores beyond.
@@ -19,6 +22,7 @@ pub fn chosen_blocks(
     v: Values<Dv>,
     lists: Lists,
     docs: Segments,
+    #[optional] members: Option<TableIn<I32, (Tokens, QueryHeads, Top)>>,
     #[optional] span: Option<Span>,
     #[fixed] blocks: Blocking,
 ) -> PartLse<Dv> {
@@ -28,14 +32,23 @@ pub fn chosen_blocks(
     let listed = lists.tile(i, h, &choices, &docs);
     let (rows, h) = (q.gather(&listed), listed.kv_head);
     let softmax = OnlineSoftmax::new(cx, &rows);
-    let mask = blocks.mask();
-    for b in cx.pipelined(listed.pieces::<Kv>(blocks.block, mask.is_none()), stages) {
-        let s = cx.dot(rows.q, k.block(b, h));
-        let s = match &mask {
-            Some(mask) => mask.keep(s, &rows, b),
-            None => s,
-        };
-        softmax.step(s, v.block(b, h));
+    let members = members.map(|members| listed.of_choice(cx, "members", &members));
+    let (mask, row_sees) = (blocks.mask(), cx.var::<Vector<F32, Rows>>("row_sees", f32::INFINITY));
+    for member in 0..blocks.joined {
+        if let Some(members) = members {
+            let is = (members.get() / (1 << member) % 2).eq_(1);
+            row_sees.set(is.select(f32::INFINITY, f32::NEG_INFINITY));
+        }
+        let complete = mask.is_none() && blocks.joined == 1;
+        for b in cx.pipelined(listed.pieces::<Kv>(member * blocks.block, blocks.block, complete), stages) {
+            let s = cx.dot(rows.q, k.block(b, h));
+            let s = match (&mask, members) {
+                (Some(mask), _) => mask.keep(s, &rows, b),
+                (None, Some(_)) => s.min(row_sees.get()),
+                (None, None) => s,
+            };
+            softmax.step(s, v.block(b, h));
+        }
     }
     softmax.finish().parts_from(&listed, blocks.own() as i32)
 }

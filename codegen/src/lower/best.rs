@@ -18,7 +18,7 @@
 //!
 //! Ties keep the lower column: bits are taken lowest first, tiles come in ascending order, and only what is greater passes.
 
-use lacuna_ptx::{Class, Operand, Reg};
+use lacuna_ptx::{Class, Operand, Reg, Special};
 
 use super::Lower;
 use super::value::{Cell, Low};
@@ -208,7 +208,7 @@ impl Lower<'_> {
                 let comes = self.e.op(Class::Pred, "or.pred", [below.into(), behind.into()]);
                 beats = self.e.op(Class::Pred, "and.pred", [beats.into(), comes.into()]);
             }
-            self.e.guarded((beats, false), "or.b32", [mask.into(), mask.into(), (1i64 << c).into()]);
+            self.add_where(beats, mask, 1i64 << c);
         }
         mask
     }
@@ -239,10 +239,15 @@ impl Lower<'_> {
             let odd = numbers.fold(0i64, |numbers, c| numbers | 1 << c);
             let odd = self.e.op(Class::B32, "and.b32", [lowest.into(), odd.into()]);
             let odd = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
-            self.e.guarded((odd, false), "add.s32", [at.into(), at.into(), ahead(1 << bit).into()]);
+            self.add_where(odd, at, ahead(1 << bit));
             left = left
                 .chunks(2)
                 .map(|two| match two {
+                    // Elements are kept; what was made of them need not be.
+                    [Operand::Reg(low), high] if bit > 0 => {
+                        self.move_where(odd, *low, high.clone());
+                        (*low).into()
+                    }
                     [low, high] => self.e.op(Class::F32, "selp.f32", [high.clone(), low.clone(), odd.into()]).into(),
                     one => one[0].clone(),
                 })
@@ -269,9 +274,34 @@ impl Lower<'_> {
             if place > 0 {
                 // It goes further up, and what stands there comes down.
                 here = beats(self, place - 1);
-                self.e.guarded((here, false), "mov.f32", [list[place].into(), list[place - 1].into()]);
-                self.e.guarded((here, false), "mov.b32", [columns[place].into(), columns[place - 1].into()]);
+                self.move_where(here, list[place], list[place - 1].into());
+                self.move_where(here, columns[place], columns[place - 1].into());
             }
+        }
+    }
+
+    /// `to = from` where `cond`, as a product with one. ptxas makes a selection of a move under a guard, and selections,
+    /// comparisons and logic have half the rate of products, of which there are few here: what can be one, is.
+    fn move_where(&mut self, cond: Reg, to: Reg, from: Operand) {
+        let one = self.one(to.class);
+        match to.class {
+            Class::F32 => self.e.guarded((cond, false), "mul.f32", [to.into(), from, one.into()]),
+            _ => self.e.guarded((cond, false), "mad.lo.s32", [to.into(), from, one.into(), 0i64.into()]),
+        }
+    }
+
+    /// `to += by` where `cond`, on integers, likewise.
+    fn add_where(&mut self, cond: Reg, to: Reg, by: i64) {
+        let one = self.one(Class::B32);
+        self.e.guarded((cond, false), "mad.lo.s32", [to.into(), to.into(), one.into(), by.into()]);
+    }
+
+    /// One, as an integer or a float, which ptxas (13.0) does not know to be it: threads of a CTA along y.
+    fn one(&mut self, class: Class) -> Reg {
+        let one = self.e.invariant(Class::B32, "mov.u32", [Special::Ntid(1).into()]);
+        match class {
+            Class::F32 => self.e.invariant(Class::F32, "cvt.rn.f32.s32", [one.into()]),
+            _ => one,
         }
     }
 

@@ -81,6 +81,8 @@ impl Span {
 pub struct Choices {
     of: Of,
     span: Option<Span>,
+    /// Whether the first choice of each query head is none.
+    without_first: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +94,7 @@ enum Of {
 impl Choices {
     /// Picks, the same for all query heads of a KV head.
     pub fn of_groups(picks: impl Into<Option<Blocks>>, span: Option<Span>) -> Self {
-        Choices { of: Of::Groups(picks.into()), span }
+        Choices { of: Of::Groups(picks.into()), span, without_first: false }
     }
 
     /// A routing with `top` choices for each query head. `None` where its entries are read alone.
@@ -104,7 +106,13 @@ impl Choices {
             let requirement = Requirement { what, left: Expr::symbol(Top::NAME), right: u64::from(top).into() };
             current().borrow_mut().require(requirement);
         }
-        Choices { of: Of::Heads(routing, top), span }
+        Choices { of: Of::Heads(routing, top), span, without_first: false }
+    }
+
+    /// The choices without the first one of each query head, which is its own block, whatever stands there.
+    #[must_use]
+    pub fn without_first(self) -> Self {
+        Choices { without_first: true, ..self }
     }
 
     /// The span.
@@ -212,7 +220,7 @@ impl Choices {
         }
     }
 
-    /// The blocks that tokens (counted through all) chose for a KV head at places of their choices.
+    /// The blocks that tokens (counted through all) chose for a KV head at places of their choices; -1 where that is none.
     ///
     /// # Panics
     /// If there is no tensor to read them from.
@@ -228,11 +236,14 @@ impl Choices {
             Of::Heads(routing, top) => {
                 let routing = routing.expect("a routing to read");
                 let (group, top) = (group() as i32, top as i32);
-                if group == 1 {
-                    return routing.at((token, head.0, place));
-                }
-                let of_group = place / top;
-                routing.at((token, of_group + head.0 * group, place - of_group * top))
+                let (choice, place) = if group == 1 {
+                    (routing.at((token, head.0, place)), place)
+                } else {
+                    let of_group = place / top;
+                    let of_head = place - of_group * top;
+                    (routing.at((token, of_group + head.0 * group, of_head)), of_head)
+                };
+                if self.without_first { place.gt(0).select(choice, -1) } else { choice }
             }
         }
     }

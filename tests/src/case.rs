@@ -124,6 +124,8 @@ pub struct Mixture {
     pub routes: Routes,
     /// Blocks of a row, its own among them.
     pub top: u32,
+    /// VMoBA: not causal, and rows take others until they have so many hundredths of the softmax over the scores.
+    pub share: Option<u8>,
     /// Chunks of KV heads, and of tokens.
     pub chunks: [u32; 2],
     /// Whether the own block is seen where the parts are merged.
@@ -137,12 +139,17 @@ pub struct Mixture {
 impl Mixture {
     /// In one chunk, with the own block at the merge, and without full heads.
     pub fn new(routes: Routes, top: u32) -> Self {
-        Mixture { routes, top, chunks: [1, 1], fused: true, full_heads: 0, covering: false }
+        Mixture { routes, top, share: None, chunks: [1, 1], fused: true, full_heads: 0, covering: false }
     }
 
     /// The operation at a shape.
     pub fn at(self, shape: &Shape) -> Moba {
-        let moba = Moba::new(shape.clone(), shape.block, self.top).in_chunks(self.chunks[0], self.chunks[1]);
+        let (shape, block) = (shape.clone(), shape.block);
+        let moba = match self.share {
+            None => Moba::new(shape, block, self.top),
+            Some(hundredths) => Moba::by_share(shape, block, self.top, f32::from(hundredths) / 100.0),
+        };
+        let moba = moba.in_chunks(self.chunks[0], self.chunks[1]);
         let routing = if self.routes == Routes::Made { RoutingIs::Returned } else { RoutingIs::Given };
         let mut moba = moba.with_routing(routing);
         moba.blocks.fused = self.fused;
@@ -345,7 +352,7 @@ impl fmt::Display for Case {
                 let schedule = if matches!(self.work, Work::ByBlock(..)) { "by block: " } else { "" };
                 write!(f, "{schedule}{n} {how} of {block}")?;
             }
-            Work::Moba(Mixture { routes, top, chunks: [heads, tokens], fused, full_heads, covering }) => {
+            Work::Moba(Mixture { routes, top, share, chunks: [heads, tokens], fused, full_heads, covering }) => {
                 write!(f, "moba {top} {routes:?} of {block} in {heads}x{tokens}")?;
                 if !fused {
                     f.write_str(" own apart")?;
@@ -355,6 +362,9 @@ impl fmt::Display for Case {
                 }
                 if covering {
                     f.write_str(" covering")?;
+                }
+                if let Some(share) = share {
+                    write!(f, " by {share}%")?;
                 }
             }
         }

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use lacuna_dsl::{Elem, Plan, Shape, Target};
 use lacuna_kernels::host::{Dims, Float, Host, Row, Sides};
 use lacuna_kernels::inputs::{self, Locality, Qkv, Route, Spoil};
-use lacuna_kernels::reference::moba::{self, MobaConfig, Routed};
+use lacuna_kernels::reference::moba::{self, MobaConfig, Routed, Rule};
 use lacuna_kernels::reference::nsa::{NsaConfig, select, selected_attention};
 use lacuna_kernels::reference::{self, Attended, attention};
 use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_routed, plain_selected};
@@ -130,8 +130,15 @@ impl Problem {
 
     /// Blocks and choices, where there are any.
     fn mixture_config(&self) -> MobaConfig {
-        let Work::Moba(Mixture { top, .. }) = self.case.work else { panic!("{} has no routing", self.case) };
-        MobaConfig::new(self.case.shape.block as usize, top as usize)
+        let Work::Moba(Mixture { top, share, .. }) = self.case.work else { panic!("{} has no routing", self.case) };
+        let rule = match share {
+            None => Rule::Past,
+            // As the schedule has it, in f32.
+            Some(hundredths) => {
+                Rule::Mass { share: (f32::from(hundredths) / 100.0).into(), scale: self.scale().into() }
+            }
+        };
+        MobaConfig { rule, ..MobaConfig::new(self.case.shape.block as usize, top as usize) }
     }
 
     /// That a routing is made of the scores in f64: near ties either way.
@@ -315,6 +322,8 @@ fn routing(case: &Case, sides: Sides<'_>, mixture: Mixture) -> Option<Host<i32>>
         Routes::Garbage => {
             let mut routing = drawn(Route::Random);
             inputs::garbage(seed, &mut routing, sides.q, sides.k, block);
+            // What stands first is not looked at, be it another block.
+            routing.data.chunks_mut(top).step_by(2).for_each(|row| row[0] = 0);
             routing
         }
         Routes::Repeated => {

@@ -75,6 +75,7 @@ prop_compose! {
     fn mixtures()(
         routes in select(vec![Routes::Made, Routes::Drawn(Route::Random), Routes::Garbage, Routes::Repeated]),
         (top, block) in (select(vec![1, 2, 3, 5, 12, 64]), select(vec![32u32, 64, 96, 1024])),
+        share in select(vec![None, None, Some(0), Some(40), Some(100)]),
         chunks in (1..3u32, 1..4u32),
         documents in prop::collection::vec((prop_oneof![Just(0usize), 1..150usize], 0..150usize), 1..4),
         apart in any::<bool>(),
@@ -84,7 +85,7 @@ prop_compose! {
         hk in 1..3usize,
         seed in any::<u32>(),
     ) -> Case {
-        let mixture = Mixture { chunks: chunks.into(), ..Mixture::new(routes, top) };
+        let mixture = Mixture { chunks: chunks.into(), share, ..Mixture::new(routes, top) };
         let (lengths, keys): (Vec<usize>, Vec<usize>) = documents.into_iter().unzip();
         let shape = Shape::new(elem, width.0, width.1, group).with_block(block);
         let case = Case { hk, seed: seed.into(), ..Case::of(Work::Moba(mixture), shape, &lengths) };

@@ -43,9 +43,9 @@ impl Reach {
         match self {
             Reach::All => exists & choice.lt(blocks),
             Reach::Past => exists & choice.lt(own()),
-            // A position before the first key has no block, and its quotient would be 0.
+            // A position before the first key has no block, and its quotient may be 0.
             Reach::PastAndOwn => exists & choice.le(own()) & positions.ge(0),
-            Reach::Others => exists & choice.lt(blocks) & choice.ne_(own()),
+            Reach::Others => exists & choice.lt(blocks) & choice.ne_(own()) & positions.ge(0),
         }
     }
 }
@@ -66,7 +66,14 @@ impl Chosen {
     #[track_caller]
     pub(crate) fn choices(&self, picks: Option<Blocks>, routing: Option<Routed>, span: Option<Span>) -> Choices {
         match self.top {
-            Some(top) => Choices::of_heads(routing, top, span),
+            Some(top) => {
+                let choices = Choices::of_heads(routing, top, span);
+                // A row's own block stands first, and has no part where another launch sees it.
+                match self.reach {
+                    Reach::Past | Reach::Others => choices.without_first(),
+                    Reach::All | Reach::PastAndOwn => choices,
+                }
+            }
             None => Choices::of_groups(picks, span),
         }
     }

@@ -215,6 +215,34 @@ fn batches_without_tokens() {
     agree("moba: nothing to do", &cases);
 }
 
+/// VMoBA: no key is hidden, and a row takes others, before and behind it, until they have their share.
+#[test]
+fn blocks_by_their_share_of_the_softmax() {
+    let mut cases = Vec::new();
+    for (share, top) in [(0, 4), (30, 4), (60, 64), (100, 8), (100, 1)] {
+        for routes in [Routes::Made, Routes::Drawn(Route::Random), Routes::Garbage] {
+            for (lengths, keys) in [(&[200, 0, 45][..], None), (&[33, 64], None), (&[40, 90, 5], Some([130, 50, 0]))] {
+                let i = cases.len();
+                let chunks = [[1, 1], [2, 3]][i % 2];
+                let mixture = Mixture { share: Some(share), chunks, ..Mixture::new(routes, top) };
+                let mut case =
+                    Case { hk: 2, ..case(mixture, WIDTHS[i % 3], [2, 1, 3][i % 3], [32, 64][i / 2 % 2], lengths) };
+                case.seed = i as u64;
+                cases.push(match keys {
+                    Some(keys) => case.with_keys(&keys),
+                    None => case,
+                });
+            }
+        }
+    }
+    for chunks in [[1, 1], [2, 2]] {
+        let mixture = Mixture { share: Some(40), fused: false, chunks, ..Mixture::new(Routes::Made, 4) };
+        cases.push(Case { hk: 2, ..case(mixture, (64, 64), 2, 32, &[70, 0, 230]) });
+        cases.push(Case { hk: 2, ..case(mixture, (64, 64), 2, 32, &[70, 0, 130]) }.with_keys(&[30, 64, 200]));
+    }
+    agree("vmoba", &cases);
+}
+
 /// Choices that cover every block are full attention: by the routing, and as the dense kernel that takes its place, with the
 /// routing that is asked for.
 #[test]

@@ -127,6 +127,36 @@ fn every_knob() {
     agree("moba: knobs", &cases);
 }
 
+/// Neighbouring blocks as one: a row fetches two or four of them together, and has one part of those that it chose.
+#[test]
+fn neighbouring_blocks_joined() {
+    let batches: [(&[usize], Option<&[usize]>); 6] = [
+        (&[33], None),
+        (&[64, 0, 129, 1], None),
+        (&[500], None),
+        (&[300, 31, 330], None),
+        (&[40, 100, 0, 90], Some(&[300, 60, 50, 0])),
+        (&[1, 1, 1], Some(&[1, 259, 0])),
+    ];
+    let mut cases = Vec::new();
+    for (lengths, keys) in batches {
+        for (joined, top) in [(2, 4), (4, 3), (4, 16), (2, 2)] {
+            let i = cases.len();
+            let chunks = [[1, 1], [2, 3], [1, 2]][i % 3];
+            let mixture = Mixture { chunks, ..Mixture::new(Routes::Made, top) };
+            let mut case = case(mixture, WIDTHS[i % 3], [2, 1, 3][i % 3], [32, 64][i / 2 % 2], lengths);
+            if let Some(keys) = keys {
+                case = case.with_keys(keys);
+            }
+            let wanted = Pick::from([("joined".to_owned(), joined)]);
+            case.pick = lacuna_dsl::Tunable::choose(&mixture.at(&case.shape), Target::SM_80, &wanted).expect("a pick");
+            (case.hk, case.seed) = (1 + i % 2, i as u64);
+            cases.push(case);
+        }
+    }
+    agree("moba: neighbours joined", &cases);
+}
+
 #[test]
 fn heads_that_attend_fully() {
     let mut cases = Vec::new();
@@ -156,8 +186,8 @@ fn own_blocks_as_parts() {
     agree("moba: own blocks as parts", &cases);
 }
 
-/// A routing with NaN scores is the gate's own business; here it is given. Of a NaN or an infinite key all rows that are sent to
-/// its block know, and those of its own block behind it.
+/// Of a NaN or an infinite key all rows that are sent to its block know, and those of its own block behind it. The gate sends none
+/// to a block whose score is NaN or -inf, nor a row that has no other; neighbours that are joined with such a block do not see it.
 #[test]
 fn unusual_scales_and_numbers() {
     let numbers = [
@@ -171,11 +201,15 @@ fn unusual_scales_and_numbers() {
     let mut cases = Vec::new();
     for widths in [(64, 64), (128, 128), (192, 128)] {
         for numbers in numbers {
-            let routes = [Routes::Drawn(Route::Random), Routes::Garbage][cases.len() % 2];
-            let mut case = case(Mixture::new(routes, 3), widths, 2, 32, &[100, 0, 66]);
-            case.numbers = numbers;
-            case.shape.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
-            cases.push(case);
+            for routes in [Routes::Drawn(Route::Random), Routes::Garbage, Routes::Made] {
+                let mut case = case(Mixture::new(routes, 3), widths, 2, 32, &[100, 0, 166]);
+                case.numbers = numbers;
+                case.shape.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
+                if routes == Routes::Made && cases.len() % 4 < 2 {
+                    case.pick.insert("joined".to_owned(), 2);
+                }
+                cases.push(case);
+            }
         }
         for scale in [1.0, 1e-3] {
             cases.push(Case { scale: Some(scale), ..case(Mixture::new(Routes::Made, 4), widths, 2, 32, &[130]) });

@@ -13,7 +13,8 @@ use crate::value::{Handle, Onto, PartialSum, Scalar, Tile, Vector};
 /// The `K` greatest scores of each row of `R`, with the columns that they stand in: in descending order, of equal scores the
 /// lower column first. [`Cx::top_k`] makes one.
 ///
-/// Scores are offered tile by tile, in ascending order of their columns. One that is -inf or NaN is never taken: what is no
+/// Scores are offered tile by tile, in descending order of their columns: the last ones of a causal row are the best as a rule, and
+/// once they are known little is put into lists any more. One that is -inf or NaN is never taken: what is no
 /// candidate is -inf. After [`settle`](Self::settle) the best can be read; after [`clear`](Self::clear) it is empty and takes
 /// scores again.
 ///

@@ -309,7 +309,8 @@ impl<R: Axis> Candidates<R> {
         self.own
     }
 
-    /// The blocks, in tiles of `K` of them, gone through `passes` times, the first tile each time even where there is no block.
+    /// The blocks, in tiles of `K` of them, gone through `passes` times from the last to the first, which there is
+    /// even without a block.
     #[track_caller]
     pub fn passes<K: Axis>(&self, passes: u32) -> Passes<K> {
         let extent = cx::extent::<K>();
@@ -393,11 +394,13 @@ impl<K: Axis> BlockList for Passes<K> {
         let once = self.passes == 1;
         let pass = if once { cx::constant::<Scalar<I32>, _>(0) } else { index / self.tiles };
         let tile = if once { index } else { index - pass * self.tiles };
+        // From the last tile to the first, as the best of rows are found.
+        let tile = self.tiles - 1 - tile;
         let first = tile * cx::extent::<K>();
         PooledTile {
             first,
             pass,
-            last: (tile + 1).eq_(self.tiles),
+            last: tile.eq_(0),
             slot: self.slot + first,
             count: self.count - first,
             of: PhantomData,

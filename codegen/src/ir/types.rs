@@ -505,8 +505,8 @@ pub enum Op {
         /// Whether it counts, a bool scalar or lane tile.
         keep: ValueId,
     },
-    /// Offers a tile of scores to the best of its rows. An element that is -inf or NaN is never taken. Tiles come in ascending
-    /// order of their columns, so that of equal scores those taken first are kept.
+    /// Offers a tile of scores to the best of its rows. An element that is -inf or NaN is never taken. Tiles come in
+    /// descending order of their columns: of equal scores the one taken last is before the others.
     Take {
         /// The best of the tile's rows, not yet settled.
         best: BestId,

@@ -4,7 +4,7 @@
 //! [`Lower::settle`] merges the four once, at the end. Where `K` are kept:
 //!
 //! ```text
-//!   take      floor = a score that K elements of the row have or pass, which stand before these: `Lower::floor`
+//!   take      floor = a score that K elements of the row have or pass, which stand behind these: `Lower::floor`
 //!             mask  = a bit for each element of the lane's that beats the floor and the lane's own Kth
 //!             while a lane of the warp has a bit: each takes its lowest one out, picks that element by a tree of selections,
 //!             and puts it into its list
@@ -16,7 +16,8 @@
 //! many the lane with most has, not in how many elements some lane has one. The row's floor, not the lane's alone, keeps rounds
 //! few. Of drawn scores, K 7, tiles of 64 columns: 3.7 rounds a tile and row half on the way to 1024 columns, 1.9 to 4096.
 //!
-//! Ties keep the lower column: bits are taken lowest first, tiles come in ascending order, and only what is greater passes.
+//! Ties go to the lower column: elements come in descending order of columns, the last of a tile first, and what equals passes.
+//! The order is that of a causal row, whose later columns score higher as a rule: what is seen first keeps the rest out.
 
 use lacuna_ptx::{Class, Operand, Reg, Special};
 
@@ -81,18 +82,22 @@ impl Lower<'_> {
             let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
             let (band, half) = (row / 2, row % 2);
             let floor = self.floor(&list);
-            for start in (0..blocks).step_by(TOGETHER) {
+            let starts: Vec<usize> = (0..blocks).step_by(TOGETHER).collect();
+            for (n, &start) in starts.iter().rev().enumerate() {
                 let together = TOGETHER.min(blocks - start);
+                // The last column first.
                 let elements: Vec<Operand> = (0..together * 2)
+                    .rev()
                     .map(|c| self.element(scores, Cell { band, block: start + c / 2, cell: half * 2 + c % 2 }))
                     .collect();
                 let column = self.column(start, 0);
                 let column = self.e.add(column, first.clone());
+                let column = self.e.add(column, ahead(elements.len() - 1).into());
                 let after = after.map(|[score, at]| {
                     let cell = Cell { band, block: 0, cell: half * 2 };
                     [self.element(score, cell), self.element(at, cell)]
                 });
-                if start == 0 && after.is_none() {
+                if n == 0 && after.is_none() {
                     self.raise(floor, &elements, list.len());
                 }
                 let mask = self.beats(&elements, floor, list[list.len() - 1], &column, after);
@@ -145,8 +150,7 @@ impl Lower<'_> {
     }
 
     /// Raises a floor of -inf, that of rows which have seen too little, by the elements themselves: each lane vouches for the
-    /// greatest of each of `⌈K/4⌉` groups of its own. These may be among the best, so what equals the floor must pass: it comes
-    /// to lie one float below. Below 0 and -inf is no float that it could be; there it stays.
+    /// greatest of each of `⌈K/4⌉` groups of its own.
     fn raise(&mut self, floor: Reg, elements: &[Operand], count: usize) {
         let groups = count.div_ceil(4);
         if elements.len() < groups {
@@ -171,13 +175,7 @@ impl Lower<'_> {
             });
         }
         let least = self.quad("min.f32", least.expect("a list has a place"));
-        let bits = self.e.op(Class::B32, "mov.b32", [least.into()]);
-        let negative = self.e.op(Class::Pred, "setp.lt.s32", [bits.into(), 0i64.into()]);
-        let below = [1i64, -1].map(|by| self.e.op(Class::B32, "add.s32", [bits.into(), by.into()]));
-        let below = self.e.op(Class::B32, "selp.b32", [below[0].into(), below[1].into(), negative.into()]);
-        let below = self.e.op(Class::F32, "mov.b32", [below.into()]);
-        // Of a number and NaN the maximum is the number.
-        self.e.inst("max.f32", [floor.into(), floor.into(), below.into()]);
+        self.e.inst("max.f32", [floor.into(), floor.into(), least.into()]);
         self.e.place(&skip);
         self.e.close();
     }
@@ -192,6 +190,8 @@ impl Lower<'_> {
         after: Option<[Operand; 2]>,
     ) -> Reg {
         let least = self.e.op(Class::F32, "max.f32", [floor.into(), last.into()]);
+        // -inf is no score.
+        let least = self.e.op(Class::F32, "max.f32", [least.into(), f32::MIN.into()]);
         let after = after.map(|[score, at]| {
             let at = self.e.in_reg(Class::B32, at);
             (score, self.e.op(Class::B32, "sub.s32", [at.into(), column.clone()]))
@@ -199,11 +199,11 @@ impl Lower<'_> {
         let mask = self.e.mutable(Class::B32);
         self.e.mov(mask, 0i64.into());
         for (c, element) in elements.iter().enumerate() {
-            let mut beats = self.e.op(Class::Pred, "setp.gt.f32", [element.clone(), least.into()]);
+            let mut beats = self.e.op(Class::Pred, "setp.ge.f32", [element.clone(), least.into()]);
             if let Some((score, at)) = &after {
                 let below = self.e.op(Class::Pred, "setp.lt.f32", [element.clone(), score.clone()]);
                 let equal = self.e.op(Class::Pred, "setp.eq.f32", [element.clone(), score.clone()]);
-                let behind = self.e.op(Class::Pred, "setp.lt.s32", [(*at).into(), ahead(c).into()]);
+                let behind = self.e.op(Class::Pred, "setp.lt.s32", [(*at).into(), (-ahead(c)).into()]);
                 let behind = self.e.op(Class::Pred, "and.pred", [equal.into(), behind.into()]);
                 let comes = self.e.op(Class::Pred, "or.pred", [below.into(), behind.into()]);
                 beats = self.e.op(Class::Pred, "and.pred", [beats.into(), comes.into()]);
@@ -239,7 +239,7 @@ impl Lower<'_> {
             let odd = numbers.fold(0i64, |numbers, c| numbers | 1 << c);
             let odd = self.e.op(Class::B32, "and.b32", [lowest.into(), odd.into()]);
             let odd = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
-            self.add_where(odd, at, ahead(1 << bit));
+            self.add_where(odd, at, -ahead(1 << bit));
             left = left
                 .chunks(2)
                 .map(|two| match two {
@@ -254,7 +254,7 @@ impl Lower<'_> {
                 .collect();
         }
         // A lane without a bit puts in what beats nothing.
-        let element = self.e.op(Class::F32, "selp.f32", [left[0].clone(), f32::NEG_INFINITY.into(), has.into()]);
+        let element = self.e.op(Class::F32, "selp.f32", [left[0].clone(), f32::NAN.into(), has.into()]);
         self.insert(element, at, list, columns);
         ask(self);
         self.e.guarded((some, false), "bra", [Operand::Label(head)]);
@@ -265,7 +265,7 @@ impl Lower<'_> {
     /// Puts an element into a list, before the first that it beats.
     fn insert(&mut self, element: Reg, column: Reg, list: &[Reg], columns: &[Reg]) {
         let beats = |lower: &mut Self, place: usize| {
-            lower.e.op(Class::Pred, "setp.gt.f32", [element.into(), list[place].into()])
+            lower.e.op(Class::Pred, "setp.ge.f32", [element.into(), list[place].into()])
         };
         let mut here = beats(self, list.len() - 1);
         for place in (0..list.len()).rev() {
@@ -338,7 +338,7 @@ impl Lower<'_> {
     }
 }
 
-/// How far on from a lane's first column its `c`th element stands: it has two neighbours of every 8.
+/// How far from a lane's last column its `c`th element from there stands: it has two neighbours of every 8.
 const fn ahead(c: usize) -> i64 {
     (c / 2 * 8 + c % 2) as i64
 }

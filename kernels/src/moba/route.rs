@@ -9,8 +9,8 @@ const AT_ONCE: u32 = 12;
 /// own block first, then the `top - 1` best of the complete blocks before it in descending score, and -1 where there are fewer.
 /// A block's score is the product of the query with its pooled key, f32, unscaled; of equal scores the lower block comes first.
 ///
-/// One CTA has `Rows` tokens of one document and one query head, and goes through the pooled keys up to the last row's own block
-/// in tiles of `Kv`. Scores never leave registers. Of more than 12 the next are found by another pass, which takes what comes
+/// One CTA has `Rows` tokens of one document and one query head, and goes through the pooled keys from the last row's own block
+/// down in tiles of `Kv`. Scores never leave registers. Of more than 12 the next are found by another pass, which takes what comes
 /// after the last of the one before. A head that attends fully has -1 throughout, and looks at one tile of zeros.
 ///
 /// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² / 2B · 2 Dk /

@@ -44,17 +44,18 @@ impl Search {
         );
         let mut next = 12;
         for pass in 0..passes {
-            let [index, first, wide, at, scores, score, column] = std::array::from_fn(|i| next + i);
-            next += 7;
+            let [index, first, wide, at, scores, score, column, back, last] = std::array::from_fn(|i| next + i);
+            next += 9;
             let after = if pass > 0 { format!(" after %{score}, %{column}") } else { String::new() };
             text += &format!(
-                "clear $best  %{score} = read %score  %{column} = read %column
+                "clear $best  %{last} = const {}  %{score} = read %score  %{column} = read %column
                  for %{index} in %0..%1 {{
-                   %{first} = mul %{index}, %2 : i32  %{wide} = broadcast %{first} : i32<Rows, Cols>
+                   %{back} = sub %{last}, %{index} : i32  %{first} = mul %{back}, %2 : i32  %{wide} = broadcast %{first} : i32<Rows, Cols>
                    %{at} = add %11, %{wide} : i32<Rows, Cols>  %{scores} = element x[%{at}] : f32<Rows, Cols>
                    take $best += %{scores} at %{first}{after}
                  }}
-                 settle $best\n"
+                 settle $best\n",
+                tiles as i32 - 1,
             );
             for place in 0..best {
                 let [score, column, at] = std::array::from_fn(|i| next + i);

@@ -952,6 +952,11 @@ impl<H: Handle + std::fmt::Debug> Stored for H {
 
 impl<D: Axis> OutLse<D> {
     pub(crate) fn new<R: Axis>(o: Tile<Half, R, D>, lse: Vector<F32, R>, place: Place) -> Self {
+        OutLse::of(o, lse, place)
+    }
+
+    /// Of rows of any element.
+    pub(crate) fn of<E: crate::axis::Element, R: Axis>(o: Tile<E, R, D>, lse: Vector<F32, R>, place: Place) -> Self {
         OutLse { o: Box::new(o), lse: Box::new(lse), place, of: PhantomData }
     }
 }

@@ -6,7 +6,7 @@ use lacuna_codegen::ir::{Elem, Slice};
 use lacuna_codegen::plan::{Access, Expr};
 
 use crate::Cx;
-use crate::axis::{Axis, Bool, F32, Half, I32};
+use crate::axis::{Axis, Bool, Element, F32, Half, I32};
 use crate::choices::{Choices, group};
 use crate::cx;
 use crate::extent;
@@ -28,10 +28,15 @@ macro_rules! opaque {
 
 opaque! {
     TokenParts<R, D>;
-    Part<R, D>;
 }
 
-/// Parts of outputs and their log-sum-exp, in natural log: stored as `o_parts` `[part_tokens, parts, part_heads, Dv]` and
+impl<R, D, E> std::fmt::Debug for Part<R, D, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Part").finish_non_exhaustive()
+    }
+}
+
+/// Parts of outputs, 16-bit or f32, and their log-sum-exp, in natural log: stored as `o_parts` `[part_tokens, parts, part_heads, Dv]` and
 /// `lse_parts` `[part_heads, part_tokens, parts]`, f32: the tokens and query heads that a launch is about, and a part for each
 /// choice. What a head's rows store of the second lies together, as they run at about one time.
 #[derive(Debug)]
@@ -74,11 +79,11 @@ macro_rules! dims_of_parts {
 impl<D: Axis> Output for PartLse<D> {
     fn store(self, cx: &Cx) {
         let mut state = cx.state.borrow_mut();
-        let (half, width) = (state.elem::<Half>(), state.extent::<D>());
-        let (o_dims, lse_dims) = dims_of_parts!(D, width);
-        let o = state.tensor("o_parts", half, &o_dims, Access::Write);
-        let lse = state.tensor("lse_parts", Elem::F32, &lse_dims, Access::Write);
         let (o_rows, lse_rows) = (self.o.value(&mut state), self.lse.value(&mut state));
+        let (elem, width) = (state.builder.func().values[o_rows.index()].ty.elem, state.extent::<D>());
+        let (o_dims, lse_dims) = dims_of_parts!(D, width);
+        let o = state.tensor("o_parts", elem, &o_dims, Access::Write);
+        let lse = state.tensor("lse_parts", Elem::F32, &lse_dims, Access::Write);
         let [token, pick, head] = [self.token, self.pick, self.head].map(|index| index.take(&mut state));
         let count = state.take(self.count);
         let at = |tensor, index: [_; 3]| Slice { tensor, index: index.to_vec(), along: None, count };
@@ -90,17 +95,42 @@ impl<D: Axis> Output for PartLse<D> {
 /// Parts of outputs and their log-sum-exp, as [`PartLse`] stores them: the tensors `o_parts` and `lse_parts`, whatever the
 /// parameter is called.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts<D> {
+pub struct Parts<D, E = Half> {
     o: Tensor,
     lse: Tensor,
-    of: PhantomData<*const D>,
+    of: PhantomData<*const (D, E)>,
 }
 
-impl<D: Axis> Input for Parts<D> {
+/// What parts of outputs can be stored as: [`Half`], or [`F32`].
+pub trait PartElement: Element {
+    /// Parts as they are merged.
+    #[doc(hidden)]
+    #[track_caller]
+    fn widened<R: Axis, D: Axis>(part: Tile<Self, R, D>) -> Tile<F32, R, D>
+    where
+        Self: Sized;
+}
+
+impl PartElement for Half {
+    fn widened<R: Axis, D: Axis>(part: Tile<Half, R, D>) -> Tile<F32, R, D> {
+        part.to_f32()
+    }
+}
+
+impl PartElement for F32 {
+    fn widened<R: Axis, D: Axis>(part: Tile<F32, R, D>) -> Tile<F32, R, D> {
+        part
+    }
+}
+
+impl<D: Axis, E: PartElement> Input for Parts<D, E> {
     fn declare(cx: &Cx, _: &str) -> Self {
         let (o_dims, lse_dims) = dims_of_parts!(D, cx.extent::<D>());
         Parts {
-            o: Tensor::declare(cx, "o_parts", None, &o_dims),
+            o: {
+                let elem = cx.state.borrow().elem::<E>();
+                Tensor::declare(cx, "o_parts", Some(elem), &o_dims)
+            },
             lse: Tensor::declare(cx, "lse_parts", Some(Elem::F32), &lse_dims),
             of: PhantomData,
         }
@@ -149,7 +179,7 @@ impl<D: Axis> Parts<D> {
     }
 }
 
-impl<D: Axis> Parts<D> {
+impl<D: Axis, E: PartElement> Parts<D, E> {
     /// The parts of a tile of rows of one query head: part `i` of the rows for which `there(i)` says that there is one. A
     /// [`BlockList`] of `count` rounds.
     #[track_caller]
@@ -160,7 +190,7 @@ impl<D: Axis> Parts<D> {
         choices: &Choices,
         count: u32,
         there: impl Fn(Scalar<I32>) -> Vector<Bool, R>,
-    ) -> RowParts<R, D, impl Fn(Scalar<I32>) -> Vector<Bool, R>> {
+    ) -> RowParts<R, D, E, impl Fn(Scalar<I32>) -> Vector<Bool, R>> {
         let Index::One(token) = rows.place.token else { unreachable!("tiles of tokens begin at one") };
         let (token, head) = match choices.span() {
             Some(span) => (token - span.token, head.head - span.head * group() as i32),
@@ -172,7 +202,7 @@ impl<D: Axis> Parts<D> {
 }
 
 /// The parts of a tile of rows of one query head.
-pub struct RowParts<R, D, F> {
+pub struct RowParts<R, D, E, F> {
     o: Tensor,
     lse: Tensor,
     /// The first row's token, and the head, as the parts count them.
@@ -180,23 +210,23 @@ pub struct RowParts<R, D, F> {
     head: Scalar<I32>,
     rounds: Scalar<I32>,
     there: F,
-    of: PhantomData<*const (R, D)>,
+    of: PhantomData<*const (R, D, E)>,
 }
 
-impl<R, D, F> std::fmt::Debug for RowParts<R, D, F> {
+impl<R, D, E, F> std::fmt::Debug for RowParts<R, D, E, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RowParts").finish_non_exhaustive()
     }
 }
 
-impl<R: Axis, D: Axis, F: Fn(Scalar<I32>) -> Vector<Bool, R>> BlockList for RowParts<R, D, F> {
-    type Block = Part<R, D>;
+impl<R: Axis, D: Axis, E: PartElement, F: Fn(Scalar<I32>) -> Vector<Bool, R>> BlockList for RowParts<R, D, E, F> {
+    type Block = Part<R, D, E>;
 
     fn bounds(&self) -> (Scalar<I32>, Scalar<I32>) {
         (cx::constant::<Scalar<I32>, _>(0), self.rounds)
     }
 
-    fn at(&self, index: Scalar<I32>) -> Part<R, D> {
+    fn at(&self, index: Scalar<I32>) -> Part<R, D, E> {
         let there = (self.there)(index);
         let (token, head) = (self.token.into(), self.head.into());
         let lse: Vector<F32, R> = self.lse.load_along(&[head, token, index.into()], Some(1), there.into());
@@ -247,9 +277,9 @@ pub struct TokenParts<R, D> {
 }
 
 /// One part of each row.
-pub struct Part<R, D> {
+pub struct Part<R, D, E = Half> {
     /// What the row saw: zeros where there is no such part.
-    pub o: Tile<Half, R, D>,
+    pub o: Tile<E, R, D>,
     /// Its log-sum-exp in natural log: -inf where there is no such part.
     pub lse: Vector<F32, R>,
 }

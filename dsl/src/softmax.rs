@@ -12,7 +12,7 @@ use crate::Cx;
 use crate::axis::{Axis, F32, Half};
 use crate::flow::Var;
 use crate::input::{Block, OutLse, QueryRows, RowsAt, Sinks};
-use crate::parts::Part;
+use crate::parts::{Part, PartElement};
 use crate::score::{RowScore, Score};
 use crate::value::{PartialSum, Scalar, Tile, Vector};
 
@@ -135,6 +135,16 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
         OutLse::new(o.to_half(), empty.select(f32::NEG_INFINITY, lse), self.rows.place)
     }
 
+    /// As [`finish`](Self::finish), the output in f32: for parts that are merged without rounding. Without sinks.
+    #[track_caller]
+    pub fn finish_wide(&self) -> OutLse<D> {
+        let sum = self.merge();
+        let empty = sum.eq_(0.0);
+        let o = self.acc.get() * empty.select(0.0, sum.recip());
+        let lse = (self.max.get() * self.scale + sum.log2()) * LN_2;
+        OutLse::of(o, empty.select(f32::NEG_INFINITY, lse), self.rows.place)
+    }
+
     /// What the rows have seen, after the last block, to be merged with parts that were seen elsewhere.
     ///
     /// A sink is no part of it.
@@ -192,7 +202,7 @@ impl<R: Axis, D: Axis> LseMerge<R, D> {
 
     /// Takes in a part of each row: its output, and its log-sum-exp in natural log, -inf where the row has no such part.
     #[track_caller]
-    pub fn add(&self, part: Part<R, D>) {
+    pub fn add<E: PartElement>(&self, part: Part<R, D, E>) {
         let (o, lse) = (part.o, part.lse * LOG2_E);
         let before = self.max.get();
         let now = before.max(lse);
@@ -202,7 +212,7 @@ impl<R: Axis, D: Axis> LseMerge<R, D> {
         let weight = (lse - safe).exp2();
         self.sum.set(self.sum.get() * shrink + weight);
         self.acc.set(self.acc.get() * shrink);
-        self.acc.set(o.to_f32().fma(weight, self.acc.get()));
+        self.acc.set(E::widened(o).fma(weight, self.acc.get()));
         self.max.set(now);
     }
 

@@ -180,6 +180,17 @@ fn neighbouring_blocks_joined() {
 }
 
 #[test]
+fn parts_in_f32() {
+    for (width, group, block) in [(64, 1, 32), (128, 2, 64)] {
+        let mut case = Case::new(width, group, block, 4, &[70, 0, 330]);
+        case.pick.insert("part_bits".to_owned(), 32);
+        check(&case, 2);
+        case.moba = case.moba.in_chunks(2, 2);
+        check(&case, 2);
+    }
+}
+
+#[test]
 fn one_chunk() {
     check(&Case::new(64, 1, 32, 3, &[200]), 1);
     check(&Case::new(64, 2, 64, 4, &[70, 0, 330]), 2);

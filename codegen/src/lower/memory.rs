@@ -7,7 +7,7 @@ use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
 use super::shared::{CHUNK, PERIOD, TileLayout};
-use super::value::Low;
+use super::value::{Cell, Low};
 use crate::ir::{BufferId, Elem, Param, ParamId, Slice, ValueId};
 
 impl Lower<'_> {
@@ -199,6 +199,54 @@ impl Lower<'_> {
                         self.e.guarded((there, false), "st.global.b32", [to, cells[0].into()]);
                     }
                 }
+            }
+        }
+    }
+
+    /// Where the rows of an f32 tile over rows and features are, each at the lane's first column, and which rows there are:
+    /// `[band][half]`. `blocks` are the blocks of 8 columns that the warp has.
+    fn rows_of_numbers(&mut self, at: &Slice, blocks: usize, split: bool) -> Vec<(Reg, Reg)> {
+        let lane = self.lane();
+        let quad = self.e.invariant(Class::B32, "and.b32", [lane.into(), 3i64.into()]);
+        let mut column = self.e.mul(quad.into(), 8);
+        if split {
+            let (_, warp_col) = self.warp_grid();
+            let first = self.e.mul(warp_col, blocks as i64 * 32);
+            column = self.e.add(column, first);
+        }
+        let column = self.e.in_reg(Class::B32, column);
+        let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
+        let base = self.pointer(at.tensor);
+        let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
+        let base = self.address(base, at.tensor, &at.index);
+        let mut rows = Vec::with_capacity(self.bands() * 2);
+        for (band, half) in (0..self.bands()).flat_map(|band| [(band, 0), (band, 1)]) {
+            let row = self.row(band, half);
+            rows.push(self.row_at(at, base, row));
+        }
+        rows
+    }
+
+    /// An f32 tile over rows and features, whose elements are fetched where they are used.
+    pub(super) fn load_numbers(&mut self, from: &Slice, result: ValueId) {
+        let (blocks, split) = self.blocks_of(self.ty(result));
+        let rows = self.rows_of_numbers(from, blocks, split);
+        self.set(result, Low::Far(rows));
+    }
+
+    /// Stores an f32 tile over rows and features: a lane's pairs, of which four lanes have 32 bytes.
+    pub(super) fn store_numbers(&mut self, to: &Slice, value: ValueId) {
+        let (blocks, split) = self.shape_of(value);
+        let rows = self.rows_of_numbers(to, blocks, split);
+        for (row, (address, there)) in rows.into_iter().enumerate() {
+            for block in 0..blocks {
+                let pair = [0, 1].map(|column| {
+                    let cell = Cell { band: row / 2, block, cell: row % 2 * 2 + column };
+                    let element = self.element(value, cell);
+                    self.e.in_reg(Class::F32, element)
+                });
+                let to = super::Emit::at(address, block as u32 * 32);
+                self.e.guarded((there, false), "st.global.v2.f32", [to, pair.to_vec().into()]);
             }
         }
     }

@@ -420,7 +420,9 @@ impl Lower<'_> {
             Op::BestColumn(best, n) => self.read_best(*best, *n, Class::B32, made(stmt)),
             Op::BestScore(best, n) => self.read_best(*best, *n, Class::F32, made(stmt)),
             Op::Store(slice, value) => {
-                if self.ty(*value).rank() == 2 {
+                if self.ty(*value).rank() == 2 && self.ty(*value).elem == Elem::F32 {
+                    self.store_numbers(slice, *value);
+                } else if self.ty(*value).rank() == 2 {
                     self.store_tile(slice, *value);
                 } else {
                     self.store_rows(slice, *value);
@@ -467,7 +469,8 @@ impl Lower<'_> {
                 self.set(made(stmt), Low::Shared(*buffer, slot));
             }
             Op::Operand(shared) => self.operand(*shared, made(stmt)),
-            // `layout` leaves no loads of two axes.
+            // `layout` leaves no other loads of two axes.
+            Op::Load(slice) if self.ty(made(stmt)).rank() == 2 => self.load_numbers(slice, made(stmt)),
             Op::Load(slice) => self.load_rows(slice, made(stmt)),
         }
     }

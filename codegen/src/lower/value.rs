@@ -14,7 +14,8 @@
 
 use lacuna_ptx::{Class, Operand, Reg};
 
-use super::Lower;
+use super::lanes::Keep;
+use super::{Emit, Lower};
 use crate::ir::{AxisId, Binary, Compare, Const, Elem, Op, Reduce, Stmt, Type, Unary, ValueId};
 
 /// A value as registers.
@@ -38,6 +39,9 @@ pub(super) enum Low {
     Stepped(ValueId),
     /// In shared memory.
     Shared(crate::ir::BufferId, Operand),
+    /// f32, over both, in global memory: fetched where it is used. Where the lane's first column of each row is, and whether
+    /// there is such a row: `[band][half]`.
+    Far(Vec<(Reg, Reg)>),
     /// Computed where it is used.
     Lazy(Op),
 }
@@ -128,6 +132,11 @@ impl Lower<'_> {
             Low::Tile(tile) => tile.regs[(at.band * tile.blocks + at.block) * 4 + at.cell].into(),
             Low::Packed(_) | Low::Stepped(_) | Low::Shared(..) => {
                 unreachable!("verified: not an operand of arithmetic")
+            }
+            Low::Far(rows) => {
+                let (address, there) = rows[at.band * 2 + (at.cell >> 1)];
+                let ahead = at.block as u32 * 32 + (at.cell as u32 & 1) * 4;
+                self.loaded(&Keep::Where(there), Class::F32, "ld.global.nc.f32", Emit::at(address, ahead)).into()
             }
             Low::Lazy(op) => {
                 let op = op.clone();

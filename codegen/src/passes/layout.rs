@@ -26,12 +26,18 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     Ok(func)
 }
 
-/// A loaded tile is an operand of products, or converted; nothing else is done with one.
+/// Whether a loaded tile comes to registers through shared memory: tiles of two axes that tensor cores multiply. Of others each
+/// thread fetches what it has.
+fn through_shared(ty: &Type) -> bool {
+    ty.rank() == 2 && ty.elem != Elem::F32
+}
+
+/// A loaded 16-bit tile is an operand of products, or converted; nothing else is done with one.
 fn check_uses(func: &Func) -> Result<(), Error> {
     let mut loaded = Vec::new();
     let mut wrong = None;
     visit(&func.body, &mut |stmt| match &stmt.op {
-        Op::Load(_) => loaded.extend(stmt.result.filter(|v| func.values[v.index()].ty.rank() == 2)),
+        Op::Load(_) => loaded.extend(stmt.result.filter(|v| through_shared(&func.values[v.index()].ty))),
         Op::Dot(..) | Op::Accumulate(..) | Op::Convert(_) => {}
         op => {
             if operands(op).iter().any(|v| loaded.contains(v)) {
@@ -100,7 +106,7 @@ fn place(func: &mut Func, body: &mut Vec<Stmt>, depth: usize, keep: bool, shared
             }
             Op::Load(slice)
                 if let Some(result) = stmt.result
-                    && func.values[result.index()].ty.rank() == 2 =>
+                    && through_shared(&func.values[result.index()].ty) =>
             {
                 let ty = func.values[result.index()].ty.clone();
                 let name = func.params[slice.tensor.index()].name().to_owned();

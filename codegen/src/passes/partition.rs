@@ -84,6 +84,8 @@ fn whole_rows_of_numbers(func: &Func, row_axis: AxisId, cols: u32) -> Result<(),
     let mut found = false;
     visit(&func.body, &mut |stmt| match (&stmt.op, stmt.result) {
         (Op::Load(_), Some(tile)) if func.values[tile.index()].ty.axes.first() == Some(&row_axis) => {
+            let ty = &func.values[tile.index()].ty;
+            found |= ty.rank() == 2 && ty.elem == crate::ir::Elem::F32;
             loaded.insert(tile);
         }
         (Op::Convert(tile), _) => found |= loaded.contains(tile),

@@ -62,6 +62,8 @@ pub struct Blocking {
     pub fused: bool,
     /// How many neighbouring blocks are one where parts are made: 1, 2 or 4. The own block is fused then.
     pub joined: u32,
+    /// Whether parts are stored in f32: they are 16-bit otherwise, like the output.
+    pub wide: bool,
 }
 
 impl Blocking {

@@ -18,6 +18,7 @@ pub fn own_and_parts(
     v: Values<Dv>,
     docs: Segments,
     #[optional] parts: Option<Parts<Dv>>,
+    #[optional] wide_parts: Option<Parts<Dv, F32>>,
     #[optional] routing: Option<Routed>,
     #[optional] full_heads: Option<TableIn<I32, QueryHeads>>,
     #[optional] span: Option<Span>,
@@ -41,15 +42,17 @@ pub fn own_and_parts(
     } else {
         LseMerge::new(cx)
     };
-    if let (Some(parts), Some(routing)) = (parts, routing) {
-        // A head that attends fully has seen what a routing lists for it.
-        let chooses = full_heads.map(|full| full.at(h.head).eq_(0));
-        let there = |part| match chooses {
-            Some(chooses) => blocks.has_part(&routing, &rows, h, part) & chooses,
-            None => blocks.has_part(&routing, &rows, h, part),
-        };
-        for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
-            whole.add(part);
+    if let Some(routing) = routing {
+        let there = |part| blocks.has_part(&routing, &rows, h, part);
+        if let Some(parts) = parts {
+            for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
+                whole.add(part);
+            }
+        }
+        if let Some(parts) = wide_parts {
+            for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
+                whole.add(part);
+            }
         }
     }
     rows.whole(whole.finish())

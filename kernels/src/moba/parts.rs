@@ -50,5 +50,6 @@ pub fn chosen_blocks(
             softmax.step(s, v.block(b, h));
         }
     }
-    softmax.finish().parts_from(&listed, blocks.own() as i32)
+    let part = if blocks.wide { softmax.finish_wide() } else { softmax.finish() };
+    part.parts_from(&listed, blocks.own() as i32)
 }

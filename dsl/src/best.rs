@@ -10,13 +10,13 @@ use crate::flow::Var;
 use crate::staging::{Home, State, current};
 use crate::value::{Handle, Onto, PartialSum, Scalar, Tile, Vector};
 
-/// The `K` greatest scores of each row of `R`, with the columns that they stand in: in descending order, of equal scores the
-/// lower column first. [`Cx::top_k`] makes one.
+/// The `K` greatest scores of each row of `R`, with the columns that they stand in: in descending order, of equal
+/// scores the lower column first. [`Cx::top_k`] makes one.
 ///
-/// Scores are offered tile by tile, in descending order of their columns: the last ones of a causal row are the best as a rule, and
-/// once they are known little is put into lists any more. One that is -inf or NaN is never taken: what is no
-/// candidate is -inf. After [`settle`](Self::settle) the best can be read; after [`clear`](Self::clear) it is empty and takes
-/// scores again.
+/// Scores are offered tile by tile, in descending order of their columns: the last ones of a causal row are the best as
+/// a rule, and once they are known little is put into lists any more. One that is -inf or NaN is never taken: what is
+/// no candidate is -inf. After [`settle`](Self::settle) the best can be read; after [`clear`](Self::clear) it is empty
+/// and takes scores again.
 ///
 /// ```ignore
 /// let best = cx.top_k::<Rows>("picks", 4);
@@ -27,8 +27,8 @@ use crate::value::{Handle, Onto, PartialSum, Scalar, Tile, Vector};
 /// let (column, score) = (best.column(0), best.score(0));
 /// ```
 ///
-/// A lane holds two registers for each place and row of its own, so `K` is small; more are found in passes, each of which
-/// [takes what comes after](Self::take_after) the last of the pass before.
+/// A lane holds two registers for each place and row of its own, so `K` is small; more are found in passes, each of
+/// which [takes what comes after](Self::take_after) the last of the pass before.
 pub struct TopK<R> {
     id: BestId,
     count: u32,
@@ -51,8 +51,8 @@ impl<R> std::fmt::Debug for TopK<R> {
 }
 
 impl Cx {
-    /// Storage for the `count` best scores of each row, from 1 to 32, empty where the schedule begins. `name` is what messages
-    /// and the compiled text call it.
+    /// Storage for the `count` best scores of each row, from 1 to 32, empty where the schedule begins. `name` is what
+    /// messages and the compiled text call it.
     #[track_caller]
     pub fn top_k<R: Axis>(&self, name: &str, count: u32) -> TopK<R> {
         let mut state = self.state.borrow_mut();
@@ -79,9 +79,9 @@ impl<R: Axis> TopK<R> {
         self.offer(scores, first.handle(), None);
     }
 
-    /// Offers what of a tile of scores comes after a score and a column of each row: what is less, or equal in a later column.
-    /// After +inf and -1 comes everything; after what [`score`](Self::score) and [`column`](Self::column) say of a place that
-    /// nothing was found for comes nothing.
+    /// Offers what of a tile of scores comes after a score and a column of each row: what is less, or equal in a later
+    /// column. After +inf and -1 comes everything; after what [`score`](Self::score) and [`column`](Self::column) say
+    /// of a place that nothing was found for comes nothing.
     #[track_caller]
     pub fn take_after<C: Axis>(
         &self,
@@ -174,8 +174,8 @@ impl<R: Axis> TopK<R> {
     }
 }
 
-/// The softmax over scores that come by: which share of it each of them has. Scores are as [`TopK`]'s: -inf and NaN count for
-/// nothing. They are multiplied by the kernel's parameter `scale`.
+/// The softmax over scores that come by: which share of it each of them has. Scores are as [`TopK`]'s: -inf and NaN
+/// count for nothing. They are multiplied by the kernel's parameter `scale`.
 ///
 /// ```ignore
 /// let mass = Mass::new(cx);

@@ -45,8 +45,8 @@ fn keys_of(block: u32) -> i32 {
 // Means.
 
 impl Segments {
-    /// Every block of `block` keys, as a dimension of the grid. Shorter documents have fewer: [`Document::block`] ends the CTAs
-    /// that are left over.
+    /// Every block of `block` keys, as a dimension of the grid. Shorter documents have fewer: [`Document::block`] ends
+    /// the CTAs that are left over.
     #[track_caller]
     pub fn key_blocks(&self, block: u32) -> KeyBlocks {
         let run = current();
@@ -229,8 +229,8 @@ enum Rule {
     Others,
 }
 
-/// The blocks of `B` keys that a tile of query rows may choose from. A row's *own* block is the one that holds its position; a
-/// row before every key has none, and chooses none.
+/// The blocks of `B` keys that a tile of query rows may choose from. A row's *own* block is the one that holds its
+/// position; a row before every key has none, and chooses none.
 pub struct Candidates<R> {
     rule: Rule,
     document: Document,
@@ -410,8 +410,8 @@ impl<K: Axis> BlockList for Passes<K> {
 
 // Choices.
 
-/// The blocks that each token and query head is sent to, i32 `[tokens, heads_q, top]`, which a schedule writes: -1 where there
-/// are fewer.
+/// The blocks that each token and query head is sent to, i32 `[tokens, heads_q, top]`, which a schedule writes: -1
+/// where there are fewer.
 #[derive(Clone, Copy, Debug)]
 pub struct Routing {
     tensor: Tensor,

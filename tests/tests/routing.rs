@@ -296,7 +296,8 @@ fn of_equal_scores_the_lower_block_comes_first() {
     }
 }
 
-/// NaN and -inf are no scores: a row that has no other is sent to its own block, and a block that has no other to no row.
+/// NaN and -inf are no scores: a row that has no other is sent to its own block, and a block that has no other to no
+/// row.
 #[test]
 fn what_has_no_score_is_not_taken() {
     for (top, none) in [(3, f32::NAN), (3, f32::NEG_INFINITY), (15, f32::NAN), (15, f32::NEG_INFINITY)] {

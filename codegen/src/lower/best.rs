@@ -1,23 +1,25 @@
 //! The best of each row, found while its scores come by.
 //!
-//! A row of a fragment lies in four lanes. Each keeps the best that it saw itself, a list in registers in descending order;
-//! [`Lower::settle`] merges the four once, at the end. Where `K` are kept:
+//! A row of a fragment lies in four lanes. Each keeps the best that it saw itself, a list in registers in descending
+//! order; [`Lower::settle`] merges the four once, at the end. Where `K` are kept:
 //!
 //! ```text
 //!   take      floor = a score that K elements of the row have or pass, which stand behind these: `Lower::floor`
-//!             mask  = a bit for each element of the lane's that beats the floor and the lane's own Kth
-//!             while a lane of the warp has a bit: each takes its lowest one out, picks that element by a tree of selections,
-//!             and puts it into its list
-//!   settle    K times: the best of the four lists' heads by (score, -column), taken off its list, and put where all lists
-//!             have come to be one shorter: the best is last
+//!             mask  = a bit for each element of the lane's that is at least the floor and the lane's own Kth
+//!             while a lane of the warp has a bit: each takes its lowest one out, picks that element by a tree of
+//!             selections, and puts it into its list
+//!   settle    K times: the best of the four lists' heads by (score, -column), taken off its list, and put where all
+//!             lists have come to be one shorter: the best is last
 //! ```
 //!
-//! An element that beats nothing costs the two instructions of its bit. A bit costs the warp a round, so what counts is how
-//! many the lane with most has, not in how many elements some lane has one. The row's floor, not the lane's alone, keeps rounds
-//! few. Of drawn scores, K 7, tiles of 64 columns: 3.7 rounds a tile and row half on the way to 1024 columns, 1.9 to 4096.
+//! An element that beats nothing costs the two instructions of its bit. A bit costs the warp a round, so what counts is
+//! how many the lane with most has, not in how many elements some lane has one. The row's floor, not the lane's alone,
+//! keeps rounds few. Of drawn scores, K 7, tiles of 64 columns: 3.7 rounds a tile and row half on the way to 1024
+//! columns, 1.9 to 4096.
 //!
-//! Ties go to the lower column: elements come in descending order of columns, the last of a tile first, and what equals passes.
-//! The order is that of a causal row, whose later columns score higher as a rule: what is seen first keeps the rest out.
+//! Ties go to the lower column: elements come in descending order of columns, the last of a tile first, and what equals
+//! passes. The order is that of a causal row, whose later columns score higher as a rule: what is seen first keeps the
+//! rest out.
 
 use lacuna_ptx::{Class, Operand, Reg, Special};
 
@@ -28,8 +30,8 @@ use crate::ir::{BestId, ValueId};
 /// Every lane of a warp.
 const ALL: i64 = 0xffff_ffff;
 
-/// Column blocks whose elements are looked at together: 16 elements of a row for each lane. The tree that selects one of
-/// them costs less than what is done with it.
+/// Column blocks whose elements are looked at together: 16 elements of a row for each lane. The tree that selects one
+/// of them costs less than what is done with it.
 const TOGETHER: usize = 8;
 
 /// No column.
@@ -63,7 +65,8 @@ impl Lower<'_> {
         }
     }
 
-    /// The columns, or the scores, of one place of settled lists, which have the best last. Copied: lists may be cleared.
+    /// The columns, or the scores, of one place of settled lists, which have the best last. Copied: lists may be
+    /// cleared.
     pub(super) fn read_best(&mut self, best: BestId, place: u32, class: Class, result: ValueId) {
         let Lists { scores, columns } = &self.bests[best.index()];
         let lists = if class == Class::F32 { scores } else { columns };
@@ -106,11 +109,12 @@ impl Lower<'_> {
         }
     }
 
-    /// A score that as many elements of a row as lists have places are at least as good as, from what its four lanes know.
+    /// A score that as many elements of a row as lists have places are at least as good as, from what its four lanes
+    /// know.
     ///
-    /// `K = 4 n + r`: `r` lanes vouch for `n + 1` elements each with their `n + 1`th best, the others for `n` with their `n`th;
-    /// best where those `r` lanes have most. Which they are is tried for one lane against the other three, so 2 go for 3; but
-    /// the second best of four is found as such.
+    /// `K = 4 n + r`: `r` lanes vouch for `n + 1` elements each with their `n + 1`th best, the others for `n` with
+    /// their `n`th; best where those `r` lanes have most. Which they are is tried for one lane against the other three,
+    /// so 2 go for 3; but the second best of four is found as such.
     fn floor(&mut self, list: &[Reg]) -> Reg {
         let floor = self.e.mutable(Class::F32);
         let more = (list.len() - 1) / 4;
@@ -149,8 +153,8 @@ impl Lower<'_> {
         self.quad("max.f32", all)
     }
 
-    /// Raises a floor of -inf, that of rows which have seen too little, by the elements themselves: each lane vouches for the
-    /// greatest of each of `⌈K/4⌉` groups of its own.
+    /// Raises a floor of -inf, that of rows which have seen too little, by the elements themselves: each lane vouches
+    /// for the greatest of each of `⌈K/4⌉` groups of its own.
     fn raise(&mut self, floor: Reg, elements: &[Operand], count: usize) {
         let groups = count.div_ceil(4);
         if elements.len() < groups {
@@ -280,8 +284,9 @@ impl Lower<'_> {
         }
     }
 
-    /// `to = from` where `cond`, as a product with one. ptxas makes a selection of a move under a guard, and selections,
-    /// comparisons and logic have half the rate of products, of which there are few here: what can be one, is.
+    /// `to = from` where `cond`, as a product with one. ptxas makes a selection of a move under a guard, and
+    /// selections, comparisons and logic have half the rate of products, of which there are few here: what can be one,
+    /// is.
     fn move_where(&mut self, cond: Reg, to: Reg, from: Operand) {
         let one = self.one(to.class);
         match to.class {
@@ -322,7 +327,8 @@ impl Lower<'_> {
                     score = self.e.op(Class::F32, "selp.f32", [other[0].into(), score.into(), theirs.into()]);
                     column = self.e.op(Class::B32, "selp.b32", [other[1].into(), column.into(), theirs.into()]);
                 }
-                // Columns differ, so at most one lane has it; where no lane has any, taking nothing off changes nothing.
+                // Columns differ, so at most one lane has it; where no lane has any, taking nothing off changes
+                // nothing.
                 if left > 0 {
                     let own = self.e.op(Class::Pred, "setp.eq.s32", [columns[0].into(), column.into()]);
                     for place in 0..left {

@@ -3,9 +3,9 @@
 //! In:  a verified func; every product is between tiles that were loaded or made from scores. Without products, the rows are
 //!      those of the tiles of two axes.
 //! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
-//!      steps of 16 columns; one that finds the best of rows has all of their columns. A value that only one part of the column axis knows reaches a store only through a merge.
-//!      Without tiles of two axes there are no rows and columns. No rows are loaded or stored as a lane
-//!      tile.
+//!      steps of 16 columns; one that finds the best of rows has all of their columns. A value that only one part of the
+//!      column axis knows reaches a store only through a merge. Without tiles of two axes there are no rows
+//!      and columns. No rows are loaded or stored as a lane tile.
 //!
 //! Rows are split first: warps that share rows would need one another's row maxima. What rows are left over, a small
 //! group's for instance, goes to the column axis: each warp then keeps a private online softmax over its own keys, and the

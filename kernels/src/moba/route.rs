@@ -5,17 +5,19 @@ use lacuna_dsl::prelude::*;
 /// Blocks that are found in one pass over the pooled keys: a lane has two registers for each and row.
 const AT_ONCE: u32 = 12;
 
-/// MoBA's gate (arXiv 2502.13189, equations 3 to 6) and what it selects, as one: the row of each token and query head has its
-/// own block first, then the `top - 1` best of the complete blocks before it in descending score, and -1 where there are fewer.
-/// A block's score is the product of the query with its pooled key, f32, unscaled; of equal scores the lower block comes first.
+/// MoBA's gate (arXiv 2502.13189, equations 3 to 6) and what it selects, as one: the row of each token and query head
+/// has its own block first, then the `top - 1` best of the complete blocks before it in descending score, and -1 where
+/// there are fewer. A block's score is the product of the query with its pooled key, f32, unscaled; of equal scores the
+/// lower block comes first.
 ///
-/// One CTA has `Rows` tokens of one document and one query head, and goes through the pooled keys from the last row's own block
-/// down in tiles of `Kv`. Scores never leave registers. Of more than 12 the next are found by another pass, which takes what comes
-/// after the last of the one before. A head that attends fully has -1 throughout, and looks at one tile of zeros.
+/// One CTA has `Rows` tokens of one document and one query head, and goes through the pooled keys from the last row's
+/// own block down in tiles of `Kv`. Scores never leave registers. Of more than 12 the next are found by another pass,
+/// which takes what comes after the last of the one before. A head that attends fully has -1 throughout, and looks at
+/// one tile of zeros.
 ///
-/// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² / 2B · 2 Dk /
-/// Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 1.2 ms at 460 TFLOP/s
-/// (16 rows a warp); 2.1e9 pairs of row and candidate, of which each costs its bit.
+/// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² /
+/// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 1.2
+/// ms at 460 TFLOP/s (16 rows a warp); 2.1e9 pairs of row and candidate, of which each costs its bit.
 #[schedule(tune(Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8]))]
 pub fn moba_route(
     cx: &Cx,
@@ -48,8 +50,8 @@ pub(super) fn passes(wanted: u32) -> u32 {
     wanted.div_ceil(AT_ONCE)
 }
 
-/// Finds the `wanted` best candidates of each row by their scores, those that are none at -inf. Hands over the best of each
-/// pass, and the place of the first of them in a row that has its own block first.
+/// Finds the `wanted` best candidates of each row by their scores, those that are none at -inf. Hands over the best of
+/// each pass, and the place of the first of them in a row that has its own block first.
 pub(super) fn choose(
     cx: &Cx,
     tiles: Passes<Kv>,

@@ -3,11 +3,11 @@ use lacuna_dsl::prelude::*;
 
 use super::route::{choose, passes};
 
-/// VMoBA's gate (arXiv 2506.23858, its selection by threshold): not causal, and a row takes as many blocks as its scores want. The row of each
-/// token and query head has its own block first, then of all others of the document, also those behind it, the best in descending
-/// score until those taken have `threshold` of the softmax over the scores of all others, times the kernel's parameter `scale`;
-/// `top - 1` at most, and -1 behind them. Each row chooses for itself;
-/// the paper's other variant, one ranking for all rows of a head, is not this.
+/// VMoBA's gate (arXiv 2506.23858, its selection by threshold): not causal, and a row takes as many blocks as its
+/// scores want. The row of each token and query head has its own block first, then of all others of the document, also
+/// those behind it, the best in descending score until those taken have `threshold` of the softmax over the scores of
+/// all others, times the kernel's parameter `scale`; `top - 1` at most, and -1 behind them. Each row chooses for
+/// itself; the paper's other variant, one ranking for all rows of a head, is not this.
 ///
 /// As [`moba_route`](super::moba_route()) otherwise. The mass is found in the first pass, beside its best.
 #[schedule(tune(Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8]))]

@@ -5,7 +5,8 @@ use lacuna_codegen::ir::read;
 
 use crate::program::{Words, assembled, floats, run};
 
-/// So many scores of each of so many rows, by tiles of columns; the best of them, and then the best of what comes after.
+/// So many scores of each of so many rows, by tiles of columns; the best of them, and then the best of what comes
+/// after.
 #[derive(Clone, Copy, Debug)]
 struct Search {
     warps: u32,
@@ -50,7 +51,8 @@ impl Search {
             text += &format!(
                 "clear $best  %{last} = const {}  %{score} = read %score  %{column} = read %column
                  for %{index} in %0..%1 {{
-                   %{back} = sub %{last}, %{index} : i32  %{first} = mul %{back}, %2 : i32  %{wide} = broadcast %{first} : i32<Rows, Cols>
+                   %{back} = sub %{last}, %{index} : i32  %{first} = mul %{back}, %2 : i32
+                   %{wide} = broadcast %{first} : i32<Rows, Cols>
                    %{at} = add %11, %{wide} : i32<Rows, Cols>  %{scores} = element x[%{at}] : f32<Rows, Cols>
                    take $best += %{scores} at %{first}{after}
                  }}

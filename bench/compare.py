@@ -2,17 +2,21 @@
 """lacuna beside its peers: one process, one GPU, the same tensors, runs alternated.
 
     cargo build --release
-    python3 bench/compare.py                  # dense causal, masks, NSA selected
+    python3 bench/compare.py                  # dense causal, masks, NSA selected, MoBA
     python3 bench/compare.py dense masks --json
+    python3 bench/compare.py moba --most-tokens 131072
 
 Needs an NVIDIA GPU and PyTorch. FlashAttention-2, cuDNN and FlexAttention come with PyTorch. nsa_ref and FSA, the Triton
 code in Relaxed-System-Lab/Flash-Sparse-Attention, are used where the environment variable NSA_REF names a folder that
-`nsa_ref` and `fsa` can be imported from. What is not there is said, not skipped in silence.
+`nsa_ref` and `fsa` can be imported from. MoBA's peers, fla's `parallel_moba` and MoonshotAI's `moba_efficient.py`, are used
+where MOBA_REF names folders, as PATH does, that `fla` can be imported from and that `moba_efficient.py` or
+`moba/moba_efficient.py` lies in; both call FlashAttention-2, for which a `fa_shim.py` in one of these folders may stand in
+through PyTorch's own. What is not there is said, not skipped in silence.
 
 Times are medians of CUDA events; 256 MiB are written before every run, so that nothing is left in L2. Every output is first
 checked on a smaller problem against float64. FLOPs of dense causal and of masks count the pairs that are seen; those of NSA
-selected count every selected block whole. Masks of peers are made before they are timed, and what lacuna does to find its
-blocks is in its time.
+selected count every selected block whole; those of MoBA the pairs that are seen, and its floor the gate's products too. Masks
+of peers are made before they are timed, and what lacuna does to find its blocks is in its time.
 """
 import argparse, ctypes, json, math, os, statistics, subprocess, sys
 
@@ -22,6 +26,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WIDTH, BLOCK, PICKS = 128, 64, 16
 # Measured ceilings of an H200: mma.sync in registers, L2 to multiprocessors, HBM read.
 MMA, L2, HBM = 635e12, 8.9e12, 4.5e12
+# The best of its tensor cores in a burst, and a copy.
+BURST, COPY = 790e12, 4.3e12
+# Documents, heads, tokens of a document, keys of a block, top-k: FlashMoBA's setting (arXiv 2511.11571), then larger blocks.
+MOBA = [(2, 16, tokens, 128, 8) for tokens in (8192, 32768, 65536, 131072, 524288)]
+MOBA += [(1, 16, 32768, 2048, 3), (1, 16, 131072, 2048, 3), (1, 4, 1048576, 16384, 3)]
 
 
 class Kernel:
@@ -79,13 +88,15 @@ class Kernel:
             grid = [self.value(g, symbols, scalars) for g in launch["grid"]]
             pointers = (ctypes.c_void_p * len(args))(*(ctypes.cast(ctypes.pointer(a), ctypes.c_void_p) for a in args))
             if all(grid):
-                launches.append((function, grid, launch["threads"], launch["shared_bytes"], pointers, args))
+                launches.append((launch["entry"], function, grid, launch["threads"], launch["shared_bytes"], pointers, args))
 
-        def call():
+        def call(after=lambda entry: None):
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-            for function, grid, threads, shared, pointers, _ in launches:
+            for entry, function, grid, threads, shared, pointers, _ in launches:
                 self.check(self.cuda.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, pointers, None))
+                after(entry)
         call.kept = launches, tensors, workspace
+        call.workspace = workspace.numel()
         return call
 
     def argument(self, arg, tensors, symbols, scalars, workspace):
@@ -127,6 +138,28 @@ def alternate(calls, rounds):
             times[name].append((start, end))
         torch.cuda.synchronize()
     return {name: statistics.median(s.elapsed_time(e) for s, e in pairs) for name, pairs in times.items()}
+
+
+def by_launch(call, rounds):
+    """Median milliseconds of each launch of a lacuna call, those of one entry added up."""
+    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    times = {}
+    for _ in range(rounds):
+        flush.zero_()
+        marks = [("", torch.cuda.Event(enable_timing=True))]
+        marks[0][1].record()
+
+        def mark(entry):
+            marks.append((entry, torch.cuda.Event(enable_timing=True)))
+            marks[-1][1].record()
+        call(mark)
+        torch.cuda.synchronize()
+        sums = {}
+        for (_, start), (entry, end) in zip(marks, marks[1:]):
+            sums[entry] = sums.get(entry, 0.0) + start.elapsed_time(end)
+        for entry, ms in sums.items():
+            times.setdefault(entry, []).append(ms)
+    return {entry: statistics.median(all) for entry, all in times.items()}
 
 
 def show(rows, title, times, ours, flops, floors):
@@ -312,19 +345,192 @@ def selected_heads(options, rows, heads, heads_kv, nsa_ref, fsa):
         torch.cuda.empty_cache()
 
 
+def moba_peers():
+    """The peers that are there: by name, calls of (q, k, v, cu_seqlens, tokens, block, top) on packed tensors."""
+    import importlib.util
+    folders = [folder for folder in os.environ.get("MOBA_REF", "").split(os.pathsep) if folder]
+    sys.path[:0] = folders
+    try:
+        import fa_shim
+    except ImportError:
+        fa_shim = None
+    found = {}
+
+    def moonshot():
+        paths = [os.path.join(folder, *name) for folder in folders for name in (["moba_efficient.py"], ["moba", "moba_efficient.py"])]
+        path = next((path for path in paths if os.path.exists(path)), None)
+        if path is None:
+            raise ImportError("moba_efficient.py lies in no folder of MOBA_REF")
+        if fa_shim:
+            fa_shim.install(8)
+        spec = importlib.util.spec_from_file_location("moba_efficient", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.moba_attn_varlen
+
+    def fla():
+        if fa_shim:
+            fa_shim.install(4)
+        from fla.ops.moba.parallel import parallel_moba
+        return lambda q, k, v, *rest: parallel_moba(q[None], k[None], v[None], *rest)[0]
+    for name, load in [("MoonshotAI MoBA", moonshot), ("fla parallel_moba", fla)]:
+        try:
+            found[name] = load()
+        except Exception as missing:
+            print(f"\n{name} is not there ({type(missing).__name__}: {str(missing)[:120]}): lacuna is timed without it")
+    return found
+
+
+def moba_gate(q, k, batch, block, top):
+    """Of equal documents: which blocks each row sees, [documents, heads, length, blocks], and by how much the worst that is
+    seen is better than the best that is not."""
+    q, k = apart(q, batch), apart(k, batch)
+    length, blocks = q.shape[2], -(-q.shape[2] // block)
+    means = [k[:, :, b * block:(b + 1) * block].float().mean(2) for b in range(blocks)]
+    scores = q.double() @ torch.stack(means, 2).to(k.dtype).double().transpose(-1, -2)
+    own = torch.arange(length, device="cuda") // block
+    index = torch.arange(blocks, device="cuda")
+    scores.masked_fill_(index[None] >= own[:, None], -math.inf)
+    value, chosen = scores.topk(min(top, blocks), -1)
+    taken = value[..., :top - 1].isfinite()
+    seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, chosen[..., :top - 1], taken)
+    gap = torch.full_like(value[..., 0], math.inf)
+    if value.shape[-1] == top and top > 1:
+        gap = torch.where(value[..., -1].isfinite(), value[..., -2] - value[..., -1], gap)
+    return seen | (index[None] == own[:, None]), gap
+
+
+def moba_pairs(length, block, top):
+    """Pairs that are seen in a document of whole blocks, and pairs of a query and a block that has a score."""
+    blocks = length // block
+    seen = sum(min(top - 1, b) * block * block + block * (block + 1) // 2 for b in range(blocks))
+    return seen, block * blocks * (blocks - 1) // 2
+
+
+def moba_check(options, peers):
+    batch, heads, length, block, top = 2, 4, 4096, 128, 8
+    kernel = Kernel(options.lacuna, "moba", options=["--block", str(block), "--top-k", str(top)], pick=options.moba_pick)
+    t = packed(batch, heads, length)
+    kernel.bind(t, max_seqlen=length, scale=WIDTH ** -0.5)()
+    seen, gap = moba_gate(t["q"], t["k"], batch, block, top)
+    position = torch.arange(length, device="cuda")
+    q, k, v = (apart(t[n], batch).double() for n in "qkv")
+    reference, lse = torch.empty_like(q), torch.empty(q.shape[:3], device="cuda", dtype=torch.float64)
+    for d in range(batch):
+        for h in range(heads):
+            keys = seen[d, h].repeat_interleave(block, 1)[:, :length] & (position[None] <= position[:, None])
+            scores = (q[d, h] @ k[d, h].T * WIDTH ** -0.5).masked_fill(~keys, -math.inf)
+            reference[d, h], lse[d, h] = scores.softmax(-1) @ v[d, h], scores.logsumexp(-1)
+    # Where two scores are nearly equal, either block is right.
+    clear = gap > 1e-2
+    print(f"\nMoBA against float64, {clear.double().mean():.1%} of the rows, those whose choice is clear: lacuna "
+          f"{error(apart(t['o'], batch)[clear], reference[clear]):.1e}; "
+          f"LSE {(apart(t['lse'], batch) - lse)[clear].abs().max():.1e}")
+    for name, peer in peers.items():
+        try:
+            o = peer(t["q"], t["k"], t["v"], t["cu_seqlens"], length, block, top)
+            print(f"  {name} {error(apart(o, batch)[clear], reference[clear]):.1e}")
+        except Exception as refused:
+            print(f"  {name} fails ({type(refused).__name__}: {str(refused)[:120]})")
+
+
+def moba(options, rows):
+    peers = moba_peers()
+    moba_check(options, peers)
+    for setting in MOBA:
+        if setting[2] > options.most_tokens:
+            print(f"\nMoBA at {setting[2]} tokens is left out: --most-tokens is {options.most_tokens}")
+            continue
+        try:
+            moba_setting(options, rows, peers, *setting)
+        except Exception as failed:
+            print(f"\nMoBA at {setting} fails ({type(failed).__name__}: {str(failed)[:200]})")
+        torch.cuda.empty_cache()
+
+
+def moba_setting(options, rows, peers, batch, heads, length, block, top):
+    import torch.nn.functional as F
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    title = f"MoBA forward, bf16, D {WIDTH}, batch {batch}, heads {heads}/{heads}, {length} tokens, block {block}, top-k {top}"
+    given = ["--block", str(block), "--top-k", str(top), *options.moba_options.split()]
+    kernel = Kernel(options.lacuna, "moba", options=given, pick=options.moba_pick)
+    t = packed(batch, heads, length)
+    ours = kernel.bind(t, max_seqlen=length, scale=WIDTH ** -0.5)
+    candidates = {kernel.name: ours}
+    for name, peer in peers.items():
+        candidates[name] = lambda peer=peer: peer(t["q"], t["k"], t["v"], t["cu_seqlens"], length, block, top)
+    if batch * heads * length * WIDTH < 2 ** 31:
+        apart_t = [apart(t[n], batch).contiguous() for n in "qkv"]
+
+        def dense():
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                F.scaled_dot_product_attention(*apart_t, is_causal=True)
+        candidates["dense FlashAttention-2 (PyTorch), every block"] = dense
+    else:
+        print(f"\n{title}: without dense FlashAttention-2, whose tensors would have 2^31 elements")
+    if length <= 32768:
+        try:
+            candidates["FlexAttention (PyTorch), given the routing"] = moba_flex(t, batch, block, top)
+        except Exception as refused:
+            print(f"\n{title}: without FlexAttention ({type(refused).__name__}: {str(refused)[:120]})")
+    calls, most = {}, 0.0
+    for name, call in candidates.items():
+        try:
+            call()
+            torch.cuda.synchronize()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record(); call(); end.record()
+            torch.cuda.synchronize()
+            calls[name], most = call, max(most, start.elapsed_time(end))
+        except Exception as refused:
+            if name == kernel.name:
+                raise
+            print(f"\n{name} does not take it ({type(refused).__name__}: {str(refused)[:120]})")
+            torch.cuda.empty_cache()
+    # About three seconds for the slowest.
+    rounds = max(1, min(options.rounds, int(3000 / max(most, 1e-3))))
+    seen, gated = moba_pairs(length, block, top)
+    flops = 4.0 * batch * heads * seen * WIDTH
+    products = flops + 2.0 * batch * heads * gated * WIDTH
+    once = 4 * batch * heads * length * WIDTH * 2
+    show(rows, title, alternate(calls, rounds), kernel.name, flops, {"products": products / BURST, "HBM": once / COPY})
+    launches = by_launch(ours, rounds)
+    print("  by launch, ms: " + ", ".join(f"{entry} {ms:.3f}" for entry, ms in launches.items())
+          + f"; workspace {ours.workspace / 1e9:.2f} GB; {rounds} rounds")
+    rows.append(dict(case=title, name=kernel.name, launches=launches, workspace_bytes=ours.workspace))
+
+
+def moba_flex(t, batch, block, top):
+    """FlexAttention under the routing of PyTorch's own gate: its mask is made here, and is not timed."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    torch._dynamo.config.recompile_limit = 64
+    flex, block_mask = torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask, dynamic=False)
+    seen = torch.cat([moba_gate(t["q"][:, h:h + 1], t["k"][:, h:h + 1], batch, block, top)[0] for h in range(t["q"].shape[1])], 1)
+    length = seen.shape[2]
+
+    def routed(b, h, q, kv):
+        return (kv <= q) & seen[b, h, q, kv // block]
+    mask = block_mask(routed, batch, seen.shape[1], length, length, device="cuda")
+    whole = [apart(t[n], batch).contiguous() for n in "qkv"]
+    return lambda: flex(*whole, block_mask=mask)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="dense|masks|selected", help="which comparisons; all where none is named")
+    parser.add_argument("what", nargs="*", metavar="dense|masks|selected|moba", help="which comparisons; all where none is named")
     parser.add_argument("--lacuna", default=os.path.join(ROOT, "target/release/lacuna"), help="the lacuna command")
     parser.add_argument("--dense-pick", default="", help="as for `lacuna emit causal --pick`")
     parser.add_argument("--mask-pick", default="", help="as for `lacuna emit window --pick`")
     parser.add_argument("--selected-pick", default="", help="as for `lacuna emit nsa-selected --pick`")
+    parser.add_argument("--moba-pick", default="", help="as for `lacuna emit moba --pick`")
+    parser.add_argument("--moba-options", default="", help="more options of `lacuna emit moba`, such as '--token-chunks 4'")
+    parser.add_argument("--most-tokens", type=int, default=1 << 20, help="leave out MoBA's documents that are longer")
     parser.add_argument("--heads", default="64/4,32/8,16/16,48/16,56/8", help="query and KV heads of NSA selected",
                         type=lambda text: [tuple(map(int, pair.split("/"))) for pair in text.split(",")])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="the figures as JSON, last")
     options = parser.parse_args()
-    comparisons = {"dense": dense, "masks": masks, "selected": selected}
+    comparisons = {"dense": dense, "masks": masks, "selected": selected, "moba": moba}
     if unknown := set(options.what) - set(comparisons):
         parser.error(f"no comparison is called {', '.join(sorted(unknown))}; there are {', '.join(comparisons)}")
     if not torch.cuda.is_available():

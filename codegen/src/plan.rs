@@ -344,6 +344,26 @@ pub struct Space {
 }
 
 impl Space {
+    /// How many picks there are.
+    pub fn size(&self) -> usize {
+        self.knobs.iter().map(|(_, values)| values.len()).product()
+    }
+
+    /// A pick, and those that differ from it in one knob.
+    pub fn around(&self, pick: &Pick) -> Vec<Pick> {
+        let others = self.knobs.iter().flat_map(|(name, values)| {
+            let other = move |&value: &u32| {
+                (pick.get(name) != Some(&value)).then(|| {
+                    let mut other = pick.clone();
+                    other.insert(name.clone(), value);
+                    other
+                })
+            };
+            values.iter().filter_map(other)
+        });
+        std::iter::once(pick.clone()).chain(others).collect()
+    }
+
     /// Every pick, the last knob fastest.
     pub fn picks(&self) -> Vec<Pick> {
         self.knobs.iter().fold(vec![Pick::new()], |picks, (name, values)| {

@@ -345,6 +345,25 @@ pub enum Invalid {
         /// What was given.
         top: usize,
     },
+    /// A routing of another number of blocks than was chosen.
+    #[error("routing has {found} blocks a row, and top-k is {top}; both must be the same")]
+    OtherTop {
+        /// The routing's.
+        found: usize,
+        /// What was chosen.
+        top: usize,
+    },
+    /// More full heads than there are heads.
+    #[error("{full} heads are to be full, and there are {heads}; 0 to {heads} is right")]
+    FullHeads {
+        /// How many were asked for.
+        full: u32,
+        /// The query heads.
+        heads: usize,
+    },
+    /// A table that says which heads are full, for an attention in which none is.
+    #[error("full_heads is given, and nothing reads it: full-heads must be 1 or more")]
+    FullHeadsUnread,
     /// An entry of a routing that its row cannot have.
     #[error(
         "routing[{token}, {head}, {slot}] is {entry}; {}",

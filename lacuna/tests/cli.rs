@@ -19,12 +19,12 @@ fn alone_it_shows_every_row_and_every_row_is_right() {
     assert!(lines[0].contains("device: emulator"), "{}", lines[0]);
     assert!(lines[0].ends_with("minilm layer 3: 1341 tokens in 3 sequences, 12 heads x 32"), "{}", lines[0]);
     for (row, label) in
-        lines[2..6].iter().zip(["documents, causal", "sliding window", "sink 4 + window", "NSA selected"])
+        lines[2..7].iter().zip(["documents, causal", "sliding window", "sink 4 + window", "NSA selected", "MoBA"])
     {
         assert!(row.trim_start().starts_with(label) && row.contains("sm_80") && row.ends_with(".ptx"), "{row}");
     }
     assert!(!done.stdout.contains("WRONG"), "{}", done.stdout);
-    let stems = ["documents", "nsa_selected", "sink_window", "window"];
+    let stems = ["documents", "moba", "nsa_selected", "sink_window", "window"];
     assert_eq!(files_of(&out), stems.map(|stem| [format!("{stem}.png"), format!("{stem}.ptx")]).concat());
     for stem in stems {
         let ptx = std::fs::read_to_string(out.join(format!("{stem}.ptx"))).unwrap();
@@ -32,7 +32,7 @@ fn alone_it_shows_every_row_and_every_row_is_right() {
         let png = std::fs::read(out.join(format!("{stem}.png"))).unwrap();
         assert!(png.starts_with(b"\x89PNG") && png.len() > 2000, "{stem}");
     }
-    for command in lines[7].split('`').skip(1).step_by(2) {
+    for command in lines[8].split('`').skip(1).step_by(2) {
         let words: Vec<&str> = command.split(' ').skip(1).collect();
         lacuna(&words).env("LACUNA_DEVICE", "emulator").ends(0);
     }

@@ -178,8 +178,10 @@ fn words_that_are_not_known() {
     hinted(&["run", "causal", "--window", "9"], "`causal` has no option `window`; it has none", "window, sink-window");
     hinted(&["run", "window", "--window", "0"], "invalid value '0' for '--window <N>': 1 or more is right", "--help");
     hinted(&["run", "window", "--window", "-5"], "invalid value '-5' for '--window <N>': 1 or more is right", "--help");
-    let want = "invalid value '48' for '--block <N>': 16, 32, 64 or 128 is right";
-    hinted(&["run", "nsa-selected", "--block", "48"], want, "--help");
+    let want = "invalid value '40' for '--block <N>': 16, 32, 64 or 128, or a multiple of 16 from 32 on is right";
+    hinted(&["run", "nsa-selected", "--block", "40"], want, "--help");
+    let want = "error: `block` of `nsa-selected` is 48; 16, 32, 64 or 128 is right";
+    lacuna(&["run", "nsa-selected", "--block", "48"]).refuses(2, want);
     let want = "invalid value 'sm_20' for '--target <TARGET>': unknown target `sm_20`; known: sm_80";
     let done = lacuna(&["run", "causal", "--target", "sm_20"]).ends(2);
     assert!(done.stderr.starts_with(&format!("error: {want}")), "{}", done.stderr);

@@ -24,7 +24,7 @@ pub mod scores;
 pub mod tiles;
 pub(crate) mod walk;
 
-use crate::host::{Host, Real, Row};
+use crate::host::{Host, Real, Row, Sides};
 use walk::{Panel, Query, Source};
 
 /// The operands of an attention, all sequences packed one behind the other.
@@ -45,6 +45,11 @@ pub struct Problem<'a, T> {
 }
 
 impl<T> Problem<'_, T> {
+    /// Where queries and keys of each sequence begin and end.
+    pub fn sides(&self) -> Sides<'_> {
+        Sides { q: self.cu_seqlens, k: self.cu_seqlens_k }
+    }
+
     /// Query heads to a KV head: `Hq / Hk`.
     pub fn group(&self) -> usize {
         self.q.shape[1] / self.k.shape[1]

@@ -8,12 +8,14 @@ use lacuna_codegen::plan::Scalar;
 use lacuna_dsl::schedule::{Bound, Schedule};
 use lacuna_dsl::{Error, Mask, Pick, Plan, Score, Shape, Space, Target, TileSize, Tunable};
 
-use super::extras::{Extras, Listed, Tabled};
+use super::extras::{Extras, Listed, Routed, Tabled};
 use super::scored::{self, SINKS, Scored, Tables};
 use super::{Kernel, NARROW, Options, Spills};
 use crate::classified::Classified;
 use crate::host::{Float, Host, Precision, Row, Sides};
+use crate::moba::{Moba, RoutingIs};
 use crate::nsa::ByBlock;
+use crate::reference::moba::{self, MobaConfig};
 use crate::reference::tiles::TileLists;
 use crate::reference::{self, Attended, Keys, Problem, Under};
 use crate::tolerance::{self, Verdicts};
@@ -28,6 +30,12 @@ pub trait Plannable: Tunable {
 impl Plannable for ByBlock {
     fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
         ByBlock::given(self, target)
+    }
+}
+
+impl Plannable for Moba {
+    fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
+        Moba::given(self, target)
     }
 }
 
@@ -53,6 +61,8 @@ pub(super) enum Sees {
     Listed(Listed),
     /// What lies in the picked blocks and not in the future.
     Picks { block: usize },
+    /// What lies in the own block and in those of a routing.
+    Routed(Routed),
 }
 
 /// A kernel at one shape. [`Kernel::build`] makes it.
@@ -94,8 +104,21 @@ impl Attention {
     pub fn mask(&self) -> Option<&Mask> {
         match &self.sees {
             Sees::Mask { mask, .. } | Sees::Tabled(Tabled { mask, .. }) => Some(mask),
-            Sees::Picks { .. } | Sees::Listed(_) => None,
+            Sees::Picks { .. } | Sees::Listed(_) | Sees::Routed(_) => None,
         }
+    }
+
+    /// Block length and blocks of a row, where it has a routing.
+    pub fn routed(&self) -> Option<MobaConfig> {
+        match &self.sees {
+            Sees::Routed(routed) => Some(routed.config),
+            _ => None,
+        }
+    }
+
+    /// Whether the routing is the caller's afterwards.
+    pub fn returns_routing(&self) -> bool {
+        matches!(&self.sees, Sees::Routed(routed) if routed.routing == RoutingIs::Returned)
     }
 
     /// How large the blocks of its lists are, where it reads lists for tiles of queries.
@@ -157,6 +180,7 @@ impl Attention {
         match &self.sees {
             Sees::Listed(listed) => listed.complete(given, cu_seqlens, heads, seed),
             Sees::Tabled(tabled) => tabled.complete(given, cu_seqlens.k, &self.options, seed),
+            Sees::Routed(routed) => routed.complete(given, cu_seqlens, heads, seed),
             Sees::Mask { .. } | Sees::Picks { .. } => Ok(Extras::new()),
         }
     }
@@ -206,7 +230,8 @@ impl Attention {
     }
 
     /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are needed where
-    /// the kernel needs them.
+    /// the kernel needs them. A routing that is not among the `extras` is made by the reference's own gate; where scores are
+    /// near to one another, that may be another one than the kernel's.
     ///
     /// # Panics
     /// If picks, extras or tables are needed and not given.
@@ -231,6 +256,14 @@ impl Attention {
                         reference: reference::tiles::attention_listed_rows(p, &lists, rows),
                         plain: tolerance::plain_listed_rows(p, &lists, rows),
                     },
+                };
+            }
+            Sees::Routed(routed) => {
+                let routing = routed.routing(extras).unwrap_or_else(|| moba::route(p.q, p.k, p.sides(), routed.config));
+                let by_hand = routed.by_hand(&routing, extras);
+                return Expected {
+                    reference: moba::attention(p, &by_hand, rows),
+                    plain: tolerance::plain_routed(p, &by_hand, rows),
                 };
             }
             Sees::Tabled(tabled) => {

@@ -6,9 +6,11 @@ use std::fmt;
 use lacuna_dsl::{Mask, TileSize};
 
 use super::Options;
-use crate::host::Sides;
+use crate::host::{Dims, Host, Sides};
 use crate::inputs;
+use crate::moba::RoutingIs;
 use crate::reference::Pair;
+use crate::reference::moba::{self, MobaConfig};
 use crate::reference::tiles::TileLists;
 use crate::validate::{self, Described, Invalid};
 
@@ -157,5 +159,92 @@ impl Listed {
         let shape = lists.shape.as_slice().try_into().expect("lists have four extents");
         let (rows, keys, causal) = (self.size.rows as usize, self.size.keys as usize, self.causal);
         TileLists { lists: &lists.data, shape, counts: &counts.data, rows, keys, causal }
+    }
+}
+
+/// Blocks that are chosen for each query head of a token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Routed {
+    pub(super) config: MobaConfig,
+    /// How many of the first query heads are full, where the input does not say which; none at all, where it is 0.
+    pub(super) full: u32,
+    /// Whose the routing is.
+    pub(super) routing: RoutingIs,
+}
+
+/// The names of the routing, and of the table of full heads.
+pub(super) const ROUTING: &str = "routing";
+const FULL_HEADS: &str = "full_heads";
+
+impl Routed {
+    /// The given routing, or a drawn one, where the kernel reads one: -1 throughout for full heads. Which heads are full, where
+    /// some are.
+    pub(super) fn complete(
+        &self,
+        given: &Extras,
+        cu_seqlens: Sides<'_>,
+        heads: usize,
+        seed: u64,
+    ) -> Result<Extras, Invalid> {
+        let MobaConfig { block, top, .. } = self.config;
+        let total = cu_seqlens.q.last().map_or(0, |&end| end as usize);
+        let dims = Dims { total, keys: total, hq: heads, hk: heads, dk: 0, dv: 0 };
+        let full = match (self.full, given.get(FULL_HEADS)) {
+            (0, None) => None,
+            (0, Some(_)) => return Err(Invalid::FullHeadsUnread),
+            (_, Some(table)) => {
+                let described = Described { name: FULL_HEADS, shape: &table.shape, dtype: "i32" };
+                validate::full_heads(&described, &table.data, dims)?;
+                Some(table.clone())
+            }
+            (full, None) if full as usize > heads => return Err(Invalid::FullHeads { full, heads }),
+            (full, None) => {
+                Some(Ints { shape: vec![heads], data: (0..heads as u32).map(|head| i32::from(head < full)).collect() })
+            }
+        };
+        let mut extras = Extras::new();
+        if self.routing == RoutingIs::Given {
+            let mut routing = match given.get(ROUTING) {
+                None => {
+                    let drawn =
+                        inputs::routing(seed, cu_seqlens.q, cu_seqlens.k, heads, block, top, inputs::Route::Random);
+                    Ints { shape: drawn.shape.to_vec(), data: drawn.data }
+                }
+                Some(routing) => {
+                    let described = Described { name: ROUTING, shape: &routing.shape, dtype: "i32" };
+                    let q = Described { name: "q", shape: &[], dtype: "" };
+                    let found = validate::routing(&described, &q, dims)?;
+                    if found != top {
+                        return Err(Invalid::OtherTop { found, top });
+                    }
+                    routing.clone()
+                }
+            };
+            if let Some(full) = &full {
+                // A full head has no choices.
+                for (row, choices) in routing.data.chunks_mut(top).enumerate() {
+                    if full.data[row % heads] == 1 {
+                        choices.fill(-1);
+                    }
+                }
+            }
+            extras.insert(ROUTING.to_owned(), routing);
+        }
+        extras.extend(full.map(|full| (FULL_HEADS.to_owned(), full)));
+        Ok(extras)
+    }
+
+    /// The routing that the reference attends by, where there is one; else it makes its own.
+    pub(super) fn routing(&self, extras: &Extras) -> Option<Host<i32>> {
+        extras.get(ROUTING).map(|ints| {
+            let shape = ints.shape.as_slice().try_into().expect("a routing has three extents");
+            Host::new(ints.data.clone(), shape)
+        })
+    }
+
+    /// The routing and the full heads as the reference takes them.
+    pub(super) fn by_hand<'a>(&self, routing: &'a Host<i32>, extras: &'a Extras) -> moba::Routed<'a> {
+        let full_heads = extras.get(FULL_HEADS).map(|ints| ints.data.as_slice());
+        moba::Routed { routing, config: self.config, full_heads }
     }
 }

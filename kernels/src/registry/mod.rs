@@ -19,11 +19,13 @@ mod extras;
 mod options;
 mod scored;
 
+use std::collections::BTreeMap;
+
 use lacuna_dsl::{Error, Mask, Schedule, Shape, Target, TileSize};
 
 pub use attention::{Attention, Expected, Plannable};
 pub use extras::{Extras, Ints};
-use extras::{Listed, Tabled};
+use extras::{Listed, Routed, Tabled};
 pub use options::{Allowed, BadOption, Options, Setting};
 use scored::{AHEAD, CAP};
 pub use scored::{Floats, SCORES, SINKS, ScoreKind, Tables, find_score};
@@ -31,11 +33,14 @@ pub use scored::{Floats, SCORES, SINKS, ScoreKind, Tables, find_score};
 use crate::classified::Classified;
 use crate::dense::QueryMajor;
 use crate::inputs;
+use crate::moba::{self, Moba, RoutingIs};
 use crate::nsa::{ByBlock, GroupCentric};
 use crate::patterns;
 use crate::reference::masks;
+use crate::reference::moba::MobaConfig;
 use crate::reference::nsa::NsaConfig;
 use crate::sparse::BlockSparse;
+use crate::validate;
 
 /// A tensor that not every kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +81,20 @@ enum How {
     Listed(fn(&Options) -> Listed),
     /// Group-centric over picked blocks.
     Picked,
+    /// Blocks that a gate chooses, or that a routing lists.
+    Routed,
+}
+
+/// What is known of a launch when it is planned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The longest document, in keys: an attention that may see as many blocks as that has is dense.
+    pub max_seqlen: Option<usize>,
+    /// The extents of the tensors, by the symbols of plans: `tokens`, `heads_q`, `heads_kv`, `segments_plus_one`. What does not
+    /// fit in the workspace at once is done in chunks.
+    pub extents: Option<BTreeMap<String, u64>>,
+    /// Whose the routing is, of a kernel that has one.
+    pub routing: RoutingIs,
 }
 
 /// One mask, twice: as the kernel has it, and by hand for the reference.
@@ -207,6 +226,55 @@ const BY_BLOCK: Setting = Setting {
     about: "1: block by block, each for all tokens that picked it; 0: token by token; 2: block by block for groups up to 8",
     default: 2,
     allowed: Allowed::OneOf(&[0, 1, 2]),
+};
+
+const KEYS: Setting = Setting {
+    name: "block",
+    about: "keys of a block that is chosen",
+    default: 128,
+    allowed: Allowed::Steps(validate::BLOCK_STEP as u32, validate::MIN_BLOCK as u32),
+};
+
+const TOP: Setting = Setting {
+    name: "top-k",
+    about: "blocks that a query head of a token sees, its own included: the paper's top-k",
+    default: 8,
+    allowed: Allowed::Range(1, validate::MAX_TOP as u32),
+};
+
+const FULL_HEADS: Setting = Setting {
+    name: "full-heads",
+    about: "query heads that see every key before them: so many of the first, or those that `full_heads` of the input says",
+    default: 0,
+    allowed: Allowed::Range(0, POSITIONS),
+};
+
+const FUSED: Setting = Setting {
+    name: "own-fused",
+    about: "1: the own block is seen where the parts of others are merged; 0: it is a part like others",
+    default: 1,
+    allowed: Allowed::OneOf(&[1, 0]),
+};
+
+const WORKSPACE: Setting = Setting {
+    name: "workspace",
+    about: "megabytes that may lie between launches; more is done in chunks, where extents are known",
+    default: (moba::WORKSPACE / 1_000_000) as u32,
+    allowed: Allowed::Range(1, POSITIONS),
+};
+
+const HEAD_CHUNKS: Setting = Setting {
+    name: "head-chunks",
+    about: "chunks of KV heads, one behind the other in the same workspace; 0: as `workspace` says",
+    default: 0,
+    allowed: Allowed::Range(0, 1024),
+};
+
+const TOKEN_CHUNKS: Setting = Setting {
+    name: "token-chunks",
+    about: "chunks of tokens, one behind the other in the same workspace; 0: as `workspace` says",
+    default: 0,
+    allowed: Allowed::Range(0, 1024),
 };
 
 /// The largest group that is faster block by block: an H200, 64k tokens, 16 blocks of 64, width 128. Token by token costs
@@ -409,6 +477,14 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[Need::Picks],
         how: How::Picked,
     },
+    Kernel {
+        name: "moba",
+        about: "each query head of a token sees its own block and those that a gate chooses: Mixture of Block Attention, arXiv 2502.13189",
+        schedule: "chosen-blocks",
+        settings: &[KEYS, TOP, FULL_HEADS, FUSED, WORKSPACE, HEAD_CHUNKS, TOKEN_CHUNKS],
+        needs: &[],
+        how: How::Routed,
+    },
 ];
 
 /// The kernel of that name.
@@ -416,13 +492,15 @@ pub fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.name == name)
 }
 
-/// Every setting of every kernel and of every score, each name once.
+/// Every setting of every kernel and of every score, each once. Kernels may allow different values under one name: such
+/// settings follow one another.
 pub fn settings() -> Vec<&'static Setting> {
     let mut all: Vec<&Setting> = Vec::new();
     let of_scores = SCORES.iter().flat_map(|score| score.settings);
     for setting in KERNELS.iter().flat_map(|kernel| kernel.settings).chain(of_scores) {
-        if all.iter().all(|known| known.name != setting.name) {
-            all.push(setting);
+        if !all.contains(&setting) {
+            let same = all.iter().rposition(|known| known.name == setting.name);
+            all.insert(same.map_or(all.len(), |at| at + 1), setting);
         }
     }
     all
@@ -471,6 +549,23 @@ impl Kernel {
     /// # Panics
     /// If the options are another kernel's.
     pub fn build(&'static self, shape: Shape, options: &Options) -> Result<Attention, lacuna_dsl::Error> {
+        self.build_for(shape, options, &Known::default())
+    }
+
+    /// [`Kernel::build`] for launches of which more is known. Where every block of the longest document may be seen, and no
+    /// routing is given, MoBA is dense causal attention.
+    ///
+    /// # Errors
+    /// As [`Kernel::build`].
+    ///
+    /// # Panics
+    /// As [`Kernel::build`].
+    pub fn build_for(
+        &'static self,
+        shape: Shape,
+        options: &Options,
+        known: &Known,
+    ) -> Result<Attention, lacuna_dsl::Error> {
         assert_eq!(options.kernel(), self.name, "these options are of another kernel");
         let scored = options.score.map(|kind| (kind.make)(options));
         let query_major = |mask: &Mask| {
@@ -517,6 +612,37 @@ impl Kernel {
                 let schedule = query_major(&mask).at(shape.clone());
                 ((self.schedule, Box::new(schedule)), attention::Sees::Mask { mask, reference })
             }
+            How::Routed => {
+                if scored.is_some() || options.sinks {
+                    let message = format!("`{}` takes neither a score nor sinks yet", self.name);
+                    return Err(Error::Unsupported(message));
+                }
+                spills = |_, _, width| (width >= 128).then_some(NARROW);
+                let [block, top, full] = ["block", "top-k", "full-heads"].map(|name| options.get(name));
+                let mut moba = Moba::new(shape.clone(), block, top).with_routing(known.routing);
+                moba.blocks.fused = options.get("own-fused") == 1;
+                if full > 0 {
+                    moba = moba.with_full_heads();
+                }
+                if let Some(keys) = known.max_seqlen {
+                    moba = moba.covering(keys as u64);
+                }
+                moba = match (["head-chunks", "token-chunks"].map(|name| options.get(name)), &known.extents) {
+                    ([0, 0], Some(extents)) => moba.within(u64::from(options.get("workspace")) * 1_000_000, extents)?,
+                    ([heads, tokens], _) => moba.in_chunks(heads.max(1), tokens.max(1)),
+                };
+                match moba.full {
+                    true => {
+                        let (mask, reference) = (patterns::causal(), Box::new(masks::causal));
+                        (("query-major", Box::new(moba)), attention::Sees::Mask { mask, reference })
+                    }
+                    false => {
+                        let config = MobaConfig::new(block as usize, top as usize);
+                        let sees = attention::Sees::Routed(Routed { config, full, routing: known.routing });
+                        ((self.schedule, Box::new(moba)), sees)
+                    }
+                }
+            }
             How::Picked => {
                 let block = options.get("block");
                 let shape = shape.clone().with_block(block);
@@ -549,6 +675,12 @@ impl Kernel {
         shape.check()?;
         let (schedule_name, options) = (name, options.clone());
         Ok(Attention { kernel: self, schedule_name, options, shape, schedule, sees, scored, spills })
+    }
+
+    /// Block length and blocks of a row, of a kernel that has a routing.
+    pub fn routed(&self, options: &Options) -> Option<MobaConfig> {
+        let [block, top] = matches!(self.how, How::Routed).then(|| ["block", "top-k"].map(|name| options.get(name)))?;
+        Some(MobaConfig::new(block as usize, top as usize))
     }
 
     /// The lengths of the scoring that makes picks where none are given: the paper's `l = 32` and `d = 16`, and the options'

@@ -27,6 +27,8 @@ pub enum Allowed {
     Range(u32, u32),
     /// One of these.
     OneOf(&'static [u32]),
+    /// The multiples of the first, from the second on.
+    Steps(u32, u32),
 }
 
 impl Allowed {
@@ -35,17 +37,19 @@ impl Allowed {
         match self {
             Allowed::Range(low, high) => (*low..=*high).contains(&value),
             Allowed::OneOf(values) => values.contains(&value),
+            Allowed::Steps(step, low) => (*low..=i32::MAX as u32).contains(&value) && value.is_multiple_of(*step),
         }
     }
 }
 
-/// `1 to 64`, `1 or more`, `16, 32 or 64`.
+/// `1 to 64`, `1 or more`, `16, 32 or 64`, `a multiple of 16 from 32 on`.
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Allowed::Range(low, high) if *high == i32::MAX as u32 => write!(f, "{low} or more"),
             Allowed::Range(low, high) => write!(f, "{low} to {high}"),
             Allowed::OneOf(values) => f.write_str(&one_of(values)),
+            Allowed::Steps(step, low) => write!(f, "a multiple of {step} from {low} on"),
         }
     }
 }

@@ -17,11 +17,22 @@ fn names_are_names_and_no_two_are_the_same() {
         assert_eq!(find(kernel.name).unwrap().name, kernel.name);
         assert!(kernel.settings.iter().all(|s| plain(s.name) && s.allowed.has(s.default)), "{}", kernel.name);
     }
-    for setting in settings() {
-        let same = |s: &&Setting| s.name == setting.name;
-        let uses: Vec<_> = KERNELS.iter().flat_map(|k| k.settings).filter(same).collect();
-        assert!(uses.iter().all(|s| *s == setting), "`{}` means one thing everywhere", setting.name);
+    let names: Vec<&str> = settings().chunk_by(|a, b| a.name == b.name).map(|same| same[0].name).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "settings of one name stand together");
+    for kernel in KERNELS {
+        let own: BTreeSet<&str> = kernel.settings.iter().map(|setting| setting.name).collect();
+        assert_eq!(own.len(), kernel.settings.len(), "`{}` has each setting once", kernel.name);
     }
+}
+
+/// Options under which blocks are small.
+fn small(kernel: &'static Kernel) -> Options {
+    let given: &[(&str, u32)] = match kernel.name {
+        "nsa-selected" => &[("block", 16), ("blocks", 3)],
+        "moba" => &[("block", 32), ("top-k", 2)],
+        _ => &[],
+    };
+    kernel.options(given.iter().copied()).unwrap()
 }
 
 #[test]
@@ -39,6 +50,15 @@ fn options_are_checked() {
     assert_eq!(message, "`window` of `window` is 0; 1 or more is right");
     let message = find("causal").unwrap().options([("window", 1)]).unwrap_err().to_string();
     assert_eq!(message, "`causal` has no option `window`; it has none");
+    let message = |given| find("moba").unwrap().options([given]).unwrap_err().to_string();
+    for block in [0, 16, 100, 1 << 31] {
+        let want = format!("`block` of `moba` is {block}; a multiple of 16 from 32 on is right");
+        assert_eq!(message(("block", block)), want);
+    }
+    for top in [0, 65] {
+        assert_eq!(message(("top-k", top)), format!("`top-k` of `moba` is {top}; 1 to 64 is right"));
+    }
+    assert!(find("moba").unwrap().options([("block", 160_000), ("top-k", 64)]).is_ok());
 }
 
 #[test]
@@ -207,6 +227,83 @@ fn lists_that_are_given_are_checked() {
     assert_eq!(message, "the table lists_counts is given, and lists is not; they belong together");
 }
 
+/// Two blocks of 32 keys cover 64 tokens, and no more; a routing that is given is kept to.
+#[test]
+fn moba_that_may_see_every_block_is_dense() {
+    let kernel = find("moba").unwrap();
+    let options = kernel.options([("block", 32), ("top-k", 2)]).unwrap();
+    let of = |max_seqlen, routing| {
+        let known = Known { max_seqlen, routing, ..Known::default() };
+        kernel.build_for(Shape::new(Elem::Bf16, 64, 64, 2), &options, &known).unwrap().schedule_name
+    };
+    assert_eq!(of(Some(64), RoutingIs::Internal), "query-major");
+    assert_eq!(of(Some(64), RoutingIs::Returned), "query-major");
+    assert_eq!(of(Some(65), RoutingIs::Internal), "chosen-blocks");
+    assert_eq!(of(None, RoutingIs::Internal), "chosen-blocks");
+    assert_eq!(of(Some(64), RoutingIs::Given), "chosen-blocks");
+}
+
+/// 64k tokens of 16 heads: parts of 7 blocks each, 2 x 128 + 4 bytes wide, are 1.9 GB.
+#[test]
+fn moba_is_done_in_chunks_that_fit() {
+    let kernel = find("moba").unwrap();
+    let extents = [("tokens", 65536), ("heads_q", 16), ("heads_kv", 16), ("segments_plus_one", 2)];
+    let extents: BTreeMap<String, u64> = extents.map(|(name, extent)| (name.to_owned(), extent)).into();
+    let of = |given: &[(&str, u32)], known: bool| {
+        let options = kernel.options(given.iter().copied()).unwrap();
+        let known = Known { extents: known.then(|| extents.clone()), ..Known::default() };
+        let attention = kernel.build_for(Shape::new(Elem::Bf16, 128, 128, 1), &options, &known).unwrap();
+        let plan = attention.plan(Target::SM_80, &attention.pick(Target::SM_80, &Default::default()).unwrap()).unwrap();
+        let chunks = plan.launches.iter().filter(|launch| launch.entry == "chosen_blocks").count();
+        (chunks, plan.workspace.eval(&extents, &BTreeMap::new()).unwrap())
+    };
+    assert_eq!(of(&[], false).0, 1, "nothing is known of extents");
+    assert!(of(&[], false).1 > 1_900_000_000);
+    let (chunks, bytes) = of(&[("workspace", 500)], true);
+    assert!(chunks > 3 && bytes <= 500_000_000, "{chunks} chunks, {bytes} bytes");
+    assert_eq!(of(&[("workspace", 500), ("head-chunks", 2), ("token-chunks", 3)], true).0, 6);
+    let options = kernel.options([("workspace", 1)]).unwrap();
+    let known = Known { extents: Some(extents.clone()), ..Known::default() };
+    let refused = kernel.build_for(Shape::new(Elem::Bf16, 128, 128, 1), &options, &known).unwrap_err().to_string();
+    assert!(refused.contains("the workspace may have 1000000 bytes, and "), "{refused}");
+}
+
+#[test]
+fn routings_that_are_given_are_checked() {
+    let kernel = find("moba").unwrap();
+    let cu_seqlens = inputs::cu_seqlens(&[70, 0, 30]);
+    let attention = |full: u32| {
+        let options = kernel.options([("block", 32), ("top-k", 2), ("full-heads", full)]).unwrap();
+        let known = Known { routing: RoutingIs::Given, ..Known::default() };
+        kernel.build_for(Shape::new(Elem::F16, 32, 32, 2), &options, &known).unwrap()
+    };
+    let ints = |shape: &[usize], value: i32| Ints { shape: shape.to_vec(), data: vec![value; shape.iter().product()] };
+    let complete = |full: u32, given: &[(&str, Ints)]| {
+        let given = given.iter().map(|(name, ints)| ((*name).to_owned(), ints.clone())).collect();
+        attention(full).extras(&given, &cu_seqlens, 4, 9).map_err(|error| error.to_string())
+    };
+    let refused = |full, given: &[(&str, Ints)], want: &str| assert_eq!(complete(full, given).unwrap_err(), want);
+    let routing = ints(&[100, 4, 3], 0);
+    refused(0, &[("routing", routing)], "routing has 3 blocks a row, and top-k is 2; both must be the same");
+    let want = "routing has 2 query heads and q has 4; both must have the same number";
+    refused(0, &[("routing", ints(&[100, 2, 2], 0))], want);
+    let want = "full_heads is given, and nothing reads it: full-heads must be 1 or more";
+    refused(0, &[("full_heads", ints(&[4], 1))], want);
+    let want = "full_heads has numbers for 3 heads; it needs them for 4, the query heads";
+    refused(1, &[("full_heads", ints(&[3], 1))], want);
+    refused(5, &[], "5 heads are to be full, and there are 4; 0 to 4 is right");
+
+    // What is not given is drawn; rows of full heads have no choices.
+    let drawn = complete(2, &[]).unwrap();
+    assert_eq!(drawn["full_heads"].data, [1, 1, 0, 0]);
+    let row = |token: usize, head: usize| &drawn["routing"].data[(token * 4 + head) * 2..][..2];
+    assert_eq!((row(69, 0), row(69, 1), row(69, 2)[0], row(99, 3)), (&[-1, -1][..], &[-1, -1][..], 2, &[0, -1][..]));
+    let mut data = vec![0; 100 * 4 * 2];
+    data[5] = 1;
+    let given = Ints { shape: vec![100, 4, 2], data };
+    assert_eq!(complete(0, &[("routing", given.clone())]).unwrap()["routing"], given);
+}
+
 #[test]
 fn no_block_is_visited_that_the_mask_empties() {
     let rows: &[(&str, &[(&str, u32)])] = &[
@@ -261,6 +358,7 @@ fn an_attention_names_the_schedule_that_computes_it() {
         ("nsa-selected", None, 16, &[], "group-centric", "group_centric"),
         ("nsa-selected", None, 8, &[("by-block", 0)], "group-centric", "group_centric"),
         ("nsa-selected", Some("softcap"), 8, &[], "group-centric", "group_centric"),
+        ("moba", None, 4, &[("top-k", 3)], "chosen-blocks", "moba"),
     ] {
         assert_eq!(named(kernel, score, group, given), (name, plan.to_owned()), "{kernel} {score:?} {group} {given:?}");
     }
@@ -307,8 +405,7 @@ fn a_result_is_held_to_the_plain_computation() {
     let cu_seqlens = inputs::cu_seqlens(&[50, 40]);
     let p = Problem { q: &x.q, k: &x.k, v: &x.v, cu_seqlens: &cu_seqlens, cu_seqlens_k: &cu_seqlens, scale: 0.2 };
     for kernel in KERNELS {
-        let given = kernel.needs(Need::Picks).then_some(("block", 16)).into_iter();
-        let options = kernel.options(given.chain(kernel.needs(Need::Picks).then_some(("blocks", 3)))).unwrap();
+        let options = small(kernel);
         let attention = kernel.build(Shape::new(Elem::Bf16, 32, 32, 2), &options).unwrap();
         let picks =
             kernel.selection(&options).map(|config| crate::reference::nsa::select(&x.q, &x.k, &cu_seqlens, config));

@@ -33,11 +33,19 @@ pub fn routing(routing: &Described<'_>, q: &Described<'_>, dims: Dims) -> Result
 }
 
 /// Checks that each row of a routing lists its own block, then complete blocks before it, each once, or -1. Kernels
-/// skip what is none of these, and have the own block anyway.
-pub fn routing_exists(routing: &Host<i32>, sides: Sides<'_>, block: usize) -> Result<(), Invalid> {
+/// skip what is none of these, and have the own block anyway. Rows of full heads are not looked at.
+pub fn routing_exists(
+    routing: &Host<i32>,
+    sides: Sides<'_>,
+    block: usize,
+    full_heads: Option<&[i32]>,
+) -> Result<(), Invalid> {
     let [tokens, heads, top] = routing.shape;
     let config = MobaConfig::new(block, top);
     for (token, head) in (0..tokens).flat_map(|token| (0..heads).map(move |head| (token, head))) {
+        if full_heads.is_some_and(|full| full[head] == 1) {
+            continue;
+        }
         let Some(Place { position, .. }) = sides.place(token) else { continue };
         let own = config.own(position).map_or(-1, |own| own as i32);
         let row = routing.row(token, head);
@@ -135,10 +143,14 @@ mod tests {
         let judge = |slot: usize, entry: i32| {
             let mut data = good.clone();
             data[slot] = entry;
-            routing_exists(&Host::new(data, [5, 1, 3]), sides, 32).map_err(|e| e.to_string())
+            routing_exists(&Host::new(data, [5, 1, 3]), sides, 32, None).map_err(|e| e.to_string())
         };
         assert_eq!(judge(0, 2), Ok(()));
         let refused = |slot: usize, entry: i32, want: &str| assert_eq!(judge(slot, entry).unwrap_err(), want);
+        let wrong = Host::filled(7, [5, 2, 3]);
+        assert_eq!(routing_exists(&wrong, sides, 32, Some(&[1, 1])), Ok(()), "full heads are not looked at");
+        let text = routing_exists(&wrong, sides, 32, Some(&[1, 0])).unwrap_err().to_string();
+        assert_eq!(text, "routing[0, 1, 0] is 7; a row begins with its own block, which is 2");
         refused(0, 1, "routing[0, 0, 0] is 1; a row begins with its own block, which is 2");
         refused(9, 0, "routing[3, 0, 0] is 0; a row without a key has -1 alone");
         refused(10, 0, "routing[3, 0, 1] is 0; a row without a key has -1 alone");

@@ -44,7 +44,7 @@ impl FromArgMatches for Chosen {
             |setting: &registry::Setting| matches.get_one(setting.name).map(|&value: &u32| (setting.name, value));
         Ok(Chosen {
             kernel,
-            given: registry::settings().into_iter().filter_map(value).collect(),
+            given: registry::settings().chunk_by(|a, b| a.name == b.name).filter_map(|same| value(same[0])).collect(),
             score: matches.get_one("score").cloned(),
             sinks: matches.get_flag("sink-logits"),
         })
@@ -73,23 +73,33 @@ impl Args for Chosen {
             .action(clap::ArgAction::SetTrue)
             .help_heading("Options of kernels")
             .help("Any kernel: a learnable sink for each query head, a logit that joins the softmax and has no value");
-        registry::settings().into_iter().fold(command.arg(kernel).arg(score).arg(sinks), |command, setting| {
-            let has = |kernel: &&Kernel| kernel.settings.contains(setting);
-            let mut kernels: Vec<String> = registry::KERNELS.iter().filter(has).map(|k| k.name.to_owned()).collect();
-            let of_score = registry::SCORES.iter().filter(|score| score.settings.contains(setting));
-            kernels.extend(of_score.map(|score| format!("--score {}", score.name)));
-            let registry::Setting { name, about, default, allowed } = *setting;
+        let settings = registry::settings();
+        let same = settings.chunk_by(|a, b| a.name == b.name);
+        same.fold(command.arg(kernel).arg(score).arg(sinks), |command, variants| {
+            let said = |setting: &&registry::Setting| {
+                let has = |kernel: &&Kernel| kernel.settings.contains(setting);
+                let mut kernels: Vec<String> =
+                    registry::KERNELS.iter().filter(has).map(|k| k.name.to_owned()).collect();
+                let of_score = registry::SCORES.iter().filter(|score| score.settings.contains(setting));
+                kernels.extend(of_score.map(|score| format!("--score {}", score.name)));
+                let registry::Setting { about, default, allowed, .. } = setting;
+                format!("{}: {about}; {allowed} [default: {default}]", kernels.join(", "))
+            };
+            let help = variants.iter().map(said).collect::<Vec<_>>().join("; ");
+            let allowed: Vec<registry::Allowed> = variants.iter().map(|setting| setting.allowed).collect();
             command.arg(
-                Arg::new(name)
-                    .long(name)
+                Arg::new(variants[0].name)
+                    .long(variants[0].name)
                     .value_name("N")
                     .value_parser(move |text: &str| {
-                        let value = text.parse().ok().filter(|&value| allowed.has(value));
-                        value.ok_or_else(|| format!("{allowed} is right"))
+                        // A value that only another kernel has is refused with the kernel.
+                        let value = text.parse().ok().filter(|&value| allowed.iter().any(|allowed| allowed.has(value)));
+                        let right = || allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or ");
+                        value.ok_or_else(|| format!("{} is right", right()))
                     })
                     .allow_negative_numbers(true)
                     .help_heading("Options of kernels")
-                    .help(format!("{}: {about}; {allowed} [default: {default}]", kernels.join(", "))),
+                    .help(help),
             )
         })
     }

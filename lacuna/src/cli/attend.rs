@@ -4,8 +4,10 @@ use lacuna::codegen::plan::{Access, Launch, Pick, Plan};
 use lacuna::dsl::Tunable as _;
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
+use lacuna::kernels::moba::RoutingIs;
 use lacuna::kernels::reference::Problem;
-use lacuna::kernels::registry::{Attention, Expected, Extras, Kernel, Options, Tables};
+use lacuna::kernels::reference::moba::{self, MobaConfig};
+use lacuna::kernels::registry::{Attention, Expected, Extras, Ints, Kernel, Known, Options, Tables};
 use lacuna::kernels::tolerance::Verdicts;
 use lacuna::kernels::validate;
 use lacuna::ptx::Target;
@@ -77,10 +79,19 @@ pub(crate) struct Done {
     pub(crate) compared: Option<Compared>,
 }
 
+impl Done {
+    /// The routing that the kernel made or was given, where it has one.
+    pub(crate) fn routing(&self) -> Option<Host<i32>> {
+        self.extras.get(ROUTING).cloned().map(listed)
+    }
+}
+
 /// A comparison with f64.
 pub(crate) struct Compared {
     /// The verdicts.
     pub(crate) verdicts: Verdicts,
+    /// The verdict on the routing, where the kernel made one.
+    pub(crate) routing: Option<RoutingVerdict>,
     /// How many query rows were compared.
     pub(crate) rows: usize,
     /// How many there are.
@@ -105,6 +116,33 @@ pub(crate) struct Prepared {
     pub(crate) o: Tensor,
     /// Where the LSE goes.
     pub(crate) lse: Tensor,
+    /// Where the routing goes, where the kernel makes one that is looked at.
+    routing: Option<Tensor>,
+}
+
+/// What the routing is called among the tensors of a plan.
+const ROUTING: &str = "routing";
+/// That of the table of full heads.
+const FULL_HEADS: &str = "full_heads";
+
+/// How a routing compares with the reference's gate.
+pub(crate) struct RoutingVerdict {
+    /// How many rows were compared.
+    pub(crate) rows: usize,
+    /// The first row that is wrong, and why.
+    pub(crate) wrong: Option<String>,
+}
+
+impl Compared {
+    /// What is wrong, by its name; nothing, where all is right.
+    pub(crate) fn wrong(&self) -> Option<&'static str> {
+        match &self.routing {
+            Some(RoutingVerdict { wrong: Some(_), .. }) => Some("routing"),
+            _ if !self.verdicts.o.ok => Some("o"),
+            _ if !self.verdicts.lse.ok => Some("lse"),
+            _ => None,
+        }
+    }
 }
 
 impl Job<'_> {
@@ -114,7 +152,7 @@ impl Job<'_> {
     /// A pick that cannot be; extents and indices that are no problem; what the device refuses.
     pub(crate) fn prepare(&self) -> Result<Prepared> {
         let dims = self.input.dims;
-        let attention = self.kernel.build(self.input.shape(), self.options)?;
+        let attention = self.kernel.build_for(self.input.shape(), self.options, &self.known())?;
         let pick = attention.pick(self.target, self.wanted)?;
         let plan = attention.plan(self.target, &pick)?;
         if self.checked
@@ -124,8 +162,44 @@ impl Job<'_> {
         }
         let extras = attention.extras(&self.input.extras, self.input.sides(), self.input.dims.hq, self.input.seed)?;
         let tables = attention.tables(&self.input.tables, dims.hq, self.input.seed)?;
-        let (bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
-        Ok(Prepared { attention, extras, tables, pick, plan, bindings, o, lse })
+        if self.checked
+            && let (Some(config), Some(given)) = (attention.routed(), extras.get(ROUTING))
+        {
+            let full = extras.get(FULL_HEADS).map(|ints| ints.data.as_slice());
+            validate::routing_exists(&listed(given.clone()), self.input.sides(), config.block, full)?;
+        }
+        let (mut bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
+        let routing = match attention.routed().filter(|_| attention.returns_routing()) {
+            None => None,
+            Some(config) => {
+                let extents = [dims.total, dims.hq, config.top].map(|extent| extent as u64);
+                let routing = Tensor::uninit(self.device, Elem::I32, &extents)?;
+                bindings = bindings.tensor(ROUTING, &routing);
+                Some(routing)
+            }
+        };
+        Ok(Prepared { attention, extras, tables, pick, plan, bindings, o, lse, routing })
+    }
+
+    /// What is known of the launch. A routing that the kernel makes is looked at where there is a choice.
+    fn known(&self) -> Known {
+        let Input { dims, max_seqlen_k, .. } = *self.input;
+        let config = self.kernel.routed(self.options);
+        let choice = config.is_some_and(|config| max_seqlen_k > config.block * config.top);
+        let routing = match self.input.extras.contains_key(ROUTING) {
+            true => RoutingIs::Given,
+            false if choice && self.compare => RoutingIs::Returned,
+            false => RoutingIs::Internal,
+        };
+        let extents = [
+            ("tokens", dims.total),
+            ("tokens_k", dims.keys),
+            ("heads_q", dims.hq),
+            ("heads_kv", dims.hk),
+            ("segments_plus_one", self.input.cu_seqlens.len()),
+        ];
+        let extents = extents.map(|(name, extent)| (name.to_owned(), extent as u64)).into();
+        Known { max_seqlen: Some(max_seqlen_k), extents: Some(extents), routing }
     }
 
     /// Plans, runs, compares; `stage` is told what is under way.
@@ -134,7 +208,7 @@ impl Job<'_> {
     /// A pick that cannot be; what the device refuses; inputs that checked mode refuses.
     pub(crate) fn run(&self, mut stage: impl FnMut(&str)) -> Result<Done> {
         stage("compiling");
-        let Prepared { attention, extras, tables, pick, plan, bindings, o, lse } = self.prepare()?;
+        let Prepared { attention, mut extras, tables, pick, plan, bindings, o, lse, routing } = self.prepare()?;
         stage("running");
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
@@ -144,6 +218,11 @@ impl Job<'_> {
             },
             false => report.millis,
         };
+        if let Some(routing) = &routing {
+            // The reference attends by the kernel's own routing, which is compared by itself.
+            let shape = routing.shape().iter().map(|&extent| extent as usize).collect();
+            extras.insert(ROUTING.to_owned(), Ints { shape, data: routing.to_vec::<i32>()? });
+        }
         let compared = match self.compare {
             true => {
                 stage("comparing with f64");
@@ -195,7 +274,7 @@ impl Job<'_> {
         for (name, floats) in tables {
             bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&floats.shape), &floats.data)?);
         }
-        for (name, ints) in extras {
+        for (name, ints) in extras.iter().filter(|(name, _)| reads(name)) {
             bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&ints.shape), &ints.data)?);
         }
         let mut given = attention.given(self.target)?;
@@ -243,7 +322,53 @@ impl Job<'_> {
             Some(rows) => (o.gather(rows).data, lse.gather(rows).data),
         };
         let verdicts = expected.check(&o, &lse, self.input.precision);
-        Ok(Compared { verdicts, rows: sample.map_or(of, |rows| rows.len()), of })
+        let routing = match (attention.routed(), extras.get(ROUTING)) {
+            (Some(config), Some(found)) if attention.returns_routing() => {
+                let full = extras.get(FULL_HEADS).map(|ints| ints.data.as_slice());
+                Some(self.routed(x, (&listed(found.clone()), full), config, sample.as_deref()))
+            }
+            _ => None,
+        };
+        Ok(Compared { verdicts, routing, rows: sample.map_or(of, |rows| rows.len()), of })
+    }
+
+    /// Compares a routing with the reference's gate, on these rows or on as many as do not take too long.
+    fn routed<T: Float>(
+        &self,
+        x: &inputs::Qkv<T>,
+        (routing, full): (&Host<i32>, Option<&[i32]>),
+        config: MobaConfig,
+        sample: Option<&[Row]>,
+    ) -> RoutingVerdict {
+        let (sides, dims) = (self.input.sides(), self.input.dims);
+        let each = (self.input.max_seqlen_k / config.block).max(1) as u128 * dims.dk as u128;
+        let rows = match sample {
+            Some(rows) => rows.to_vec(),
+            None => self.spread((MOST_COMPARED / each).min(usize::MAX as u128) as usize),
+        };
+        let gated = moba::gate_rows(&x.q, &x.k, sides, config, &rows);
+        let wrong = rows.iter().zip(&gated).find_map(|(&Row { token, head }, gated)| {
+            let position = sides.place(token)?.position;
+            if full.is_some_and(|full| full[head] == 1) {
+                let row = routing.row(token, head);
+                return row
+                    .iter()
+                    .any(|&block| block != -1)
+                    .then(|| format!("token {token}, query head {head}: the head is full, and is routed to {row:?}"));
+            }
+            let why = moba::check_route(routing.row(token, head), gated, position, config).err()?;
+            Some(format!("token {token}, query head {head}: {why}"))
+        });
+        RoutingVerdict { rows: rows.len(), wrong }
+    }
+
+    /// So many rows, evenly spread over tokens and heads, the first and the last one among them; all, where there are no more.
+    fn spread(&self, rows: usize) -> Vec<Row> {
+        let dims = self.input.dims;
+        let of = dims.total * dims.hq;
+        let rows = rows.min(of);
+        let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
+        (0..rows).map(|i| Row { token: at(i) / dims.hq, head: at(i) % dims.hq }).collect()
     }
 
     /// The rows to compare, where there are too many to compare all: the first and the last one, and others evenly spread
@@ -253,7 +378,10 @@ impl Job<'_> {
         // Keys that a row of a sequence can see.
         let keys = |length: usize| match self.picks {
             Some(picks) => length.min(picks.shape[2] * self.options.get("block") as usize) as u128,
-            None => length as u128,
+            None => match self.kernel.routed(self.options) {
+                Some(config) if self.options.get("full-heads") == 0 => length.min(config.top * config.block) as u128,
+                _ => length as u128,
+            },
         };
         let width = (dims.dk + dims.dv) as u128;
         let sequences = self.input.sides().each();
@@ -261,13 +389,15 @@ impl Job<'_> {
         if all * dims.hq as u128 * width <= MOST_COMPARED {
             return None;
         }
-        let of = dims.total * dims.hq;
         let rows = (MOST_COMPARED / (keys(self.input.max_seqlen_k) * width)) as usize;
-        let rows = rows.clamp(FEWEST_ROWS, MOST_ROWS).min(of);
-        let at = |i: usize| ((of - 1) as u128 * i as u128 / (rows - 1).max(1) as u128) as usize;
-        let row = |i: usize| Row { token: at(i) / dims.hq, head: at(i) % dims.hq };
-        Some((0..rows).map(row).collect())
+        Some(self.spread(rows.clamp(FEWEST_ROWS, MOST_ROWS)))
     }
+}
+
+/// A routing as a tensor.
+fn listed(ints: Ints) -> Host<i32> {
+    let shape = ints.shape.try_into().expect("a routing has three extents");
+    Host::new(ints.data, shape)
 }
 
 /// How often to time what took this long: for about a second. `None` where once is enough.

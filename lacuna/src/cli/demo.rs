@@ -41,7 +41,7 @@ struct Row {
 
 const SMALL: &[(&str, u32)] = &[("rows", 64), ("kv", 32)];
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 5] = [
     Row { label: "documents, causal", kernel: "documents", options: &[], knobs: SMALL, stem: "documents" },
     Row { label: "sliding window 128", kernel: "window", options: &[("window", 128)], knobs: SMALL, stem: "window" },
     Row {
@@ -57,6 +57,13 @@ const ROWS: [Row; 4] = [
         options: &[("blocks", 4)],
         knobs: &[],
         stem: "nsa_selected",
+    },
+    Row {
+        label: "MoBA, top-k 3 of 64",
+        kernel: "moba",
+        options: &[("block", 64), ("top-k", 3)],
+        knobs: &[],
+        stem: "moba",
     },
 ];
 
@@ -110,7 +117,8 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         let png = demo.out.join(format!("{}.png", row.stem));
         draw(&png, &job, &done)?;
         progress.finish_and_clear();
-        let Some(Compared { verdicts, .. }) = &done.compared else { continue };
+        let Some(compared) = &done.compared else { continue };
+        let Compared { verdicts, .. } = compared;
         print(format!(
             "  {:<19}  {:<13}  {:<6}  {:>7}  {:>7}  {:>8}    {}{}\n",
             row.label,
@@ -120,10 +128,13 @@ pub(crate) fn demo(demo: &Demo) -> Result {
             measure(verdicts.o.allowed),
             duration(done.millis),
             ptx.display(),
-            if verdicts.ok() { "" } else { "   WRONG" }
+            if compared.wrong().is_none() { "" } else { "   WRONG" }
         ))?;
-        if !verdicts.ok() {
+        if compared.wrong().is_some() {
             print(verdicts.to_string().lines().map(|line| format!("    {line}\n")).collect())?;
+            if let Some(why) = compared.routing.as_ref().and_then(|routing| routing.wrong.as_ref()) {
+                print(format!("    routing: {why}\n"))?;
+            }
             wrong.push(row.label);
         }
         rows.push(as_json(row, &done, &ptx, &png));
@@ -160,6 +171,9 @@ fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
     match (done.attention.mask(), job.picks) {
         (Some(mask), _) => picture::blocks(path, mask, &done.extras, cu_seqlens, (done.pick["rows"], done.pick["kv"])),
         _ if done.attention.lists().is_some() => picture::lists(path, &done.attention, &done.extras, cu_seqlens),
+        _ if let (Some(config), Some(routing)) = (done.attention.routed(), done.routing()) => {
+            picture::routing(path, &routing, cu_seqlens, config.block)
+        }
         (None, Some(picks)) if job.kernel.needs(Need::Picks) => {
             picture::picks(path, picks, cu_seqlens, job.options.get("block") as usize)
         }
@@ -169,12 +183,13 @@ fn draw(path: &Path, job: &Job<'_>, done: &Done) -> Result {
 
 fn as_json(row: &Row, done: &Done, ptx: &Path, png: &Path) -> Value {
     let verdicts = done.compared.as_ref().map(|compared| compared.verdicts);
+    let ok = done.compared.as_ref().is_some_and(|compared| compared.wrong().is_none());
     json!({
         "attention": row.label,
         "kernel": row.kernel,
         "schedule": done.attention.schedule_name,
         "pick": done.pick,
-        "ok": verdicts.is_some_and(|v| v.ok()),
+        "ok": ok,
         "error": verdicts.map(|v| v.o.error),
         "allowed": verdicts.map(|v| v.o.allowed),
         "lse_error": verdicts.map(|v| v.lse.error),

@@ -75,8 +75,12 @@ impl Picture {
         let pick = attention.pick(self.target, &args::pick(&self.pick)?)?;
         let explicit = self.chosen.given.iter().any(|(name, _)| *name == "blocks");
         let picks = input.picks_for(kernel, &options, explicit)?;
-        let block = picks.as_ref().map(|_| options.get("block"));
+        let routing = input.routing_for(kernel, &options)?;
+        let block = (picks.is_some() || routing.is_some()).then(|| options.get("block"));
         match (attention.mask(), &picks, block) {
+            _ if let Some(routing) = &routing => {
+                picture::routing(&path, routing, &input.cu_seqlens, options.get("block") as usize)?;
+            }
             (Some(mask), ..) => {
                 let extras = attention.extras(&input.extras, &input.cu_seqlens, input.dims.hq, input.seed)?;
                 picture::blocks(&path, mask, &extras, &input.cu_seqlens, (pick["rows"], pick["kv"]))?;
@@ -88,7 +92,7 @@ impl Picture {
             (None, Some((picks, _)), Some(block)) => {
                 picture::picks(&path, picks, &input.cu_seqlens, block as usize)?;
             }
-            _ => return Err(Failure::usage(format!("`{}` has neither a mask nor picks to draw", kernel.name))),
+            _ => return Err(Failure::usage(format!("`{}` has neither a mask nor blocks to draw", kernel.name))),
         }
         progress.finish_and_clear();
         let (rows, keys) = match (block, attention.lists()) {

@@ -30,6 +30,9 @@ pub(crate) struct Emit {
     pub(crate) json: bool,
 }
 
+/// The most picks that are all shown.
+const MOST_PICKS: usize = 512;
+
 impl Emit {
     /// Emits it.
     ///
@@ -37,7 +40,7 @@ impl Emit {
     /// A shape or pick that cannot be compiled; a file that cannot be written.
     pub(crate) fn emit(&self) -> Result {
         let attention = self.shaped.attention()?;
-        let text = if self.space { self.space(&attention) } else { self.kernel(&attention)? };
+        let text = if self.space { self.space(&attention)? } else { self.kernel(&attention)? };
         match &self.output {
             Some(path) => output::write(path, text.as_bytes()),
             None => output::print(&text),
@@ -60,13 +63,16 @@ impl Emit {
         Ok(shaped::text(&plan))
     }
 
-    fn space(&self, attention: &Attention) -> String {
-        let plans: Vec<(Pick, _)> = attention
-            .space()
-            .picks()
-            .into_iter()
-            .map(|pick| (pick.clone(), attention.plan(self.shaped.target, &pick)))
-            .collect();
+    fn space(&self, attention: &Attention) -> Result<String> {
+        let space = attention.space();
+        let size = space.size();
+        // Where several launches have knobs of their own, all picks are too many to compile.
+        let picks = match size > MOST_PICKS {
+            true => space.around(&attention.pick(self.shaped.target, &Pick::new())?),
+            false => space.picks(),
+        };
+        let plans: Vec<(Pick, _)> =
+            picks.into_iter().map(|pick| (pick.clone(), attention.plan(self.shaped.target, &pick))).collect();
         if self.json {
             let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
                 Ok(plan) => {
@@ -75,10 +81,8 @@ impl Emit {
                 Err(error) => json!({ "pick": pick, "error": error.to_string() }),
             };
             let rows: Vec<Value> = plans.iter().map(row).collect();
-            return format!(
-                "{:#}\n",
-                json!({ "kernel": self.shaped.chosen.kernel.name, "target": self.shaped.target.to_string(), "picks": rows })
-            );
+            let (kernel, target) = (self.shaped.chosen.kernel.name, self.shaped.target.to_string());
+            return Ok(format!("{:#}\n", json!({ "kernel": kernel, "target": target, "of": size, "picks": rows })));
         }
         let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);
         let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
@@ -88,7 +92,11 @@ impl Emit {
             }
             Err(error) => format!("{:<width$}  {error}\n", args::pick_text(pick)),
         };
-        plans.iter().map(row).collect()
+        let mut text: String = plans.iter().map(row).collect();
+        if plans.len() < size {
+            text.push_str(&format!("the default pick and those that differ from it in one knob, of {size} picks\n"));
+        }
+        Ok(text)
     }
 }
 

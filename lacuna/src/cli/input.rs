@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use lacuna::dsl::Shape;
 use lacuna::kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna::kernels::inputs::{self, Locality};
+use lacuna::kernels::reference::moba;
 use lacuna::kernels::reference::nsa::{self, NsaConfig};
 use lacuna::kernels::registry::{Extras, Floats, Ints, Kernel, Need, Options, Tables};
 use lacuna::kernels::validate::{self, Described, Invalid};
@@ -359,6 +360,31 @@ impl Input {
             count(self.dims.total, "token")
         );
         Err(Failure::usage(message).hint("add `picks`, i32 [tokens, Hk, n], to the file"))
+    }
+
+    /// The routing for a kernel that has one: the given one, else the one that the reference's gate makes.
+    ///
+    /// # Errors
+    /// A given one of another shape; too many tokens for the gate.
+    pub(crate) fn routing_for(&self, kernel: &'static Kernel, options: &Options) -> Result<Option<Host<i32>>> {
+        let Some(config) = kernel.routed(options) else { return Ok(None) };
+        if let Some(given) = self.extras.get("routing") {
+            let shape = Described { name: "routing", shape: &given.shape, dtype: "i32" };
+            let q = Described { name: "q", shape: &[], dtype: "" };
+            let top = validate::routing(&shape, &q, self.dims)?;
+            return Ok(Some(Host::new(given.data.clone(), [self.dims.total, self.dims.hq, top])));
+        }
+        let sides = self.sides();
+        let blocks = sides.each().map(|(queries, keys)| queries.len() as u128 * (keys.len() / config.block) as u128);
+        if blocks.sum::<u128>() * (self.dims.hq * self.dims.dk) as u128 > MOST_SCORING {
+            let tokens = count(self.dims.total, "token");
+            return Err(Failure::usage(format!("{tokens} are too many for the gate on the CPU"))
+                .hint("add `routing`, i32 [tokens, Hq, top-k], to the file"));
+        }
+        Ok(Some(match &self.qkv {
+            Qkv::Bf16(x) => moba::route(&x.q, &x.k, sides, config),
+            Qkv::F16(x) => moba::route(&x.q, &x.k, sides, config),
+        }))
     }
 
     /// Multiplications of a selection by the reference.

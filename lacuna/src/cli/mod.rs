@@ -42,7 +42,7 @@ Environment:
 
 /// Block-sparse attention for NVIDIA tensor cores, as PTX that anyone can read, and run without a GPU.
 ///
-/// Without a command it shows itself: four attentions over a real model's queries, keys and values, each compiled, run and
+/// Without a command it shows itself: five attentions over a real model's queries, keys and values, each compiled, run and
 /// compared with f64.
 ///
 /// Kernels are masks and picked blocks, each also under a score (ALiBi, softcap, a relative bias from a table) or with learnable

@@ -193,6 +193,28 @@ pub(crate) fn picks(path: &Path, picks: &Host<i32>, cu_seqlens: &[i32], block: u
     })
 }
 
+/// The blocks of `block` keys that each token is routed to, for the first query head: its own is blue, the others amber.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn routing(path: &Path, routing: &Host<i32>, cu_seqlens: &[i32], block: usize) -> Result {
+    let width = block as i64;
+    draw(path, cu_seqlens, |canvas, start, len| {
+        canvas.cell(start..start + len, start..start + len, GREY, 0)?;
+        for position in 0..len {
+            let own = position / width;
+            let query = start + position..start + position + 1;
+            let row = &routing.row((start + position) as usize, 0)[1..];
+            for chosen in row.iter().map(|&chosen| i64::from(chosen)).filter(|chosen| (0..own).contains(chosen)) {
+                let keys = start + chosen * width..start + (chosen + 1) * width;
+                canvas.cell(query.clone(), keys, AMBER, 0)?;
+            }
+            canvas.cell(query, start + own * width..start + position + 1, BLUE, 0)?;
+        }
+        Ok(())
+    })
+}
+
 /// A square of tokens by tokens.
 struct Canvas<'a> {
     sheet: &'a dyn Sheet,

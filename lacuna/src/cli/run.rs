@@ -8,7 +8,7 @@ use lacuna::kernels::host::Host;
 use lacuna::kernels::tolerance::Verdict;
 use lacuna::kernels::validate;
 use lacuna::ptx::Target;
-use lacuna::runtime::{Elem, Scalar, save};
+use lacuna::runtime::{Elem, save};
 use serde_json::{Value, json};
 
 use super::args::{self, Chosen, Knob, Place};
@@ -16,6 +16,7 @@ use super::attend::{Compared, Done, Job, attending};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
 use super::output::{self, count, duration, measure, spinner};
+use super::shaped;
 
 /// What `lacuna run` takes.
 #[derive(Debug, Args)]
@@ -127,15 +128,15 @@ impl Run {
             true => format!("{:#}\n", self.as_json(&job, &done, picks.as_ref())),
             false => self.as_text(&job, &done, picks.as_ref()),
         })?;
-        match &done.compared {
-            Some(Compared { verdicts, .. }) if !verdicts.ok() => {
-                let which = if verdicts.o.ok { "lse" } else { "o" };
-                Err(Failure::Wrong(format!(
-                    "`{}` on {device}: {which} is farther from f64 than is allowed",
-                    kernel.name
-                )))
+        match done.compared.as_ref().and_then(Compared::wrong) {
+            Some("routing") => {
+                Err(Failure::Wrong(format!("`{}` on {device}: the routing is not that of its scores", kernel.name)))
             }
-            _ => Ok(()),
+            Some(which) => Err(Failure::Wrong(format!(
+                "`{}` on {device}: {which} is farther from f64 than is allowed",
+                kernel.name
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -194,7 +195,18 @@ impl Run {
         }
         match &done.compared {
             None => line("result", "not compared with f64 (--no-check)".to_owned()),
-            Some(Compared { verdicts, rows, of }) => {
+            Some(Compared { verdicts, routing, rows, of }) => {
+                if let Some(routing) = routing {
+                    line(
+                        "routing",
+                        match &routing.wrong {
+                            None => {
+                                format!("that of its scores in f64, up to near ties: {}", count(routing.rows, "row"))
+                            }
+                            Some(why) => format!("WRONG: {why}"),
+                        },
+                    );
+                }
                 line("o", said(&verdicts.o));
                 line("lse", said(&verdicts.lse));
                 line(
@@ -222,11 +234,20 @@ impl Run {
         let launch = attending(&done.plan);
         let verdict = |v: &Verdict| json!({ "ok": v.ok, "error": v.error, "allowed": v.allowed, "worst": v.worst, "got": v.got, "want": v.want });
         let compared = done.compared.as_ref().map(|compared| {
-            let Compared { verdicts, rows, of } = compared;
-            json!({ "o": verdict(&verdicts.o), "lse": verdict(&verdicts.lse), "rows": rows, "of": of })
+            let Compared { verdicts, routing, rows, of } = compared;
+            let routing = routing
+                .as_ref()
+                .map(|routing| json!({ "ok": routing.wrong.is_none(), "rows": routing.rows, "wrong": routing.wrong }));
+            json!({
+                "o": verdict(&verdicts.o),
+                "lse": verdict(&verdicts.lse),
+                "routing": routing,
+                "rows": rows,
+                "of": of,
+            })
         });
         json!({
-            "ok": done.compared.as_ref().is_none_or(|compared| compared.verdicts.ok()),
+            "ok": done.compared.as_ref().is_none_or(|compared| compared.wrong().is_none()),
             "kernel": job.kernel.name,
             "schedule": done.attention.schedule_name,
             "device": job.device.name(),
@@ -266,18 +287,8 @@ impl Run {
 fn workspace(job: &Job<'_>, done: &Done) -> u64 {
     let Input { dims, cu_seqlens, max_seqlen, max_seqlen_k, .. } = job.input;
     let blocks = job.picks.map_or(0, |picks| picks.shape[2]);
-    let extents = [
-        ("tokens", dims.total),
-        ("tokens_k", dims.keys),
-        ("segments_plus_one", cu_seqlens.len()),
-        ("heads_q", dims.hq),
-        ("heads_kv", dims.hk),
-        ("blocks", blocks),
-    ];
-    let symbols = extents.map(|(name, extent)| (name.to_owned(), extent as u64)).into();
-    let longest = [("max_seqlen", *max_seqlen), ("max_seqlen_k", *max_seqlen_k)];
-    let scalars = longest.map(|(name, most)| (name.to_owned(), Scalar::I32(most as i32))).into();
-    done.plan.workspace.eval(&symbols, &scalars).unwrap_or(0)
+    let extents = [dims.total, dims.keys, cu_seqlens.len(), dims.hq, dims.hk, blocks].map(|extent| extent as u64);
+    shaped::workspace(&done.plan, extents, [*max_seqlen, *max_seqlen_k])
 }
 
 impl Origin {

@@ -102,6 +102,7 @@ fn small(setting: &Setting) -> (&'static str, u32) {
     let value = match setting.allowed {
         Allowed::Range(low, _) => setting.default.min(SMALL).max(low),
         Allowed::OneOf(values) => values.iter().copied().min().unwrap_or(setting.default),
+        Allowed::Steps(_, low) => low,
     };
     (setting.name, value)
 }

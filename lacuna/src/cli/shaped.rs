@@ -1,9 +1,7 @@
 //! A kernel at a shape, for a GPU, in one pick: what every command that compiles without running takes.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
-use lacuna::codegen::plan::{Pick, Plan};
+use lacuna::codegen::plan::{Pick, Plan, Scalar};
 use lacuna::dsl::{Shape, Tunable as _};
 use lacuna::kernels::registry::Attention;
 use lacuna::ptx::Target;
@@ -42,11 +40,14 @@ pub(crate) fn text(plan: &Plan) -> String {
     plan.launches.iter().map(|launch| &*launch.ptx).collect::<Vec<_>>().join("\n")
 }
 
-/// Bytes of a plan's workspace, given tokens, documents and one, query heads, KV heads, and blocks listed for a token.
-pub(crate) fn workspace(plan: &Plan, extents: [u64; 5]) -> u64 {
-    let names = ["tokens", "segments_plus_one", "heads_q", "heads_kv", "blocks"].map(str::to_owned);
+/// Bytes of a plan's workspace, given tokens, keys, documents and one, query heads, KV heads, and blocks listed for a token; and
+/// the most queries and keys of a document.
+pub(crate) fn workspace(plan: &Plan, extents: [u64; 6], most: [usize; 2]) -> u64 {
+    let names = ["tokens", "tokens_k", "segments_plus_one", "heads_q", "heads_kv", "blocks"].map(str::to_owned);
     let symbols = names.into_iter().zip(extents).collect();
-    plan.workspace.eval(&symbols, &BTreeMap::new()).unwrap_or(0)
+    let longest = ["max_seqlen", "max_seqlen_k"].map(str::to_owned).into_iter().zip(most);
+    let scalars = longest.map(|(name, most)| (name, Scalar::I32(most as i32))).collect();
+    plan.workspace.eval(&symbols, &scalars).unwrap_or(0)
 }
 
 impl Shaped {

@@ -5,7 +5,9 @@ use lacuna_kernels::registry;
 use lacuna_tests::widths;
 use rayon::prelude::*;
 
-use crate::kernels::{TARGETS, assembled, attention, attention_of, default_pick, group, kernels, plan, text, written};
+use crate::kernels::{
+    TARGETS, assembled, attention, attention_of, default_pick, group, kernels, picks, plan, text, written,
+};
 
 #[test]
 fn no_default_pick_spills() {
@@ -39,7 +41,7 @@ fn no_default_pick_spills() {
 fn text_is_read_back_verified_and_repeated() {
     for (kernel, width) in kernels().flat_map(|kernel| widths().map(|width| (kernel, width))) {
         let attention = attention(kernel, width, group(kernel));
-        for pick in attention.space().picks() {
+        for pick in picks(&attention, Target::SM_80) {
             let Some(first) = plan(&attention, Target::SM_80, &pick) else { continue };
             let again = plan(&attention, Target::SM_80, &pick).expect("it was planned before");
             let what = format!("{} D{width} at {}", kernel.name, written(&pick));
@@ -64,7 +66,7 @@ fn portable(text: &str) -> String {
 fn targets_differ_in_the_head_alone() {
     for (kernel, width) in kernels().flat_map(|kernel| widths().map(|width| (kernel, width))) {
         let attention = attention(kernel, width, group(kernel));
-        for pick in attention.space().picks() {
+        for pick in picks(&attention, Target::SM_80) {
             let plans = TARGETS.map(|target| plan(&attention, target, &pick));
             let [Some(first), others @ ..] = &plans else { continue };
             for other in others.iter().flatten() {
@@ -89,7 +91,8 @@ fn documents_are_causal_with_a_table() {
 #[test]
 fn element_types_differ_in_their_names_alone() {
     use lacuna_dsl::{Elem, Shape};
-    for kernel in kernels() {
+    // The launch of `moba` that is looked at reads parts of 16 bits, and each type is widened in a way of its own.
+    for kernel in kernels().filter(|kernel| kernel.name != "moba") {
         let of = |elem| {
             let options = kernel.options([]).expect("defaults are allowed");
             let shape = Shape::new(elem, 64, 64, group(kernel));

@@ -36,6 +36,13 @@ pub(crate) fn default_pick(attention: &Attention, target: Target) -> Pick {
     attention.pick(target, &Pick::new()).unwrap_or_else(|error| panic!("{name} for {target}: {error}"))
 }
 
+/// The picks that are looked at: every one, but where several launches have knobs of their own, which are too many together:
+/// the default one.
+pub(crate) fn picks(attention: &Attention, target: Target) -> Vec<Pick> {
+    let space = attention.space();
+    if space.size() > 200 { vec![default_pick(attention, target)] } else { space.picks() }
+}
+
 /// The plan at one pick; nothing where the pick needs more shared memory than the target has.
 pub(crate) fn plan(attention: &Attention, target: Target, pick: &Pick) -> Option<Plan> {
     match attention.plan(target, pick) {

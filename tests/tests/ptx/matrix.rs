@@ -10,7 +10,9 @@ use lacuna_ptx::tools::Usage;
 use lacuna_tests::widths;
 use rayon::prelude::*;
 
-use crate::kernels::{TARGETS, assembled, attending, attention, default_pick, group, kernels, plan, text, written};
+use crate::kernels::{
+    TARGETS, assembled, attending, attention, default_pick, group, kernels, picks, plan, text, written,
+};
 use crate::snapshots::settings;
 
 /// Kernels with masks differ in little but the mask, so their other picks are looked at for one of them.
@@ -32,7 +34,7 @@ fn lines() -> Vec<Line> {
         for (width, group) in widths().into_iter().flat_map(|width| groups.iter().map(move |&group| (width, group))) {
             let make = || attention(kernel, width, group);
             let usual = default_pick(&make(), Target::SM_80);
-            let all = make().space().picks().into_iter();
+            let all = picks(&make(), Target::SM_80).into_iter();
             let picks = all.filter(|pick| EVERY_PICK.contains(&kernel.name) || *pick == usual);
             for pick in picks {
                 let default = pick == usual;

@@ -209,7 +209,7 @@ impl Bench {
         Ok(Measured {
             tokens,
             schedule: attention.schedule_name,
-            workspace: shaped::workspace(&plan, extents.symbols(&attention)),
+            workspace: shaped::workspace(&plan, extents.symbols(&attention), [tokens; 2]),
             whole,
             launches: names(&plan).into_iter().zip(each).collect(),
             floor: Floor::of(&attention, &pick, &extents),

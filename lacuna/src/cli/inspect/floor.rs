@@ -12,6 +12,9 @@ const MMA: f64 = 635e12;
 const MMA_16_ROWS: f64 = 460e12;
 const L2: f64 = 8.9e12;
 const HBM: f64 = 4.5e12;
+/// The best of its tensor cores in a burst, and a copy: what MoBA is measured by, whichever instructions it uses.
+const BURST: f64 = 790e12;
+const COPY: f64 = 4.3e12;
 
 /// The extents of a launch.
 #[derive(Clone, Debug)]
@@ -36,14 +39,21 @@ pub(crate) struct Floor {
     pub(crate) hbm_bytes: f64,
     /// FLOPs a second that the products could reach.
     pub(crate) ceiling: f64,
+    /// Bytes a second that HBM could move.
+    pub(crate) hbm: f64,
 }
 
 impl Extents {
-    /// Tokens, documents and one, query heads, KV heads, and blocks listed for a token.
-    pub(crate) fn symbols(&self, attention: &Attention) -> [u64; 5] {
+    /// The longest document.
+    pub(crate) fn longest(&self) -> usize {
+        self.docs.iter().max().map_or(0, |&len| len as usize)
+    }
+
+    /// Tokens, as many keys, documents and one, query heads, KV heads, and blocks listed for a token.
+    pub(crate) fn symbols(&self, attention: &Attention) -> [u64; 6] {
         let tokens = self.docs.iter().map(|&len| u64::from(len)).sum();
         let blocks = attention.options.iter().find(|(name, _)| *name == "blocks").map_or(0, |(_, n)| n.into());
-        [tokens, self.docs.len() as u64 + 1, self.heads, self.kv_heads, blocks]
+        [tokens, tokens, self.docs.len() as u64 + 1, self.heads, self.kv_heads, blocks]
     }
 }
 
@@ -77,6 +87,16 @@ impl Floor {
                 let (pairs, read) = attention.listed(&extras, &lengths);
                 (pairs, read, x.heads, tokens / u64::from(size.rows) * 4, pick["rows"] / pick["warps"].max(1))
             }
+            None if let Some(config) = attention.routed() => {
+                let (block, top) = (config.block as u64, config.top as u64);
+                let sum = |of: fn(u64, u64, u64) -> u64| x.docs.iter().map(|&len| of(len.into(), block, top)).sum();
+                let (pairs, gated): (u64, u64) = (sum(routed), sum(gated));
+                // Each block is read once for a tile of rows that chose it. The gate reads and multiplies in one pass.
+                let read = pairs / u64::from(pick["rows"]);
+                let mut floor = Self::new((pairs, read, x.heads), once, pick["rows"] / pick["warps"].max(1), x);
+                floor.flops += 2.0 * gated as f64 * (x.heads * x.dk) as f64;
+                return Floor { ceiling: BURST, hbm: COPY, ..floor };
+            }
             None => {
                 let (block, n) = (attention.options.get("block"), attention.options.get("blocks"));
                 let pairs = x.docs.iter().map(|&len| picked(len.into(), block.into(), n.into())).sum();
@@ -106,13 +126,18 @@ impl Floor {
             l2_bytes: read as f64 * (readers * (x.dk + x.dv) * 2) as f64,
             hbm_bytes: hbm as f64,
             ceiling: if rows <= 16 { MMA_16_ROWS } else { MMA },
+            hbm: HBM,
         }
     }
 
     /// Each bound with its milliseconds.
     pub(crate) fn bounds(&self) -> [(&'static str, f64); 3] {
         let ms = |amount: f64, rate: f64| amount / rate * 1e3;
-        [("products", ms(self.flops, self.ceiling)), ("L2", ms(self.l2_bytes, L2)), ("HBM", ms(self.hbm_bytes, HBM))]
+        [
+            ("products", ms(self.flops, self.ceiling)),
+            ("L2", ms(self.l2_bytes, L2)),
+            ("HBM", ms(self.hbm_bytes, self.hbm)),
+        ]
     }
 
     /// The bound that takes longest.
@@ -166,6 +191,17 @@ fn kept(pattern: &Pattern, given: Given<'_>, (q0, q1): (i64, i64), (k0, k1): (i6
 /// Pairs of a token and a key in its blocks, which count whole: the token at `p` has `p / block + 1` to pick from.
 fn picked(len: u64, block: u64, n: u64) -> u64 {
     (0..len).map(|position| (position / block + 1).min(n) * block).sum()
+}
+
+/// Pairs of a token and a key of its own block up to itself, or of the complete ones before it that it sees: as many as there
+/// are, up to `top - 1`.
+fn routed(len: u64, block: u64, top: u64) -> u64 {
+    (0..len).map(|position| position % block + 1 + (position / block).min(top - 1) * block).sum()
+}
+
+/// Pairs of a token and a block before its own, where there is a choice: none, where all may be seen.
+fn gated(len: u64, block: u64, top: u64) -> u64 {
+    if len.div_ceil(block) <= top { 0 } else { (0..len).map(|position| position / block).sum() }
 }
 
 #[cfg(test)]
@@ -230,5 +266,21 @@ mod tests {
             assert_eq!(masked(mask.pattern(), given, 77, 64, 32).0, want, "{}", kernel.name);
         }
         assert_eq!(picked(100, 64, 16), 64 * 64 + 36 * 128);
+    }
+
+    /// 5 blocks of 4 tokens and one more: the own block is a triangle, 2 others are whole.
+    #[test]
+    fn moba_counts_exact_pairs_and_its_gate() {
+        let pairs = 5 * (1 + 2 + 3 + 4) + 1 + 4 * (4 * (1 + 2 + 2 + 2) + 2);
+        assert_eq!(routed(21, 4, 3), pairs);
+        assert_eq!((gated(21, 4, 3), gated(21, 4, 6)), (4 * (1 + 2 + 3 + 4) + 5, 0));
+        assert_eq!(routed(21, 4, 6), 21 * 22 / 2, "every block is causal attention");
+        let x = Extents { docs: vec![131_072; 2], heads: 16, kv_heads: 16, dk: 128, dv: 128 };
+        let moba = floor("moba", &[("rows", 128), ("warps", 8)], &x);
+        let (own, others) = (131_072.0 * 129.0 / 2.0, 7.0 * 128.0 * 131_072.0);
+        let gate = 131_072.0 * 1023.0 / 2.0;
+        let want = 2.0 * 16.0 * (4.0 * 128.0 * (own + others) + 2.0 * 128.0 * gate);
+        assert!((moba.flops / want - 1.0).abs() < 0.01, "{} is not {want}", moba.flops);
+        assert_eq!((moba.ceiling, moba.hbm), (BURST, COPY));
     }
 }

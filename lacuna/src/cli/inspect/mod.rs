@@ -92,7 +92,7 @@ impl Inspect {
             occupancy: occupancy::occupancy(plan.target, cta),
             floor: Floor::of(&attention, &pick, &extents),
             schedule: attention.schedule_name,
-            workspace: shaped::workspace(&plan, extents.symbols(&attention)),
+            workspace: shaped::workspace(&plan, extents.symbols(&attention), [extents.longest(); 2]),
             pick,
             used,
             extents,
@@ -216,7 +216,7 @@ impl Inspect {
             line("  workspace", format!("{}B", si(found.workspace as f64)));
         }
         let [products, l2, hbm] = found.floor.bounds();
-        let Floor { flops, l2_bytes, hbm_bytes, ceiling } = found.floor;
+        let Floor { flops, l2_bytes, hbm_bytes, ceiling, .. } = found.floor;
         line("  products", format!("{} FLOPs, {} at {:.0} TFLOP/s", si(flops), duration(products.1), ceiling / 1e12));
         line("  L2", format!("{}B, {}, {:.1} FLOPs a byte", si(l2_bytes), duration(l2.1), flops / l2_bytes.max(1.0)));
         line(
@@ -271,7 +271,7 @@ impl Inspect {
                 "allowed": o.allowed.iter().copied().collect::<BTreeMap<_, _>>(),
             })
         });
-        let Floor { flops, l2_bytes, hbm_bytes, ceiling } = found.floor;
+        let Floor { flops, l2_bytes, hbm_bytes, ceiling, .. } = found.floor;
         let (bound, millis) = found.floor.bound();
         json!({
             "kernel": kernel.name,

@@ -43,7 +43,12 @@ pub fn own_and_parts(
         LseMerge::new(cx)
     };
     if let Some(routing) = routing {
-        let there = |part| blocks.has_part(&routing, &rows, h, part);
+        // A head that attends fully has seen what a routing lists for it.
+        let chooses = full_heads.map(|full| full.at(h.head).eq_(0));
+        let there = |part| match chooses {
+            Some(chooses) => blocks.has_part(&routing, &rows, h, part) & chooses,
+            None => blocks.has_part(&routing, &rows, h, part),
+        };
         if let Some(parts) = parts {
             for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
                 whole.add(part);

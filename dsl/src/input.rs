@@ -26,7 +26,7 @@ use crate::{Cx, cx};
 /// What can be a parameter of a schedule, in global memory.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an input of a schedule",
-    label = "an input is `Queries`, `Keys`, `Values`, `Segments`, `Blocks`, `TileBlocks`, `Lists`, `Parts`, `PooledKeys`, `Routing`, `Sinks`, `TableIn` or `TableOut`",
+    label = "an input is `Queries`, `Keys`, `Values`, `Segments`, `Blocks`, `TileBlocks`, `Lists`, `Parts`, `PooledKeys`, `Routed`, `Routing`, `Sinks`, `Span`, `TableIn` or `TableOut`",
     note = "a choice that is made before compiling is marked `#[fixed]`, an `Option` of an input `#[optional]`"
 )]
 pub trait Input: Sized {

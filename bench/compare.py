@@ -47,10 +47,13 @@ class Kernel:
         if Kernel.cuda is None:
             Kernel.cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         torch.zeros(1, device="cuda")
-        self.functions = []
+        self.functions, modules = [], {}
         for launch in self.plan["launches"]:
-            module, function = ctypes.c_void_p(), ctypes.c_void_p()
-            self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), launch["ptx"].encode()))
+            function = ctypes.c_void_p()
+            # Chunks launch the same text again.
+            if (module := modules.get(launch["ptx"])) is None:
+                module = modules[launch["ptx"]] = ctypes.c_void_p()
+                self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), launch["ptx"].encode()))
             self.check(self.cuda.cuModuleGetFunction(ctypes.byref(function), module, launch["entry"].encode()))
             dynamic_shared = 8
             self.check(self.cuda.cuFuncSetAttribute(function, dynamic_shared, launch["shared_bytes"]))
@@ -407,9 +410,14 @@ def moba_pairs(length, block, top):
     return seen, block * blocks * (blocks - 1) // 2
 
 
+def moba_kernel(options, batch, heads, length, block, top):
+    given = ["--block", str(block), "--top-k", str(top), "--docs", ",".join([str(length)] * batch), "--heads", str(heads)]
+    return Kernel(options.lacuna, "moba", options=[*given, *options.moba_options.split()], pick=options.moba_pick)
+
+
 def moba_check(options, peers):
     batch, heads, length, block, top = 2, 4, 4096, 128, 8
-    kernel = Kernel(options.lacuna, "moba", options=["--block", str(block), "--top-k", str(top)], pick=options.moba_pick)
+    kernel = moba_kernel(options, batch, heads, length, block, top)
     t = packed(batch, heads, length)
     kernel.bind(t, max_seqlen=length, scale=WIDTH ** -0.5)()
     seen, gap = moba_gate(t["q"], t["k"], batch, block, top)
@@ -436,7 +444,10 @@ def moba_check(options, peers):
 
 def moba(options, rows):
     peers = moba_peers()
-    moba_check(options, peers)
+    try:
+        moba_check(options, peers)
+    except Exception as failed:
+        print(f"\nMoBA cannot be checked ({type(failed).__name__}: {str(failed)[:200]})")
     for setting in MOBA:
         if setting[2] > options.most_tokens:
             print(f"\nMoBA at {setting[2]} tokens is left out: --most-tokens is {options.most_tokens}")
@@ -452,8 +463,7 @@ def moba_setting(options, rows, peers, batch, heads, length, block, top):
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
     title = f"MoBA forward, bf16, D {WIDTH}, batch {batch}, heads {heads}/{heads}, {length} tokens, block {block}, top-k {top}"
-    given = ["--block", str(block), "--top-k", str(top), *options.moba_options.split()]
-    kernel = Kernel(options.lacuna, "moba", options=given, pick=options.moba_pick)
+    kernel = moba_kernel(options, batch, heads, length, block, top)
     t = packed(batch, heads, length)
     ours = kernel.bind(t, max_seqlen=length, scale=WIDTH ** -0.5)
     candidates = {kernel.name: ours}

@@ -255,6 +255,24 @@ fn the_routing_is_drawn() {
     }
 }
 
+/// 2 x 64k tokens of 16 heads have more parts than 2 GB hold; 512 tokens are covered by 8 blocks of 128.
+#[test]
+fn ptx_for_a_launch_is_in_the_chunks_that_it_takes() {
+    let launches = |docs: &str, more: &[&str]| {
+        let args = ["emit", "moba", "--target", "sm_90", "--json", "--docs", docs, "--heads", "16"];
+        let emitted = lacuna(&[&args[..], more].concat()).ends(0).json();
+        let entries = emitted["launches"].as_array().unwrap().clone();
+        entries.iter().map(|launch| launch["entry"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let chunks = |entries: &[String]| entries.iter().filter(|entry| *entry == "chosen_blocks").count();
+    assert!(chunks(&launches("65536,65536", &[])) > 1);
+    assert_eq!(chunks(&launches("65536,65536", &["--workspace", "8000"])), 1);
+    assert_eq!(chunks(&launches("65536,65536", &["--head-chunks", "3", "--token-chunks", "2"])), 6);
+    assert_eq!(launches("512,100", &[]), ["query_major"]);
+    lacuna(&["emit", "moba", "--docs", "64", "--heads", "3", "--group", "2"])
+        .refuses(2, "error: --heads is 3; a multiple of --group, 2, is right");
+}
+
 /// Its launches have knobs of their own: all of them together are too many.
 #[test]
 fn picks_are_shown_one_knob_at_a_time() {

@@ -617,7 +617,7 @@ impl Kernel {
                     let message = format!("`{}` takes neither a score nor sinks yet", self.name);
                     return Err(Error::Unsupported(message));
                 }
-                spills = |_, _, width| (width >= 128).then_some(NARROW);
+                spills = |_, _, width| (width == 128).then_some(NARROW);
                 let [block, top, full] = ["block", "top-k", "full-heads"].map(|name| options.get(name));
                 let mut moba = Moba::new(shape.clone(), block, top).with_routing(known.routing);
                 moba.blocks.fused = options.get("own-fused") == 1;
@@ -627,10 +627,16 @@ impl Kernel {
                 if let Some(keys) = known.max_seqlen {
                     moba = moba.covering(keys as u64);
                 }
-                moba = match (["head-chunks", "token-chunks"].map(|name| options.get(name)), &known.extents) {
-                    ([0, 0], Some(extents)) => moba.within(u64::from(options.get("workspace")) * 1_000_000, extents)?,
-                    ([heads, tokens], _) => moba.in_chunks(heads.max(1), tokens.max(1)),
-                };
+                let chunks = ["head-chunks", "token-chunks"].map(|name| options.get(name));
+                if let Some(extents) = &known.extents {
+                    // Where chunks are said, the workspace is what they take.
+                    let most =
+                        if chunks == [0, 0] { u64::from(options.get("workspace")) * 1_000_000 } else { u64::MAX };
+                    moba = moba.within(most, extents)?;
+                }
+                if chunks != [0, 0] {
+                    moba = moba.in_chunks(chunks[0].max(1), chunks[1].max(1));
+                }
                 match moba.full {
                     true => {
                         let (mask, reference) = (patterns::causal(), Box::new(masks::causal));

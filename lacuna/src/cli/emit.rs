@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lacuna::codegen::plan::{Access, Arg, Dim, Expr, Launch, Pick, Plan, Scalar};
 use lacuna::dsl::Tunable as _;
-use lacuna::kernels::registry::Attention;
+use lacuna::kernels::registry::{Attention, Known};
 use serde_json::{Value, json};
 
 use super::args;
@@ -22,6 +22,12 @@ pub(crate) struct Emit {
     /// List the picks, and what each needs, instead of the PTX
     #[arg(long, conflicts_with = "pick")]
     space: bool,
+    /// For a launch on documents of these lengths, as a list with commas: what depends on them is decided, such as chunks
+    #[arg(long, value_name = "N,..", value_delimiter = ',', help_heading = "Launch")]
+    docs: Vec<u32>,
+    /// Query heads of that launch, a multiple of --group [default: 16 or the group, whichever is more]
+    #[arg(long, value_name = "N", help_heading = "Launch", requires = "docs")]
+    heads: Option<u32>,
     /// Write to this file
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -39,7 +45,14 @@ impl Emit {
     /// # Errors
     /// A shape or pick that cannot be compiled; a file that cannot be written.
     pub(crate) fn emit(&self) -> Result {
-        let attention = self.shaped.attention()?;
+        let known = match self.docs.is_empty() {
+            true => Known::default(),
+            false => {
+                let heads = self.shaped.heads(self.heads)?;
+                shaped::known(&self.docs, heads.into(), (heads / self.shaped.group.max(1)).into())
+            }
+        };
+        let attention = self.shaped.attention(&known)?;
         let text = if self.space { self.space(&attention)? } else { self.kernel(&attention)? };
         match &self.output {
             Some(path) => output::write(path, text.as_bytes()),

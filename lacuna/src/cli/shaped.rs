@@ -3,12 +3,12 @@
 use clap::Args;
 use lacuna::codegen::plan::{Pick, Plan, Scalar};
 use lacuna::dsl::{Shape, Tunable as _};
-use lacuna::kernels::registry::Attention;
+use lacuna::kernels::registry::{Attention, Known};
 use lacuna::ptx::Target;
 use lacuna::runtime::Elem;
 
 use super::args::{self, Chosen, Knob};
-use super::failure::Result;
+use super::failure::{Failure, Result};
 
 /// A kernel, and what it is compiled for.
 #[derive(Debug, Args)]
@@ -50,18 +50,46 @@ pub(crate) fn workspace(plan: &Plan, extents: [u64; 6], most: [usize; 2]) -> u64
     plan.workspace.eval(&symbols, &scalars).unwrap_or(0)
 }
 
+/// What is known of a launch on documents of these lengths, queries and keys alike.
+pub(crate) fn known(docs: &[u32], heads: u64, kv_heads: u64) -> Known {
+    let tokens = docs.iter().map(|&len| u64::from(len)).sum();
+    let extents = [
+        ("tokens", tokens),
+        ("tokens_k", tokens),
+        ("heads_q", heads),
+        ("heads_kv", kv_heads),
+        ("segments_plus_one", docs.len() as u64 + 1),
+    ];
+    let extents = extents.map(|(name, extent)| (name.to_owned(), extent)).into();
+    let longest = docs.iter().max().map(|&len| len as usize);
+    Known { max_seqlen: longest, extents: Some(extents), ..Known::default() }
+}
+
 impl Shaped {
     /// The shape. Blocks are the kernel's option, and are set where it is built.
     pub(crate) fn shape(&self) -> Shape {
         Shape::new(self.dtype, self.dim, self.dv.unwrap_or(self.dim), self.group)
     }
 
-    /// The kernel at its shape.
+    /// The kernel at its shape, for launches of which so much is known.
     ///
     /// # Errors
     /// A shape that no kernel is made for; an option that this one does not have.
-    pub(crate) fn attention(&self) -> Result<Attention> {
-        Ok(self.chosen.kernel.build(self.shape(), &self.chosen.options()?)?)
+    pub(crate) fn attention(&self, known: &Known) -> Result<Attention> {
+        Ok(self.chosen.kernel.build_for(self.shape(), &self.chosen.options()?, known)?)
+    }
+
+    /// Query heads of a launch: those that are given, else 16 or the group, whichever is more.
+    ///
+    /// # Errors
+    /// No multiple of the group.
+    pub(crate) fn heads(&self, given: Option<u32>) -> Result<u32> {
+        let group = self.group.max(1);
+        let heads = given.unwrap_or_else(|| 16_u32.next_multiple_of(group));
+        if heads == 0 || !heads.is_multiple_of(group) {
+            return Err(Failure::usage(format!("--heads is {heads}; a multiple of --group, {group}, is right")));
+        }
+        Ok(heads)
     }
 
     /// The pick that is meant, and its plan.

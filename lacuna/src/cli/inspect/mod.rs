@@ -64,7 +64,7 @@ impl Inspect {
     /// A shape or pick that cannot be compiled; extents of a launch that cannot be.
     pub(crate) fn inspect(&self) -> Result {
         let extents = self.extents()?;
-        let attention = self.shaped.attention()?;
+        let attention = self.shaped.attention(&shaped::known(&extents.docs, extents.heads, extents.kv_heads))?;
         let (pick, plan) = self.shaped.plan(&attention)?;
         let progress = spinner(self.json);
         progress.set_message("asking ptxas");
@@ -103,11 +103,7 @@ impl Inspect {
 
     fn extents(&self) -> Result<Extents> {
         let Shaped { group, dim, dv, .. } = self.shaped;
-        let group = group.max(1);
-        let heads = self.heads.unwrap_or_else(|| 16_u32.next_multiple_of(group));
-        if heads == 0 || !heads.is_multiple_of(group) {
-            return Err(Failure::usage(format!("--heads is {heads}; a multiple of --group, {group}, is right")));
-        }
+        let (group, heads) = (group.max(1), self.shaped.heads(self.heads)?);
         let docs = if self.docs.is_empty() { vec![self.tokens.unwrap_or(8192)] } else { self.docs.clone() };
         let tokens: u64 = docs.iter().map(|&len| u64::from(len)).sum();
         if !(1..=MOST_TOKENS).contains(&tokens) {

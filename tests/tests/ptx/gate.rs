@@ -1,6 +1,6 @@
 //! What must hold of the PTX that ships.
 
-use lacuna_dsl::{Target, Tunable};
+use lacuna_dsl::Target;
 use lacuna_kernels::registry;
 use lacuna_tests::widths;
 use rayon::prelude::*;

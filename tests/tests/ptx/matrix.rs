@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use lacuna_dsl::{Pick, Plan, Target, Tunable};
+use lacuna_dsl::{Pick, Plan, Target};
 use lacuna_kernels::registry::Kernel;
 use lacuna_ptx::tools::Usage;
 use lacuna_tests::widths;

@@ -419,3 +419,19 @@ pub trait Tunable {
         best.map(|(_, pick)| pick).ok_or_else(|| refusal.unwrap_or_else(nothing))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_around_a_pick_differ_from_it_in_one_knob() {
+        let knobs = [("rows", vec![128, 64]), ("stages", vec![2, 3, 1]), ("warps", vec![4])];
+        let space = Space { knobs: knobs.map(|(name, values)| (name.to_owned(), values)).into() };
+        let pick = |rows, stages| -> Pick {
+            [("rows", rows), ("stages", stages), ("warps", 4)].map(|(name, value)| (name.to_owned(), value)).into()
+        };
+        assert_eq!((space.size(), space.picks().len()), (6, 6));
+        assert_eq!(space.around(&pick(64, 3)), [pick(64, 3), pick(128, 3), pick(64, 2), pick(64, 1)]);
+    }
+}

@@ -1,4 +1,5 @@
-//! `lacuna run moba` and what goes with it: attention given a routing, the routing that it makes, what it refuses, what it draws.
+//! `lacuna run moba` and what goes with it: attention given a routing, the routing that it makes, what it refuses, what
+//! it draws.
 
 mod common;
 
@@ -301,7 +302,8 @@ fn ptx_and_floors_of_every_step_are_there() {
     assert!(emitted["tensors"].as_array().unwrap().iter().all(|tensor| tensor["name"] != "routing"));
     let found =
         lacuna(&["inspect", "moba", "--block", "512", "--top-k", "3", "--tokens", "32768", "--json"]).ends(0).json();
-    // 64 blocks: their triangles, and 1 and then 2 whole ones; the gate scores 32256 / 2 blocks a token of 512 in the mean.
+    // 64 blocks: their triangles, and 1 and then 2 whole ones; the gate scores 32256 / 2 blocks a token of 512 in the
+    // mean.
     let (own, whole, gate) = (64.0 * 512.0 * 513.0 / 2.0, 125.0 * 512.0 * 512.0, 512.0 * 64.0 * 63.0 / 2.0);
     let want = 2.0 * 16.0 * 128.0 * (2.0 * (own + whole) + gate);
     assert_eq!(found["launch"]["flops"].as_f64(), Some(want));

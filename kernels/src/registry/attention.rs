@@ -129,7 +129,8 @@ impl Attention {
         }
     }
 
-    /// Of the lists for one head: the pairs of a query and a key that they keep, and the keys that tiles of queries visit.
+    /// Of the lists for one head: the pairs of a query and a key that they keep, and the keys that tiles of queries
+    /// visit.
     ///
     /// # Panics
     /// If the kernel reads no lists, or they are not there.
@@ -154,8 +155,9 @@ impl Attention {
         self.scored.as_ref().map(|scored| &scored.score)
     }
 
-    /// The tensors of f32 to bind besides those that every attention has, for so many query heads: tables of the score and
-    /// learnable sinks. The given ones, or drawn with a seed where they are not given. Others among the given are left out.
+    /// The tensors of f32 to bind besides those that every attention has, for so many query heads: tables of the score
+    /// and learnable sinks. The given ones, or drawn with a seed where they are not given. Others among the given are
+    /// left out.
     ///
     /// # Errors
     /// A given one of another shape.
@@ -163,8 +165,8 @@ impl Attention {
         scored::complete(self.scored.as_ref(), self.options.sinks, given, heads, seed)
     }
 
-    /// The tensors of whole numbers to bind besides those that every attention of so many query heads has: the given ones, or drawn with a seed where
-    /// none is given. Others among the given are left out.
+    /// The tensors of whole numbers to bind besides those that every attention of so many query heads has: the given
+    /// ones, or drawn with a seed where none is given. Others among the given are left out.
     ///
     /// # Errors
     /// What is wrong with the given ones: another length than the keys, one of several that belong together, a block that
@@ -193,8 +195,8 @@ impl Attention {
         self.schedule.given(target)
     }
 
-    /// What [`Tunable::choose`] chooses: the default pick, where nothing is wanted. Where ptxas is known to spill at it,
-    /// the best of those that the kernel names instead.
+    /// What [`Tunable::choose`] chooses: the default pick, where nothing is wanted. Where ptxas is known to spill at
+    /// it, the best of those that the kernel names instead.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
@@ -229,9 +231,9 @@ impl Attention {
         self.schedule.choose(target, wanted)
     }
 
-    /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are needed where
-    /// the kernel needs them. A routing that is not among the `extras` is made by the reference's own gate; where scores are
-    /// near to one another, that may be another one than the kernel's.
+    /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are
+    /// needed where the kernel needs them. A routing that is not among the `extras` is made by the reference's own
+    /// gate; where scores are near to one another, that may be another one than the kernel's.
     ///
     /// # Panics
     /// If picks, extras or tables are needed and not given.

@@ -44,7 +44,8 @@ pub(super) struct Tabled {
 pub(super) type Draw = fn(u64, &[i32], &Options) -> Vec<Vec<i32>>;
 
 impl Tabled {
-    /// The given tables, and those that are not given drawn: all of them, where one is missing. They have a number for each key.
+    /// The given tables, and those that are not given drawn: all of them, where one is missing. They have a number for
+    /// each key.
     pub(super) fn complete(
         &self,
         given: &Extras,
@@ -177,8 +178,8 @@ pub(super) const ROUTING: &str = "routing";
 const FULL_HEADS: &str = "full_heads";
 
 impl Routed {
-    /// The given routing, or a drawn one, where the kernel reads one: -1 throughout for full heads. Which heads are full, where
-    /// some are.
+    /// The given routing, or a drawn one, where the kernel reads one: -1 throughout for full heads. Which heads are
+    /// full, where some are.
     pub(super) fn complete(
         &self,
         given: &Extras,

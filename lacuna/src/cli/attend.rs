@@ -16,8 +16,8 @@ use lacuna::runtime::{BenchOptions, Bindings, Device, Elem, Element, Report, Ten
 use super::failure::Result;
 use super::input::{Input, Qkv};
 
-/// The launch of a plan that attends: the last one that multiplies. Those before it find the blocks that it visits, those
-/// after it put its parts together.
+/// The launch of a plan that attends: the last one that multiplies. Those before it find the blocks that it visits,
+/// those after it put its parts together.
 ///
 /// # Panics
 /// If the plan launches nothing.
@@ -362,7 +362,8 @@ impl Job<'_> {
         RoutingVerdict { rows: rows.len(), wrong }
     }
 
-    /// So many rows, evenly spread over tokens and heads, the first and the last one among them; all, where there are no more.
+    /// So many rows, evenly spread over tokens and heads, the first and the last one among them; all, where there are
+    /// no more.
     fn spread(&self, rows: usize) -> Vec<Row> {
         let dims = self.input.dims;
         let of = dims.total * dims.hq;
@@ -371,8 +372,8 @@ impl Job<'_> {
         (0..rows).map(|i| Row { token: at(i) / dims.hq, head: at(i) % dims.hq }).collect()
     }
 
-    /// The rows to compare, where there are too many to compare all: the first and the last one, and others evenly spread
-    /// over tokens and heads.
+    /// The rows to compare, where there are too many to compare all: the first and the last one, and others evenly
+    /// spread over tokens and heads.
     fn sample(&self) -> Option<Vec<Row>> {
         let dims = self.input.dims;
         // Keys that a row of a sequence can see.

@@ -138,7 +138,7 @@ impl Input {
         let known = tensors.keys().cloned().collect::<Vec<_>>().join(", ");
         let missing = || {
             let message = format!("{}: q, k and v are needed; it has: {known}", path.display());
-            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; k and v may have other tokens, behind which queries and keys end together; cu_seqlens and cu_seqlens_k [batch + 1], picks [tokens, Hk, n] and the tables of a pattern [tokens], i32, may be there, and those of a score and sinks [Hq], f32")
+            Failure::usage(message).hint("q [tokens, Hq, Dk], k [tokens, Hk, Dk], v [tokens, Hk, Dv]; k and v may have other tokens, behind which queries and keys end together; cu_seqlens and cu_seqlens_k [batch + 1], picks [tokens, Hk, n], a routing [tokens, Hq, top-k], full_heads [Hq] and the tables of a pattern [tokens], i32, may be there, and those of a score and sinks [Hq], f32")
         };
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());

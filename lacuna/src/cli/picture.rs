@@ -1,7 +1,7 @@
 //! Pictures of what a kernel visits: queries down, keys across, one token as wide as it is high.
 //!
-//! There is no text in them: what the colours mean is said where the pictures are named. What other pictures are drawn on,
-//! is here too.
+//! There is no text in them: what the colours mean is said where the pictures are named. What other pictures are drawn
+//! on, is here too.
 
 use std::fmt;
 use std::ops::Range;
@@ -163,8 +163,8 @@ pub(crate) fn lists(path: &Path, attention: &Attention, extras: &Extras, cu_seql
     })
 }
 
-/// The blocks of `block` keys that are picked for each token, for the first KV head. Forced blocks are the first one, and
-/// the token's own and the one before it.
+/// The blocks of `block` keys that are picked for each token, for the first KV head. Forced blocks are the first one,
+/// and the token's own and the one before it.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -193,7 +193,8 @@ pub(crate) fn picks(path: &Path, picks: &Host<i32>, cu_seqlens: &[i32], block: u
     })
 }
 
-/// The blocks of `block` keys that each token is routed to, for the first query head: its own is blue, the others amber.
+/// The blocks of `block` keys that each token is routed to, for the first query head: its own is blue, the others
+/// amber.
 ///
 /// # Errors
 /// A file that cannot be written.

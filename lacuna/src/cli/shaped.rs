@@ -40,8 +40,8 @@ pub(crate) fn text(plan: &Plan) -> String {
     plan.launches.iter().map(|launch| &*launch.ptx).collect::<Vec<_>>().join("\n")
 }
 
-/// Bytes of a plan's workspace, given tokens, keys, documents and one, query heads, KV heads, and blocks listed for a token; and
-/// the most queries and keys of a document.
+/// Bytes of a plan's workspace, given tokens, keys, documents and one, query heads, KV heads, and blocks listed for a
+/// token; and the most queries and keys of a document.
 pub(crate) fn workspace(plan: &Plan, extents: [u64; 6], most: [usize; 2]) -> u64 {
     let names = ["tokens", "tokens_k", "segments_plus_one", "heads_q", "heads_kv", "blocks"].map(str::to_owned);
     let symbols = names.into_iter().zip(extents).collect();

@@ -66,7 +66,8 @@ pub(super) fn draw(path: &Path, rows: &[Measured]) -> Result {
     })
 }
 
-/// The whole, the floor, and the launches where there are several. A launch that takes no time at a shape has no point there.
+/// The whole, the floor, and the launches where there are several. A launch that takes no time at a shape has no point
+/// there.
 fn series(rows: &[Measured]) -> Vec<Series> {
     let of = |name: &str, colour, width, each: &dyn Fn(&Measured) -> Option<f64>| {
         let mut points: Vec<(f64, f64)> =

@@ -27,7 +27,14 @@ pub(crate) struct Bench {
     #[command(flatten)]
     chosen: Chosen,
     /// Tokens of a document, one shape each, as a list with commas; 8k is 8192, 1m is 1048576
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = tokens, default_value = "8k,32k", help_heading = "Shapes")]
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        value_parser = tokens,
+        default_value = "8k,32k",
+        help_heading = "Shapes"
+    )]
     tokens: Vec<usize>,
     /// Documents, all of one length
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Shapes")]

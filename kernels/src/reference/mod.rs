@@ -7,7 +7,7 @@
 //! What holds everywhere:
 //!  * Query head `h` reads KV head `h * Hk / Hq` (GQA; `Hq` is a multiple of `Hk`).
 //!  * Positions restart with each sequence of `cu_seqlens`. They are those of keys, and end with them: where a sequence has
-//!    more queries than keys, its first ones are below 0 ([`Sides`](crate::host::Sides)).
+//!    more queries than keys, its first ones are below 0 ([`Sides`]).
 //!  * Only the keys that a row may see enter its sums. A row that sees none has `o = 0`, `lse = -inf`.
 //!  * A score changes a scaled logit before anything else does ([`scores`]). A sink is one more logit ([`Under`]).
 //!  * NaN and infinities propagate as in `o = Σ exp(s - max s) v / Σ exp(s - max s)`, `lse = max s + ln Σ exp(s - max s)`. A

@@ -19,7 +19,9 @@ const BUDGET: u32 = 255 - 56;
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     check_uses(&func)?;
     let (state, lhs) = registers(&func);
-    let keep = state + lhs <= BUDGET;
+    // Where the best of rows are found, warps wait for one another's comparisons, and more of them at once is worth more than
+    // fewer reads of Q.
+    let keep = state + lhs <= BUDGET && func.bests.is_empty();
     let mut body = std::mem::take(&mut func.body);
     place(&mut func, &mut body, 0, keep, &mut HashSet::new());
     func.body = body;

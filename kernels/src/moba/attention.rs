@@ -19,10 +19,6 @@ use crate::patterns::causal;
 const OWN: &str = "own_";
 const ROUTE: &str = "route_";
 
-/// Blocks of a document from which on the gate is faster in tiles of 128 rows and 128 blocks: on an H200, 16 heads of 128, 34 and
-/// 38 ms at 4096 blocks, 3.3 and 3.1 ms at 1024.
-const MANY_BLOCKS: u64 = 2048;
-
 /// The knob of how many neighbouring blocks are one, and what it may be.
 const JOINED: &str = "joined";
 const JOIN: [u32; 3] = [1, 2, 4];
@@ -83,8 +79,6 @@ pub struct Moba {
     pub token_chunks: u32,
     /// Choices that a warp sorts at a time.
     pub list_chunk: u32,
-    /// Whether documents have so many blocks that the gate is better off with larger tiles.
-    pub many_blocks: bool,
 }
 
 impl Moba {
@@ -100,7 +94,6 @@ impl Moba {
             head_chunks: 1,
             token_chunks: 1,
             list_chunk: LIST_CHUNKS[0],
-            many_blocks: false,
         }
     }
 
@@ -148,9 +141,6 @@ impl Moba {
         };
         let slots = eval(&self.chosen().slots(&self.shape))?;
         self.list_chunk = LIST_CHUNKS.into_iter().find(|&chunk| u64::from(chunk) >= slots).unwrap_or(LIST_CHUNKS[2]);
-        let blocks = eval(&Expr::symbol(self.shape.key_tokens()))?.div_ceil(self.blocks.block.into());
-        self.many_blocks =
-            blocks >= MANY_BLOCKS * (extents.get("segments_plus_one").map_or(1, |&ends| ends - 1)).max(1);
         let heads = eval(&Expr::symbol("heads_kv"))?.clamp(1, u32::MAX.into()) as u32;
         let tokens = eval(&Expr::symbol("tokens"))?.max(1);
         let mut least = u64::MAX;
@@ -387,12 +377,7 @@ impl Tunable for Moba {
         let this = self.taking(&mut of_parts)?;
         let mut pick = this.parts_schedule().choose(target, &of_parts)?;
         let own = this.own_schedule().choose(target, &of_own)?;
-        let gate = this.route_schedule();
-        let large = Pick::from([("rows".to_owned(), 128), ("kv".to_owned(), 128)]);
-        let route = match this.many_blocks && of_route.is_empty() {
-            true => gate.choose(target, &large).or_else(|_| gate.choose(target, &of_route))?,
-            false => gate.choose(target, &of_route)?,
-        };
+        let route = this.route_schedule().choose(target, &of_route)?;
         for (prefix, more) in [(OWN, own), (ROUTE, route)] {
             pick.extend(more.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
         }

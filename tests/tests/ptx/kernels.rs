@@ -1,5 +1,8 @@
 //! The shipped kernels in the shapes that are looked at, and ptxas.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
 use lacuna_codegen::plan::Launch;
 use lacuna_dsl::{Elem, Error, Pick, Plan, Shape, Target, Tunable};
 use lacuna_kernels::registry::{Attention, KERNELS, Kernel};
@@ -74,14 +77,24 @@ pub(crate) fn written(pick: &Pick) -> String {
 /// # Panics
 /// If there is no ptxas, or it refuses the text; if another launch spills.
 pub(crate) fn assembled(plan: &Plan) -> Usage {
-    let of = |launch: &Launch| {
+    for launch in plan.launches.iter().filter(|launch| launch.entry != attending(plan).entry) {
+        let usage = used(launch, plan);
+        assert_eq!((usage.spill_stores, usage.spill_loads, usage.stack), (0, 0, 0), "{}: {}", plan.name, launch.entry);
+    }
+    used(attending(plan), plan)
+}
+
+/// What ptxas makes of a launch. Kernels share launches and tests share kernels, so each text is assembled once.
+fn used(launch: &Launch, plan: &Plan) -> Usage {
+    static KNOWN: Mutex<BTreeMap<(Arc<str>, Target), Arc<OnceLock<Usage>>>> = Mutex::new(BTreeMap::new());
+    let known = {
+        let mut known = KNOWN.lock().expect("nobody panics who holds it");
+        Arc::clone(known.entry((Arc::clone(&launch.ptx), plan.target)).or_default())
+    };
+    let make = || {
         let assembled = assemble(&launch.ptx, plan.target).unwrap_or_else(|error| panic!("{}: {error}", plan.name));
         let usage = assembled.usage(&launch.entry);
         usage.unwrap_or_else(|| panic!("ptxas reports nothing of `{}`:\n{}", launch.entry, assembled.log)).clone()
     };
-    for launch in plan.launches.iter().filter(|launch| launch.entry != attending(plan).entry) {
-        let usage = of(launch);
-        assert_eq!((usage.spill_stores, usage.spill_loads, usage.stack), (0, 0, 0), "{}: {}", plan.name, launch.entry);
-    }
-    of(attending(plan))
+    known.get_or_init(make).clone()
 }

@@ -240,6 +240,9 @@ impl<'k> Cta<'k> {
                         Special::Nctaid(axis) => grid[usize::from(axis)],
                         Special::Laneid => lane,
                         Special::Warpid => number,
+                        // A launch has no clusters: each CTA is one.
+                        Special::ClusterCtarank => 0,
+                        Special::ClusterNctarank => 1,
                     };
                 }
             }

@@ -186,8 +186,12 @@ impl Kernel {
             ..Pool::default()
         };
         let mut raw = Vec::new();
-        for text in &texts {
-            raw.push(raw_inst(text, &mut pool, &symbols, &params, &labels)?);
+        for (pc, text) in texts.iter().enumerate() {
+            let Some(what) = Micro::of(text) else {
+                let line = lines.get(pc).map_or(String::new(), |line| format!("line {line}: "));
+                return Err(format!("{line}the emulator does not run `{text}` yet"));
+            };
+            raw.push(raw_inst(text, what, &mut pool, &symbols, &params, &labels)?);
         }
         let needed = pool.words as usize + pool.specials.len() + pool.word_constants.len();
         if needed.max(pool.doubles as usize + pool.double_constants.len()).max(pool.preds as usize + 2)
@@ -296,6 +300,7 @@ struct Raw {
 /// One instruction with its constants still numbered apart from the registers.
 fn raw_inst(
     text: &Text,
+    (micro, aux): (Micro, u32),
     pool: &mut Pool,
     symbols: &HashMap<String, u32>,
     params: &[(u32, lacuna_ptx::Param)],
@@ -328,14 +333,26 @@ fn raw_inst(
                 });
                 slots.push((File::Word, u32::from(slot)));
             }
+            Operand::WithPred(value, pred) => {
+                slots.push(value.map_or((File::Word, NONE.into()), |reg| pool.register(reg)));
+                slots.push(pool.register(*pred));
+            }
+            Operand::Sink => {}
             Operand::Symbol(name) => {
-                let address = *symbols.get(name).ok_or_else(unfit)?;
+                let param = || params.iter().find(|(_, param)| param.name == *name).map(|(at, _)| *at);
+                let address = symbols.get(name).copied().or_else(param).ok_or_else(unfit)?;
                 match place {
                     Place::Value(ty) | Place::ValueOrParts(ty, _) if ty.bits() == 64 => {
                         slots.push((File::Double, CONSTANT + pool.double(address.into())));
                     }
                     _ => slots.push((File::Word, CONSTANT + pool.word(address))),
                 }
+            }
+            Operand::Tensor { map, coords } => {
+                let Base::Reg(base) = map.base else { return Err(unfit()) };
+                slots.push(pool.register(base));
+                slots.extend(coords.iter().map(|reg| pool.register(*reg)));
+                imm.push(map.offset);
             }
             Operand::Label(name) => imm.push(i64::from(*labels.get(name).ok_or_else(unfit)?)),
             Operand::Address(address) => {
@@ -359,7 +376,6 @@ fn raw_inst(
             }
         }
     }
-    let (micro, aux) = Micro::of(text);
     // An optional operand that is left out is its default.
     if matches!(micro, Micro::CpAsync) {
         let size = imm.pop().ok_or_else(unfit)?;

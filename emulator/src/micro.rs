@@ -49,8 +49,9 @@ fn index(list: &[&str], choice: &str) -> u32 {
 }
 
 impl Micro {
-    /// What runs an instruction, and its `aux`. A new row of the ISA table does not compile until it stands here.
-    pub(crate) fn of(inst: &Inst) -> (Micro, u32) {
+    /// What runs an instruction, and its `aux`; `None` where nothing does yet. A new row of the ISA table does not compile
+    /// until it stands here.
+    pub(crate) fn of(inst: &Inst) -> Option<(Micro, u32)> {
         use Micro::*;
         let c = inst.form.choices();
         let ty = |i: usize| c.get(i).copied().unwrap_or_default();
@@ -154,7 +155,7 @@ impl Micro {
             Op::BarSync => BarSync,
             Op::BarArrive => BarArrive,
             Op::BarWarp => BarWarp,
-            Op::Membar => Fence,
+            Op::Membar | Op::FenceAcqRel => Fence,
 
             Op::Shfl => Shfl,
             Op::VoteBallot => Ballot,
@@ -175,17 +176,30 @@ impl Micro {
             }
             Op::MmaK16 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK16Bf16, MmaK16F16]),
             Op::MmaK8 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK8Bf16, MmaK8F16]),
+
+            Op::CvtaParam | Op::CreatePolicy | Op::PrefetchMap => return None,
+            Op::RedAddVector | Op::RedAddHalves => return None,
+            Op::CpAsyncArrive | Op::MbarrierInit | Op::MbarrierInval | Op::MbarrierFence => return None,
+            Op::MbarrierArrive | Op::MbarrierExpect | Op::MbarrierRemote | Op::MbarrierTx => return None,
+            Op::MbarrierTry | Op::MbarrierTryFar | Op::MbarrierTest => return None,
+            Op::BulkLoad | Op::BulkLoadHint | Op::BulkPass | Op::BulkStore | Op::BulkStoreHint => return None,
+            Op::BulkAdd | Op::BulkAddHint | Op::BulkCommit | Op::BulkWait => return None,
+            Op::TensorLoad | Op::TensorLoadHint | Op::TensorCast | Op::TensorCastHint => return None,
+            Op::TensorStore | Op::TensorAdd | Op::TensorPrefetch => return None,
+            Op::FenceProxyAsync | Op::Elect | Op::Stmatrix | Op::SetMaxNReg => return None,
+            Op::Wgmma | Op::WgmmaFence | Op::WgmmaCommit | Op::WgmmaWait => return None,
+            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait | Op::GridControl => return None,
         };
         let aux = match micro {
             SetpU | SetpS | SetpDoubleU | SetpDoubleS | SetpFloat => index(&COMPARISONS, ty(0)),
             Shfl => index(&SHUFFLES, ty(0)),
-            Fence => index(&["cta", "gl"], ty(0)),
+            Fence => u32::from(ty(0) != "cta"),
             LdGlobalHalf | LdGlobal1 | LdGlobal2 | LdGlobal4 | LdGlobalDouble | LdGlobalDouble2 => {
                 u32::from(ty(0).contains("nc"))
             }
             Ldmatrix | LdmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };
-        (micro, aux)
+        Some((micro, aux))
     }
 }

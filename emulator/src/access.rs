@@ -108,6 +108,8 @@ fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, la
         Refusal::Pending { address, copy } => (FaultKind::Pending { address: at(address) }, Some(copy)),
         Refusal::AfterWrite { address, write } => (race(address, true), Some(write)),
         Refusal::AfterRead { address, read } => (race(address, false), Some(read)),
+        Refusal::Unfenced { address, write } => (FaultKind::Unfenced { address: at(address) }, Some(write)),
+        Refusal::BeingRead { address, read } => (FaultKind::BeingRead { address: at(address) }, Some(read)),
     };
     let mut trap = Trap::new(kind, Some(lane as u32));
     trap.other = other.map(|earlier| Other { cta: None, earlier });

@@ -1,10 +1,11 @@
 //! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
 
+use crate::clocks::{Clocks, Knowledge};
 use crate::decode::Kernel;
 use crate::fault::{BarrierState, FaultKind, Trap};
 use crate::global::{self, Handover, Known, learn};
 use crate::order::{Seen, Time};
-use crate::shared::{CLOCK_LIMIT, Shared, Toucher};
+use crate::shared::Shared;
 use crate::warp::{Copies, Paths, Registers, Status, Warp};
 
 /// A named barrier.
@@ -17,38 +18,7 @@ struct Barrier {
     /// Warps that wait, by bit.
     waiting: u32,
     /// What those who arrived have seen, joined.
-    seen: Vec<u32>,
-}
-
-/// How far each warp's time has gone and what it has seen of the others': the vector clocks that `shared` checks by.
-#[derive(Debug)]
-pub(crate) struct Clocks {
-    warps: usize,
-    /// Row by warp; on the diagonal its own clock.
-    seen: Vec<u32>,
-}
-
-impl Clocks {
-    fn new(warps: usize) -> Clocks {
-        Clocks { warps, seen: vec![1; warps * warps] }
-    }
-
-    fn row(&self, warp: usize) -> &[u32] {
-        &self.seen[warp * self.warps..][..self.warps]
-    }
-
-    /// Who touches memory, for the checks.
-    #[inline(always)]
-    pub(crate) fn toucher(&self, warp: usize, pc: u32) -> Toucher<'_> {
-        let seen = self.row(warp);
-        Toucher { warp, clock: seen[warp], pc, seen }
-    }
-
-    fn join(&mut self, warp: usize, other: &[u32]) {
-        for (mine, other) in self.seen[warp * self.warps..][..self.warps].iter_mut().zip(other) {
-            *mine = (*mine).max(*other);
-        }
-    }
+    seen: Knowledge,
 }
 
 /// What the warps of a CTA share.
@@ -73,7 +43,7 @@ pub(crate) struct Common {
 impl Common {
     /// Who touches global memory, for the checks.
     pub(crate) fn global_toucher(&self, warp: usize, lane: usize, pc: u32) -> global::Toucher<'_> {
-        let own = self.clocks.row(warp);
+        let own = self.clocks.of_warps(warp);
         global::Toucher {
             cta: self.number,
             thread: (warp * 32 + lane) as u32,
@@ -90,7 +60,7 @@ impl Common {
             learn(&mut self.known, &offered);
         }
         let mut all = self.known.clone();
-        let own = self.clocks.row(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
+        let own = self.clocks.of_warps(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
         learn(&mut all, &Known::from([(self.number, own)]));
         self.handovers[warp].released = Some(all.into());
     }
@@ -102,14 +72,18 @@ impl Common {
 
     /// A moment passes for a warp: what its lanes did is now seen by its other lanes.
     pub(crate) fn tick(&mut self, warp: usize) {
-        let own = warp * self.clocks.warps + warp;
-        self.clocks.seen[own] += 1;
-        if self.clocks.seen[own] == CLOCK_LIMIT {
+        if self.clocks.tick(warp) {
             self.shared.forget_clocks();
             self.round += 1;
-            self.clocks.seen.fill(1);
-            self.barriers.iter_mut().for_each(|barrier| barrier.seen.fill(1));
+            let warps = self.clocks.warps();
+            self.barriers.iter_mut().for_each(|barrier| barrier.seen.forget(warps));
         }
+    }
+
+    /// `fence.proxy.async`: the asynchronous proxy sees what the warp wrote before.
+    pub(crate) fn fence_proxy(&mut self, warp: usize) {
+        self.tick(warp);
+        self.clocks.fence_proxy(warp);
     }
 
     /// A warp arrives at a barrier; `waits` for `bar.sync`. Whether it must wait.
@@ -126,15 +100,12 @@ impl Common {
         if barrier.arrived == 0 {
             barrier.count = count;
             barrier.seen.clear();
-            barrier.seen.resize(self.clocks.warps, 1);
         } else if barrier.count != count {
             let (before, now) = (barrier.count.unwrap_or(everyone), count.unwrap_or(everyone));
             return Err(Trap::new(FaultKind::BarrierCount { barrier: number, before, now }, None));
         }
         barrier.arrived += 32;
-        for (joined, seen) in barrier.seen.iter_mut().zip(self.clocks.row(warp)) {
-            *joined = (*joined).max(*seen);
-        }
+        self.clocks.release(warp, &mut barrier.seen);
         if waits {
             barrier.waiting |= 1 << warp;
         }
@@ -154,8 +125,8 @@ impl Common {
         let waiting = std::mem::take(&mut barrier.waiting);
         barrier.arrived = 0;
         self.released |= waiting;
-        for warp in (0..self.clocks.warps).filter(|warp| waiting >> warp & 1 != 0) {
-            self.clocks.join(warp, &seen);
+        for warp in (0..self.clocks.warps()).filter(|warp| waiting >> warp & 1 != 0) {
+            self.clocks.acquire(warp, &seen);
         }
         self.barriers[number as usize].seen = seen;
     }
@@ -217,7 +188,7 @@ impl<'k> Cta<'k> {
         self.index = index;
         self.turn = 0;
         self.common.shared.clear();
-        self.common.clocks.seen.fill(1);
+        self.common.clocks.clear();
         self.common.released = 0;
         self.common.live_warps = self.warps.len() as u32;
         self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
@@ -275,6 +246,7 @@ impl<'k> Cta<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::CLOCK_LIMIT;
 
     fn common(warps: usize) -> Common {
         Common {
@@ -295,12 +267,12 @@ mod tests {
         let mut cta = common(3);
         assert!(!cta.arrive(0, 1, Some(64), false).unwrap());
         assert!(!cta.arrive(1, 1, Some(64), true).unwrap());
-        assert_eq!(cta.clocks.row(0), [2, 1, 1]);
-        assert_eq!(cta.clocks.row(1), [2, 2, 1]);
+        assert_eq!(cta.clocks.of_warps(0), [2, 1, 1]);
+        assert_eq!(cta.clocks.of_warps(1), [2, 2, 1]);
         // What warp 1 has seen of warp 0 goes on to warp 2.
         assert!(cta.arrive(2, 2, Some(64), true).unwrap());
         assert!(!cta.arrive(1, 2, Some(64), true).unwrap());
-        assert_eq!(cta.clocks.row(2), [2, 3, 2]);
+        assert_eq!(cta.clocks.of_warps(2), [2, 3, 2]);
     }
 
     #[test]
@@ -319,6 +291,6 @@ mod tests {
     fn clocks_that_run_full_start_anew() {
         let mut cta = common(2);
         (0..CLOCK_LIMIT + 5).for_each(|_| cta.tick(1));
-        assert!(cta.clocks.row(1)[1] < 20);
+        assert!(cta.clocks.of_warps(1)[1] < 20);
     }
 }

@@ -67,6 +67,17 @@ pub enum FaultKind {
         /// First byte of the write.
         address: u64,
     },
+    /// The asynchronous proxy, through which `wgmma` and bulk copies go, touches what was written through the generic one,
+    /// and its writer has made no `fence.proxy.async` since.
+    Unfenced {
+        /// The word.
+        address: u64,
+    },
+    /// Shared memory is written while a `wgmma` or a bulk copy may still read it.
+    BeingRead {
+        /// The first such granule of 16 bytes.
+        address: u64,
+    },
     /// `ld.global.nc` reads what this launch has written: no barrier and no fence makes that visible to it.
     Constant {
         /// First byte of the read.
@@ -165,7 +176,10 @@ impl FaultKind {
             FaultKind::OutOfBounds { .. } => "out of bounds",
             FaultKind::Misaligned { .. } => "misaligned",
             FaultKind::UnwrittenRegister { .. } | FaultKind::UnwrittenMemory { .. } => "uninitialised",
-            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => "missing wait",
+            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } | FaultKind::BeingRead { .. } => {
+                "missing wait"
+            }
+            FaultKind::Unfenced { .. } => "missing fence",
             FaultKind::Race { .. } | FaultKind::Constant { .. } => "race",
             FaultKind::Deadlock { .. } => "deadlock",
             FaultKind::Diverged { .. } => "divergence",
@@ -202,6 +216,16 @@ impl FaultKind {
                 f,
                 "global memory at {address:#x} is written while an asynchronous copy from it is in flight: the thread that issued it \
                  has not waited for its group"
+            ),
+            FaultKind::Unfenced { address } => write!(
+                f,
+                "shared memory at {address:#x} was written through the generic proxy and is touched through the asynchronous one: its \
+                 writer must execute fence.proxy.async after the write, before the barrier that orders the two"
+            ),
+            FaultKind::BeingRead { address } => write!(
+                f,
+                "shared memory at {address:#x} is written while an asynchronous read of it is under way for all that this warp knows: \
+                 who issued it must wait for its group, and then a barrier or an mbarrier must say so to the writer"
             ),
             FaultKind::Constant { address } => write!(
                 f,

@@ -44,6 +44,7 @@
 //! ```
 
 mod access;
+mod clocks;
 mod cta;
 mod decode;
 mod fault;

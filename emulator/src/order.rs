@@ -39,8 +39,7 @@
 //! | `wgmma` that accumulates in it | `wgmma` that accumulates in it | they have one shape, or a wait and a `wgmma.fence` stand between |
 //! | `wgmma` that reads it as A | `wgmma` that reads it as A | never faults |
 //! | any other `wgmma` on it | `wgmma` on it | a wait and a `wgmma.fence` stand between |
-//! | `wgmma` that accumulates in it | any instruction that reads or writes it | `wgmma.wait_group` has let its group end |
-//! | `wgmma` that reads it as A | any instruction that writes it | the same |
+//! | `wgmma` on it | any other instruction that reads or writes it | `wgmma.wait_group` has let its group end |
 //!
 //! All four warps of a warpgroup issue the same `wgmma`s, in the same order and groups, with the same descriptors (9.7.15.5.2):
 //! what the four have seen in common when they issue one is what counts for its operands.

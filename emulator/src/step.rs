@@ -476,7 +476,7 @@ fn track(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(
     Ok(())
 }
 
-fn unwritten(
+pub(crate) fn unwritten(
     m: &mut Machine<'_, '_, '_>,
     (file, slot, reg): (crate::decode::File, crate::decode::Slot, lacuna_ptx::Reg),
     lanes: u32,

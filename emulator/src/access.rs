@@ -432,6 +432,34 @@ pub(crate) fn ldmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
     Ok(())
 }
 
+/// `stmatrix`: lane `8 q + r` has the address of row `r` of matrix `q`, base and sources. Its lanes write four words each, of
+/// a row that others hold: the row is written by the lane that has its address.
+#[inline(always)]
+pub(crate) fn stmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transposed: bool) -> Result<(), Box<Trap>> {
+    let matrices = i.aux as usize;
+    let base = *m.warp.registers.word(i.slots[0]);
+    for q in 0..matrices {
+        let value = m.warp.registers.word(i.slots[1 + q]);
+        let matrix = if transposed { mma::transpose_halves(value) } else { *value };
+        let mut banks = 0u32;
+        for row in 0..8 {
+            let lane = 8 * q + row;
+            let address = shared_address(&base, lane, i.imm[0]);
+            let group = 1 << (address / 16 % 8);
+            m.moved.conflicts += u64::from(banks & group != 0);
+            banks |= group;
+            let words = std::array::from_fn(|n| matrix[4 * row + n]);
+            let thread = thread(m, lane);
+            let by = m.common.clocks.toucher(m.number, pc);
+            if let Err(why) = m.common.shared.write::<4>(address, words, thread, by) {
+                return Err(refused(m.common.shared.bytes(), why, address, 16, lane, true));
+            }
+        }
+    }
+    m.moved.shared += 128 * matrices as u64;
+    Ok(())
+}
+
 /// `cp.async`: shared base, global base, bytes of the source. The destination is poisoned now and written when the
 /// issuing thread waits.
 #[inline(always)]

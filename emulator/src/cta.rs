@@ -226,6 +226,9 @@ impl<'k> Cta<'k> {
                         Special::Nctaid(axis) => grid[usize::from(axis)],
                         Special::Laneid => lane,
                         Special::Warpid => number,
+                        // A launch has no clusters: each CTA is one.
+                        Special::ClusterCtarank => 0,
+                        Special::ClusterNctarank => 1,
                     };
                 }
             }
@@ -268,7 +271,11 @@ impl<'k> Cta<'k> {
             let arrivals: Vec<&(usize, u32)> = barrier.arrivals.iter().filter(went_on).collect();
             if let Some((_, pc)) = arrivals.first() {
                 let warps: Vec<usize> = arrivals.iter().map(|(warp, _)| *warp).collect();
-                said.push(format!("{} arrived at barrier {number}, at line {}, and went on", warps_of(&warps), line(*pc)));
+                said.push(format!(
+                    "{} arrived at barrier {number}, at line {}, and went on",
+                    warps_of(&warps),
+                    line(*pc)
+                ));
             }
         }
         if let Some((pc, group, warps)) = self.common.products.partial() {
@@ -278,7 +285,8 @@ impl<'k> Cta<'k> {
                 warps_of(&warps)
             ));
         }
-        let ended: Vec<usize> = (0..self.warps.len()).filter(|warp| self.warps[*warp].status == Status::Ended).collect();
+        let ended: Vec<usize> =
+            (0..self.warps.len()).filter(|warp| self.warps[*warp].status == Status::Ended).collect();
         if !ended.is_empty() {
             said.push(format!("{} ended", warps_of(&ended)));
         }

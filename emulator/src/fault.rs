@@ -315,7 +315,9 @@ impl FaultKind {
                 f,
                 "a wgmma uses {register}, which was touched since the last wgmma.fence: one must stand between the two"
             ),
-            FaultKind::RegisterUnfenced { register: None } => f.write_str("a wgmma.fence must stand before the first wgmma"),
+            FaultKind::RegisterUnfenced { register: None } => {
+                f.write_str("a wgmma.fence must stand before the first wgmma")
+            }
             FaultKind::Diverged { here, wanted } => write!(
                 f,
                 "an instruction for the whole warp is reached by lanes {here:#010x} of {wanted:#010x}: the others took another path"

@@ -31,11 +31,13 @@ pub(crate) enum Micro {
     // Conversions.
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
-    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence,
+    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
     // Across a warp; `aux` says which way.
-    Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
+    Elect, Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
     // Tensor cores; `aux` is how many matrices.
-    Ldmatrix, LdmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    Ldmatrix, LdmatrixTrans, Stmatrix, StmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    // Over a warpgroup; `aux` of a product is its number in the kernel.
+    Wgmma, WgmmaFence, WgmmaCommit, WgmmaWait,
 }
 
 /// Comparisons, as `aux` of a `setp`.
@@ -49,8 +51,9 @@ fn index(list: &[&str], choice: &str) -> u32 {
 }
 
 impl Micro {
-    /// What runs an instruction, and its `aux`. A new row of the ISA table does not compile until it stands here.
-    pub(crate) fn of(inst: &Inst) -> (Micro, u32) {
+    /// What runs an instruction, and its `aux`; `None` where nothing does yet. A new row of the ISA table does not compile
+    /// until it stands here.
+    pub(crate) fn of(inst: &Inst) -> Option<(Micro, u32)> {
         use Micro::*;
         let c = inst.form.choices();
         let ty = |i: usize| c.get(i).copied().unwrap_or_default();
@@ -154,7 +157,7 @@ impl Micro {
             Op::BarSync => BarSync,
             Op::BarArrive => BarArrive,
             Op::BarWarp => BarWarp,
-            Op::Membar => Fence,
+            Op::Membar | Op::FenceAcqRel => Fence,
 
             Op::Shfl => Shfl,
             Op::VoteBallot => Ballot,
@@ -175,17 +178,45 @@ impl Micro {
             }
             Op::MmaK16 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK16Bf16, MmaK16F16]),
             Op::MmaK8 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK8Bf16, MmaK8F16]),
+
+            Op::CvtaParam | Op::CreatePolicy | Op::PrefetchMap => return None,
+            Op::RedAddVector | Op::RedAddHalves => return None,
+            Op::CpAsyncArrive | Op::MbarrierInit | Op::MbarrierInval | Op::MbarrierFence => return None,
+            Op::MbarrierArrive | Op::MbarrierExpect | Op::MbarrierRemote | Op::MbarrierTx => return None,
+            Op::MbarrierTry | Op::MbarrierTryFar | Op::MbarrierTest => return None,
+            Op::BulkLoad | Op::BulkLoadHint | Op::BulkPass | Op::BulkStore | Op::BulkStoreHint => return None,
+            Op::BulkAdd | Op::BulkAddHint | Op::BulkCommit | Op::BulkWait => return None,
+            Op::TensorLoad | Op::TensorLoadHint | Op::TensorCast | Op::TensorCastHint => return None,
+            Op::TensorStore | Op::TensorAdd | Op::TensorPrefetch => return None,
+            Op::FenceProxyAsync => ProxyFence,
+            Op::Elect => Elect,
+            Op::Stmatrix => {
+                if ty(1).is_empty() {
+                    Stmatrix
+                } else {
+                    StmatrixTrans
+                }
+            }
+            Op::SetMaxNReg => SetRegisters,
+            Op::Wgmma => Wgmma,
+            Op::WgmmaFence => WgmmaFence,
+            Op::WgmmaCommit => WgmmaCommit,
+            Op::WgmmaWait => WgmmaWait,
+            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait => return None,
+            // Launches run one after the other: what it waits for is done, and nobody waits for it.
+            Op::GridControl => Nothing,
         };
         let aux = match micro {
             SetpU | SetpS | SetpDoubleU | SetpDoubleS | SetpFloat => index(&COMPARISONS, ty(0)),
             Shfl => index(&SHUFFLES, ty(0)),
-            Fence => index(&["cta", "gl"], ty(0)),
+            Fence => u32::from(ty(0) != "cta"),
             LdGlobalHalf | LdGlobal1 | LdGlobal2 | LdGlobal4 | LdGlobalDouble | LdGlobalDouble2 => {
                 u32::from(ty(0).contains("nc"))
             }
-            Ldmatrix | LdmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
+            SetRegisters => u32::from(ty(0) == "inc"),
+            Ldmatrix | LdmatrixTrans | Stmatrix | StmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };
-        (micro, aux)
+        Some((micro, aux))
     }
 }

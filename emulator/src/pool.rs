@@ -46,8 +46,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(entry: Option<u32>, warps: usize) -> Pool {
-        let mut pool =
-            Pool { entry, held: vec![0; warps], free: 0, steps: vec![Vec::new(); warps.div_ceil(WARPS)], done: vec![0; warps] };
+        let mut pool = Pool {
+            entry,
+            held: vec![0; warps],
+            free: 0,
+            steps: vec![Vec::new(); warps.div_ceil(WARPS)],
+            done: vec![0; warps],
+        };
         pool.clear();
         pool
     }
@@ -73,7 +78,9 @@ impl Pool {
         let held = self.held[warp];
         if takes && count < held || !takes && count > held {
             let (way, other) = if takes { ("inc", "fewer") } else { ("dec", "more") };
-            let what = format!("setmaxnreg.{way} to {count} registers, and the warp has {held}: it would leave it with {other}");
+            let what = format!(
+                "setmaxnreg.{way} to {count} registers, and the warp has {held}: it would leave it with {other}"
+            );
             return Err(Trap::new(FaultKind::Operand(what), None));
         }
         if takes {

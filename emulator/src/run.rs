@@ -360,7 +360,8 @@ impl<'a> Grid<'a> {
             }
             FaultKind::RegisterInFlight { ref register } => {
                 let flight = &cta.warps[earlier.thread as usize / 32].tensor;
-                let number = self.kernel.tensor_register(register)?;
+                let names = self.kernel.tensor_registers.iter();
+                let number = names.map(|reg| format!("%{}{}", reg.class.letter(), reg.index)).position(|name| name == *register)?;
                 Some(flight.note(number, line))
             }
             FaultKind::Race { space: Space::Shared, first_writes: true, .. } if copies(earlier.pc) => Some(

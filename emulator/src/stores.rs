@@ -43,7 +43,21 @@ fn loads(op: Op) -> bool {
 
 fn stores(op: Op) -> bool {
     use Op::*;
-    matches!(op, StGlobal | StGlobalVector | StGlobalPair | AtomAdd | AtomMinMax | RedAdd)
+    matches!(
+        op,
+        StGlobal
+            | StGlobalVector
+            | StGlobalPair
+            | AtomAdd
+            | AtomMinMax
+            | RedAdd
+            | RedAddVector
+            | RedAddHalves
+            | BulkStore
+            | BulkStoreHint
+            | BulkAdd
+            | BulkAddHint
+    )
 }
 
 /// What a kernel may store through.

@@ -205,6 +205,7 @@ impl Paths {
         }
     }
 
+    #[cfg(test)]
     /// Where every lane stands that has not ended: lanes and instruction, the running ones first.
     pub(crate) fn places(&self) -> Vec<(u32, u32)> {
         let waiting = self.waiting.iter().rev().map(|frame| (frame.lanes & self.live, frame.pc));

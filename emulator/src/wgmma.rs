@@ -22,7 +22,7 @@ use tile::Tile;
 use crate::access::refused;
 use crate::clocks::Knowledge;
 use crate::cta::Common;
-use crate::decode::{Kernel, Slot};
+use crate::decode::{File, Inst, Kernel, Slot};
 use crate::fault::{FaultKind, Other, Trap};
 use crate::shared::{Earlier, UNKNOWN};
 use crate::step::Machine;
@@ -49,8 +49,6 @@ pub(crate) struct Wgmma {
     /// The register of its descriptor.
     pub(crate) b: Slot,
     pub(crate) b_major: Major,
-    /// The predicate by which D is added to.
-    pub(crate) adds: Slot,
     /// The product is taken away.
     pub(crate) negated: bool,
     /// Its accumulators, numbered among the registers that `wgmma`s use.
@@ -203,8 +201,8 @@ pub(crate) fn clash(kind: FaultKind, warp: usize, pc: u32) -> Box<Trap> {
 
 /// The name of a register that `wgmma`s use.
 fn name(kernel: &Kernel, register: u16) -> String {
-    let (class, index) = kernel.tensor_registers[usize::from(register)];
-    format!("%{}{index}", class.letter())
+    let reg = kernel.tensor_registers[usize::from(register)];
+    format!("%{}{}", reg.class.letter(), reg.index)
 }
 
 /// An instruction that is no `wgmma` touches registers that some `wgmma` uses.
@@ -306,10 +304,10 @@ fn uniform(m: &Machine<'_, '_, '_>, slot: Slot, whose: &str) -> Result<u64, Box<
 }
 
 /// `wgmma.mma_async`.
-pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, number: u32, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
+pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
     sync::together(lanes)?;
     let kernel = m.kernel;
-    let wgmma = &kernel.wgmmas[number as usize];
+    let wgmma = &kernel.wgmmas[i.aux as usize];
     let (warpgroup, warps) = (m.number / WARPS, m.common.clocks.warps());
     if warps < (warpgroup + 1) * WARPS {
         let what = format!("a warpgroup has four warps, and this one only {}", warps % WARPS);
@@ -325,13 +323,13 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, number: u32, pc: u32, lanes: u3
             (a, Descriptor::new(a).map_err(refuse)?.granules(major, tile::ROWS))
         }
     };
-    let adds = m.warp.registers.pred(wgmma.adds);
+    let adds = m.warp.registers.pred(i.slots[0]);
     if adds != 0 && adds != ALL {
         return Err(refuse("whether D is added to must be the same in every lane".to_owned()));
     }
     if adds == ALL {
         for &(slot, reg) in &wgmma.unproven {
-            crate::step::unwritten(m, (crate::decode::File::Word, slot, reg), ALL)?;
+            crate::step::unwritten(m, (File::Word, slot, reg), ALL)?;
         }
     }
     take_registers(m, wgmma, pc)?;
@@ -407,11 +405,7 @@ fn reads(why: crate::shared::Refusal, limit: u32, granule: u32, pc: u32) -> Box<
 }
 
 /// Computes what all four warps of a warpgroup have issued. A fault comes with the warp that issued it first.
-pub(crate) fn compute(
-    kernel: &Kernel,
-    warps: &mut [Warp<'_>],
-    common: &mut Common,
-) -> Result<(), (usize, Box<Trap>)> {
+pub(crate) fn compute(kernel: &Kernel, warps: &mut [Warp<'_>], common: &mut Common) -> Result<(), (usize, Box<Trap>)> {
     Arch::new().dispatch(Compute { kernel, warps, common })
 }
 

@@ -49,7 +49,8 @@ fn stmt() -> impl Strategy<Value = Stmt> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let size = || prop::option::of(1_u32..8);
-    let limits = (prop::option::of((1_u32..=8, 1_u32..=8, 1_u32..=8)), any::<bool>(), size(), size());
+    let clusters = (any::<bool>(), prop::option::of((1_u32..=4, 1_u32..=2, 1_u32..=2)));
+    let limits = (prop::option::of((1_u32..=8, 1_u32..=8, 1_u32..=8)), any::<bool>(), size(), size(), clusters);
     let shared = prop::collection::vec((0_u32..8, 1_u32..4096), 0..3);
     let param = prop_oneof![
         Just(ParamType::U32),
@@ -58,7 +59,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (0_u32..8, 1_u32..256).prop_map(|(log, bytes)| ParamType::Bytes { align: 1 << log, bytes }),
     ];
     (prop::collection::vec(stmt(), 0..40), limits, shared, prop::collection::vec(param, 0..5)).prop_map(
-        |(body, (threads, required, min_ctas, max_regs), shared, params)| {
+        |(body, (threads, required, min_ctas, max_regs, (explicit_cluster, cluster)), shared, params)| {
             let mut made = entry("k", body);
             let threads = threads.map(|(x, y, z)| [x, y, z]);
             made.limits = Limits {
@@ -66,6 +67,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 required_threads: threads.filter(|_| required),
                 min_ctas,
                 max_regs,
+                explicit_cluster,
+                required_cluster: cluster.map(|(x, y, z)| [x, y, z]),
             };
             made.shared.extend(shared.into_iter().enumerate().map(|(i, (log, bytes))| SharedArray {
                 name: format!("$tile_{i}"),

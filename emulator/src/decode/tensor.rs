@@ -44,9 +44,12 @@ pub(super) fn wgmma(text: &Text, pool: &Pool, numbers: &mut Numbers) -> Option<W
         signs.iter().map(|operand| if let Operand::Int(value) = operand { Some(*value) } else { None }).collect();
     let major = |transposed: i64| if transposed == 0 { Major::K } else { Major::Mn };
     let (a, fragments, signs, b_major) = match (a, ints?.as_slice()) {
-        (Operand::Vector(regs), [x, y, b]) => {
-            (Source::Registers(regs.iter().map(slot).collect::<Vec<_>>().try_into().ok()?), regs.as_slice(), [*x, *y], major(*b))
-        }
+        (Operand::Vector(regs), [x, y, b]) => (
+            Source::Registers(regs.iter().map(slot).collect::<Vec<_>>().try_into().ok()?),
+            regs.as_slice(),
+            [*x, *y],
+            major(*b),
+        ),
         (Operand::Reg(reg), [x, y, a, b]) => (Source::Shared(slot(reg), major(*a)), &[][..], [*x, *y], major(*b)),
         _ => return None,
     };

@@ -109,7 +109,11 @@ mod tests {
                     for row in 0..rows {
                         for half in 0..2 {
                             let expected = placed(rows, width, row, step * 16 + 8 * half) / 16;
-                            assert_eq!(granules[(row * 2 + half) as usize], expected, "{width} {rows} {columns} {step}");
+                            assert_eq!(
+                                granules[(row * 2 + half) as usize],
+                                expected,
+                                "{width} {rows} {columns} {step}"
+                            );
                         }
                     }
                 }

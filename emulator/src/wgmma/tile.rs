@@ -259,7 +259,8 @@ mod tests {
             let registers: Vec<Words> = (0..columns / 2)
                 .map(|i| {
                     std::array::from_fn(|lane| {
-                        let (row, column) = (16 * warp + lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
+                        let (row, column) =
+                            (16 * warp + lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
                         value(row, column).to_bits()
                     })
                 })

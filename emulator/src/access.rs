@@ -93,14 +93,14 @@ fn misaligned(space: Space, address: u64, bytes: usize, lane: usize) -> Box<Trap
 
 #[cold]
 #[inline(never)]
-fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, lane: usize, writes: bool) -> Box<Trap> {
+pub(crate) fn refused(limit: u32, why: Refusal, address: u32, bytes: usize, lane: usize, writes: bool) -> Box<Trap> {
     let space = Space::Shared;
     let at = u64::from;
     let race =
         |address, first_writes| FaultKind::Race { space, address: at(address), first_writes, second_writes: writes };
     let (kind, other) = match why {
         Refusal::OutOfBounds => {
-            let limit = Some(m.common.shared.bytes().into());
+            let limit = Some(limit.into());
             (FaultKind::OutOfBounds { space, address: at(address), bytes: bytes as u32, limit }, None)
         }
         Refusal::Misaligned => (FaultKind::Misaligned { space, address: at(address), bytes: bytes as u32 }, None),
@@ -108,6 +108,8 @@ fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, la
         Refusal::Pending { address, copy } => (FaultKind::Pending { address: at(address) }, Some(copy)),
         Refusal::AfterWrite { address, write } => (race(address, true), Some(write)),
         Refusal::AfterRead { address, read } => (race(address, false), Some(read)),
+        Refusal::Unfenced { address, write } => (FaultKind::Unfenced { address: at(address) }, Some(write)),
+        Refusal::BeingRead { address, read } => (FaultKind::BeingRead { address: at(address) }, Some(read)),
     };
     let mut trap = Trap::new(kind, Some(lane as u32));
     trap.other = other.map(|earlier| Other { cta: None, earlier });
@@ -299,7 +301,7 @@ fn gather_shared<const N: usize>(
         let by = m.common.clocks.toucher(m.number, pc);
         match m.common.shared.read::<N>(address, thread, by) {
             Ok(words) => (0..N).for_each(|n| out[n][lane] = words[n]),
-            Err(why) => return Err(refused(m, why, address, 4 * N, lane, false)),
+            Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 4 * N, lane, false)),
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 4 * N as u64;
@@ -321,7 +323,7 @@ fn scatter_shared<const N: usize>(
         let words = std::array::from_fn(|n| value[n][lane]);
         let by = m.common.clocks.toucher(m.number, pc);
         if let Err(why) = m.common.shared.write::<N>(address, words, thread, by) {
-            return Err(refused(m, why, address, 4 * N, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, address, 4 * N, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 4 * N as u64;
@@ -360,7 +362,7 @@ pub(crate) fn load_shared_half(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, l
         let by = m.common.clocks.toucher(m.number, pc);
         match m.common.shared.read_half(address, thread, by) {
             Ok(half) => out[lane] = half,
-            Err(why) => return Err(refused(m, why, address, 2, lane, false)),
+            Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 2, lane, false)),
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 2;
@@ -395,7 +397,7 @@ pub(crate) fn store_shared_half(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, 
         let thread = thread(m, lane);
         let by = m.common.clocks.toucher(m.number, pc);
         if let Err(why) = m.common.shared.write_half(address, value[lane], thread, by) {
-            return Err(refused(m, why, address, 2, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, address, 2, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 2;
@@ -420,11 +422,39 @@ pub(crate) fn ldmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
             let by = m.common.clocks.toucher(m.number, pc);
             match m.common.shared.read::<4>(address, WARP_WIDE, by) {
                 Ok(words) => matrix[4 * row..4 * row + 4].copy_from_slice(&words),
-                Err(why) => return Err(refused(m, why, address, 16, lane, false)),
+                Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 16, lane, false)),
             }
         }
         let value = if transposed { mma::transpose_halves(&matrix) } else { matrix };
         m.warp.registers.set_word(*slot, &value, u32::MAX);
+    }
+    m.moved.shared += 128 * matrices as u64;
+    Ok(())
+}
+
+/// `stmatrix`: lane `8 q + r` has the address of row `r` of matrix `q`, base and sources. Its lanes write four words each, of
+/// a row that others hold: the row is written by the lane that has its address.
+#[inline(always)]
+pub(crate) fn stmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transposed: bool) -> Result<(), Box<Trap>> {
+    let matrices = i.aux as usize;
+    let base = *m.warp.registers.word(i.slots[0]);
+    for q in 0..matrices {
+        let value = m.warp.registers.word(i.slots[1 + q]);
+        let matrix = if transposed { mma::transpose_halves(value) } else { *value };
+        let mut banks = 0u32;
+        for row in 0..8 {
+            let lane = 8 * q + row;
+            let address = shared_address(&base, lane, i.imm[0]);
+            let group = 1 << (address / 16 % 8);
+            m.moved.conflicts += u64::from(banks & group != 0);
+            banks |= group;
+            let words = std::array::from_fn(|n| matrix[4 * row + n]);
+            let thread = thread(m, lane);
+            let by = m.common.clocks.toucher(m.number, pc);
+            if let Err(why) = m.common.shared.write::<4>(address, words, thread, by) {
+                return Err(refused(m.common.shared.bytes(), why, address, 16, lane, true));
+            }
+        }
     }
     m.moved.shared += 128 * matrices as u64;
     Ok(())
@@ -468,7 +498,7 @@ pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: 
             _ => m.common.shared.poison::<1>(copy.shared[lane], thread, by),
         };
         if let Err(why) = poisoned {
-            return Err(refused(m, why, copy.shared[lane], size, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, copy.shared[lane], size, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * size as u64;

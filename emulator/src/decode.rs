@@ -5,6 +5,8 @@
 //! doubles (`%d`) and predicates (`%p`, then always-false and always-true). Immediates are constants in the same
 //! numbering, behind the registers, so that every source is a slot.
 
+mod tensor;
+
 use std::collections::HashMap;
 
 use lacuna_ptx::isa::{Slot as Place, Space as IsaSpace, Type};
@@ -13,6 +15,7 @@ use lacuna_ptx::{Base, Class, Entry, Inst as Text, Module, Op, Operand, Reg, Sha
 use crate::flow::{self, Step, Touched};
 use crate::micro::Micro;
 use crate::stores::{self, Stored};
+use crate::wgmma::Wgmma;
 
 /// A register in its file, or a constant behind it.
 pub(crate) type Slot = u16;
@@ -26,6 +29,9 @@ pub(crate) const TRACKED: u8 = 1;
 pub(crate) const MEETS: u8 = 2;
 /// The guard is `@!p`.
 pub(crate) const NEGATED: u8 = 4;
+
+/// It touches registers that `wgmma`s use.
+pub(crate) const TOUCHES: u8 = 16;
 
 /// A branch back of a short loop that reads memory and writes none: it may be waiting for somebody.
 pub(crate) const POLLS: u8 = 8;
@@ -73,6 +79,11 @@ pub(crate) struct Kernel {
     /// It has a `membar.gl`, by which CTAs can tell each other what they did.
     pub(crate) fences: bool,
     pub(crate) tracks: Vec<Track>,
+    pub(crate) wgmmas: Vec<Wgmma>,
+    /// The registers in which `wgmma`s accumulate or read A.
+    pub(crate) tensor_registers: Vec<Reg>,
+    /// By instruction, which of these it touches.
+    pub(crate) touches: Vec<Vec<u16>>,
     pub(crate) ops: Vec<Op>,
     pub(crate) words: usize,
     pub(crate) doubles: usize,
@@ -228,7 +239,18 @@ impl Kernel {
         let ops = texts.iter().map(|text| text.form.op()).collect();
         let stored = stores::stored(&texts, &params);
         let fences = code.iter().any(|inst| inst.micro == Micro::Fence && inst.aux != 0);
-        let tracks = analyse(&mut code, &texts, &pool);
+        let mut numbers = tensor::Numbers::default();
+        let mut wgmmas = Vec::new();
+        for (inst, text) in code.iter_mut().zip(&texts).filter(|(inst, _)| inst.micro == Micro::Wgmma) {
+            inst.aux = wgmmas.len() as u32;
+            let wgmma = tensor::wgmma(text, &pool, &mut numbers);
+            wgmmas.push(wgmma.ok_or_else(|| format!("`{text}` has an operand that its form does not take"))?);
+        }
+        let tracks = analyse(&mut code, &texts, &pool, &mut wgmmas);
+        let touches: Vec<Vec<u16>> = texts.iter().map(|text| numbers.touched(text)).collect();
+        for (inst, touches) in code.iter_mut().zip(&touches) {
+            inst.flags |= if touches.is_empty() { 0 } else { TOUCHES };
+        }
         let mut word_constants = vec![[0; 32]; pool.word_constants.len()];
         pool.word_constants.iter().for_each(|(value, slot)| word_constants[*slot as usize] = [*value; 32]);
         let mut double_constants = vec![[0; 32]; pool.double_constants.len()];
@@ -240,6 +262,9 @@ impl Kernel {
             limits: entry.limits,
             code,
             tracks,
+            wgmmas,
+            tensor_registers: numbers.registers,
+            touches,
             stored,
             fences,
             ops,
@@ -309,7 +334,11 @@ fn raw_inst(
     let unfit = || format!("`{text}` has an operand that its form does not take");
     let mut slots = Vec::new();
     let mut imm = Vec::new();
-    for (operand, place) in text.operands.iter().zip(text.form.slots()) {
+    for (at, (operand, place)) in text.operands.iter().zip(text.form.slots()).enumerate() {
+        // Of a `wgmma` only whether D is added to: see `tensor`.
+        if micro == Micro::Wgmma && at != 3 {
+            continue;
+        }
         match operand {
             Operand::Reg(reg) => slots.push(pool.register(*reg)),
             Operand::Vector(regs) => slots.extend(regs.iter().map(|reg| pool.register(*reg))),
@@ -423,7 +452,7 @@ fn polls(code: &[Inst], pc: usize) -> bool {
 }
 
 /// Puts meeting points into branches, and marks what must be tracked.
-fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
+fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool, wgmmas: &mut [Wgmma]) -> Vec<Track> {
     let steps: Vec<Step> = code
         .iter()
         .map(|inst| match inst.micro {
@@ -468,10 +497,15 @@ fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
             let (file, slot) = pool.register(reg);
             (file, slot as Slot)
         };
+        let maybe = tensor::maybe_added(text);
+        if !maybe.is_empty() {
+            let unproven = maybe.iter().filter(|reg| unproven[pc].contains(&number(**reg)));
+            wgmmas[code[pc].aux as usize].unproven = unproven.map(|reg| (place(*reg).1, *reg)).collect();
+        }
         let track = Track {
             reads: text
                 .reads()
-                .filter(|reg| unproven[pc].contains(&number(*reg)))
+                .filter(|reg| unproven[pc].contains(&number(*reg)) && !maybe.contains(reg))
                 .map(|reg| (place(reg).0, place(reg).1, reg))
                 .collect(),
             writes: text.writes().filter(|reg| tracked.contains(number(*reg))).map(place).collect(),

@@ -67,6 +67,17 @@ pub enum FaultKind {
         /// First byte of the write.
         address: u64,
     },
+    /// The asynchronous proxy, through which `wgmma` and bulk copies go, touches what was written through the generic one,
+    /// and its writer has made no `fence.proxy.async` since.
+    Unfenced {
+        /// The word.
+        address: u64,
+    },
+    /// Shared memory is written while a `wgmma` or a bulk copy may still read it.
+    BeingRead {
+        /// The first such granule of 16 bytes.
+        address: u64,
+    },
     /// `ld.global.nc` reads what this launch has written: no barrier and no fence makes that visible to it.
     Constant {
         /// First byte of the read.
@@ -87,7 +98,21 @@ pub enum FaultKind {
     Deadlock {
         /// The barriers that are waited for.
         barriers: Vec<BarrierState>,
+        /// The registers that `setmaxnreg` waits for.
+        registers: Option<RegisterPool>,
     },
+    /// A register that a `wgmma` accumulates in or reads A from is touched before its group was waited for.
+    RegisterInFlight {
+        /// The register's name.
+        register: String,
+    },
+    /// A `wgmma` uses a register that was touched since the last `wgmma.fence`; or there was none before the first `wgmma`.
+    RegisterUnfenced {
+        /// The register's name; none before the first fence.
+        register: Option<String>,
+    },
+    /// The warps of a warpgroup do not do together what they must.
+    Warpgroup(String),
     /// An instruction that the whole warp must execute together is reached by part of it.
     Diverged {
         /// The lanes that are here.
@@ -110,6 +135,19 @@ pub enum FaultKind {
     Trap,
     /// More warp instructions than [`Options::max_instructions`](crate::Options::max_instructions).
     InstructionLimit(u64),
+}
+
+/// The registers of a CTA for a warp that waits for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterPool {
+    /// Registers that nobody has.
+    pub free: u32,
+    /// Registers that the warp wants besides those that it has.
+    pub wanted: u32,
+    /// Registers that each of its threads is to have.
+    pub count: u32,
+    /// Registers that each of its threads has.
+    pub held: u32,
 }
 
 /// A barrier that somebody waits for.
@@ -165,7 +203,13 @@ impl FaultKind {
             FaultKind::OutOfBounds { .. } => "out of bounds",
             FaultKind::Misaligned { .. } => "misaligned",
             FaultKind::UnwrittenRegister { .. } | FaultKind::UnwrittenMemory { .. } => "uninitialised",
-            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => "missing wait",
+            FaultKind::RegisterInFlight { .. } => "missing wait",
+            FaultKind::RegisterUnfenced { .. } => "missing fence",
+            FaultKind::Warpgroup(_) => "warpgroup",
+            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } | FaultKind::BeingRead { .. } => {
+                "missing wait"
+            }
+            FaultKind::Unfenced { .. } => "missing fence",
             FaultKind::Race { .. } | FaultKind::Constant { .. } => "race",
             FaultKind::Deadlock { .. } => "deadlock",
             FaultKind::Diverged { .. } => "divergence",
@@ -178,7 +222,7 @@ impl FaultKind {
 
     fn describe(&self, sites: &[Site], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FaultKind::Launch(what) | FaultKind::Operand(what) => f.write_str(what),
+            FaultKind::Launch(what) | FaultKind::Operand(what) | FaultKind::Warpgroup(what) => f.write_str(what),
             FaultKind::OutOfBounds { space, address, bytes, limit } => {
                 write!(f, "{bytes} bytes of {space} memory at {address:#x} are ")?;
                 match limit {
@@ -202,6 +246,16 @@ impl FaultKind {
                 f,
                 "global memory at {address:#x} is written while an asynchronous copy from it is in flight: the thread that issued it \
                  has not waited for its group"
+            ),
+            FaultKind::Unfenced { address } => write!(
+                f,
+                "shared memory at {address:#x} was written through the generic proxy and is touched through the asynchronous one: its \
+                 writer must execute fence.proxy.async after the write, before the barrier that orders the two"
+            ),
+            FaultKind::BeingRead { address } => write!(
+                f,
+                "shared memory at {address:#x} is written while an asynchronous read of it is under way for all that this warp knows: \
+                 who issued it must wait for its group, and then a barrier or an mbarrier must say so to the writer"
             ),
             FaultKind::Constant { address } => write!(
                 f,
@@ -240,12 +294,29 @@ impl FaultKind {
                     who(sites.get(1))
                 )
             }
-            FaultKind::Deadlock { barriers } => {
+            FaultKind::Deadlock { barriers, registers } => {
                 f.write_str("no warp of the CTA can go on")?;
                 for BarrierState { barrier, arrived, expected } in barriers {
                     write!(f, "; barrier {barrier} has {arrived} of {expected} threads")?;
                 }
+                if let Some(RegisterPool { free, wanted, count, held }) = registers {
+                    write!(
+                        f,
+                        "; setmaxnreg wants {count} registers a thread where a warp has {held}, which are {wanted} more, and the pool of the \
+                         CTA has {free}"
+                    )?;
+                }
                 Ok(())
+            }
+            FaultKind::RegisterInFlight { register } => {
+                write!(f, "{register} is touched while a wgmma that was not waited for uses it")
+            }
+            FaultKind::RegisterUnfenced { register: Some(register) } => write!(
+                f,
+                "a wgmma uses {register}, which was touched since the last wgmma.fence: one must stand between the two"
+            ),
+            FaultKind::RegisterUnfenced { register: None } => {
+                f.write_str("a wgmma.fence must stand before the first wgmma")
             }
             FaultKind::Diverged { here, wanted } => write!(
                 f,

@@ -7,7 +7,7 @@
 //!                                                          │                        │
 //!                                            barriers, vector clocks      access: shared, memory, cp.async
 //!                                                                         sync: barriers, shuffles, votes
-//!                                                                         lanes, mma: arithmetic
+//!                                                                         lanes, mma, wgmma: arithmetic
 //! ```
 //! It knows nothing of how the text was made. It takes what the driver would take, and besides computing it finds
 //! accesses out of bounds or off their alignment, reads of what nobody wrote (registers by lane, memory by byte), races
@@ -44,6 +44,7 @@
 //! ```
 
 mod access;
+mod clocks;
 mod cta;
 mod decode;
 mod fault;
@@ -55,6 +56,7 @@ mod memory;
 mod micro;
 mod mma;
 mod order;
+mod pool;
 mod program;
 mod run;
 mod shared;
@@ -62,8 +64,9 @@ mod step;
 mod stores;
 mod sync;
 mod warp;
+mod wgmma;
 
-pub use fault::{BarrierState, Fault, FaultKind, Site, Space};
+pub use fault::{BarrierState, Fault, FaultKind, RegisterPool, Site, Space};
 pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};

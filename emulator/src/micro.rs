@@ -31,11 +31,13 @@ pub(crate) enum Micro {
     // Conversions.
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
-    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence,
+    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
     // Across a warp; `aux` says which way.
-    Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
+    Elect, Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
     // Tensor cores; `aux` is how many matrices.
-    Ldmatrix, LdmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    Ldmatrix, LdmatrixTrans, Stmatrix, StmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    // Over a warpgroup; `aux` of a product is its number in the kernel.
+    Wgmma, WgmmaFence, WgmmaCommit, WgmmaWait,
 }
 
 /// Comparisons, as `aux` of a `setp`.
@@ -186,9 +188,23 @@ impl Micro {
             Op::BulkAdd | Op::BulkAddHint | Op::BulkCommit | Op::BulkWait => return None,
             Op::TensorLoad | Op::TensorLoadHint | Op::TensorCast | Op::TensorCastHint => return None,
             Op::TensorStore | Op::TensorAdd | Op::TensorPrefetch => return None,
-            Op::FenceProxyAsync | Op::Elect | Op::Stmatrix | Op::SetMaxNReg => return None,
-            Op::Wgmma | Op::WgmmaFence | Op::WgmmaCommit | Op::WgmmaWait => return None,
-            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait | Op::GridControl => return None,
+            Op::FenceProxyAsync => ProxyFence,
+            Op::Elect => Elect,
+            Op::Stmatrix => {
+                if ty(1).is_empty() {
+                    Stmatrix
+                } else {
+                    StmatrixTrans
+                }
+            }
+            Op::SetMaxNReg => SetRegisters,
+            Op::Wgmma => Wgmma,
+            Op::WgmmaFence => WgmmaFence,
+            Op::WgmmaCommit => WgmmaCommit,
+            Op::WgmmaWait => WgmmaWait,
+            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait => return None,
+            // Launches run one after the other: what it waits for is done, and nobody waits for it.
+            Op::GridControl => Nothing,
         };
         let aux = match micro {
             SetpU | SetpS | SetpDoubleU | SetpDoubleS | SetpFloat => index(&COMPARISONS, ty(0)),
@@ -197,7 +213,8 @@ impl Micro {
             LdGlobalHalf | LdGlobal1 | LdGlobal2 | LdGlobal4 | LdGlobalDouble | LdGlobalDouble2 => {
                 u32::from(ty(0).contains("nc"))
             }
-            Ldmatrix | LdmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
+            SetRegisters => u32::from(ty(0) == "inc"),
+            Ldmatrix | LdmatrixTrans | Stmatrix | StmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };
         Some((micro, aux))

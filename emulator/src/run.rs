@@ -24,6 +24,7 @@ use crate::micro::Micro;
 use crate::program::Program;
 use crate::step::{Machine, Moved, PATIENCE, Run};
 use crate::warp::Status;
+use crate::wgmma;
 
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,7 +252,7 @@ impl<'a> Grid<'a> {
             let ready =
                 (0..count).map(|step| (first + step) % count).find(|warp| cta.warps[*warp].status == Status::Ready);
             let Some(number) = ready else {
-                return if cta.ended() { Ok(true) } else { Err(self.deadlock(cta)) };
+                return if cta.ended() { self.left(cta) } else { Err(self.deadlock(cta)) };
             };
             cta.turn = (number + 1) % count;
             let share = if self.options.seed == 0 { WARP_SLICE } else { 1 + turns.next(4 * WARP_SLICE) };
@@ -274,6 +275,10 @@ impl<'a> Grid<'a> {
             vain = if machine.polls == PATIENCE { vain + 1 } else { 0 };
             if let Err(trap) = result {
                 return Err(self.fault(cta, number, *trap));
+            }
+            if cta.common.products.ready() {
+                let computed = wgmma::compute(self.kernel, &mut cta.warps, &mut cta.common);
+                computed.map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
             }
             left = left.saturating_sub(used.max(1));
             self.count(used, cta, number)?;
@@ -324,7 +329,7 @@ impl<'a> Grid<'a> {
     fn note(&self, cta: &Cta<'_>, trap: &Trap, pc: u32) -> Option<String> {
         let earlier = trap.other?.earlier;
         let copies = |pc: u32| self.kernel.code[pc as usize].micro == Micro::CpAsync;
-        let line = |pc: u32| self.kernel.lines.get(pc as usize).copied().unwrap_or_default();
+        let line = |pc: u32| self.line(pc);
         match trap.kind {
             FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => {
                 let thread = earlier.thread as usize;
@@ -353,6 +358,12 @@ impl<'a> Grid<'a> {
                     }
                 })
             }
+            FaultKind::RegisterInFlight { ref register } => {
+                let flight = &cta.warps[earlier.thread as usize / 32].tensor;
+                let names = self.kernel.tensor_registers.iter();
+                let number = names.map(|reg| format!("%{}{}", reg.class.letter(), reg.index)).position(|name| name == *register)?;
+                Some(flight.note(number, line))
+            }
             FaultKind::Race { space: Space::Shared, first_writes: true, .. } if copies(earlier.pc) => Some(
                 "the copy has landed for the thread that waited for it: a barrier after its wait shows it to the others".to_owned(),
             ),
@@ -374,21 +385,36 @@ impl<'a> Grid<'a> {
     fn deadlock(&self, cta: &Cta<'_>) -> Box<Fault> {
         let mut sites = Vec::new();
         for (number, warp) in (0u32..).zip(&cta.warps) {
-            if let Status::Barrier(barrier) = warp.status {
-                for (_, pc) in warp.paths.places().into_iter().take(1) {
-                    // The barrier is the instruction before the one that comes next.
-                    let mut site = self.site(cta, number, None, pc - 1);
-                    site.state = Some(format!("waits for barrier {barrier}"));
-                    sites.push(site);
-                }
-            }
+            let state = match warp.status {
+                Status::Barrier(barrier) => format!("waits for barrier {barrier}"),
+                Status::Products(_) => "waits for its wgmmas".to_owned(),
+                Status::Registers(count) => format!("waits for {count} registers a thread"),
+                Status::Ready | Status::Ended => continue,
+            };
+            // What it waits at is the instruction before the one that comes next.
+            let mut site = self.site(cta, number, None, warp.paths.pc - 1);
+            site.state = Some(state);
+            sites.push(site);
         }
+        let pending = cta.pending(|pc| self.line(pc));
         Box::new(Fault {
-            kind: FaultKind::Deadlock { barriers: cta.barriers() },
+            kind: FaultKind::Deadlock { barriers: cta.barriers(), registers: cta.registers() },
             entry: self.kernel.name.clone(),
             sites,
-            note: None,
+            note: (!pending.is_empty()).then(|| pending.join("; ")),
         })
+    }
+
+    /// A CTA has ended. What it left undone.
+    fn left(&self, cta: &Cta<'_>) -> Result<bool, Box<Fault>> {
+        let Some((pc, group, warps)) = cta.common.products.partial() else { return Ok(true) };
+        let what = format!("a wgmma was not issued by all four warps of warpgroup {group}");
+        let sites = warps.into_iter().map(|warp| self.site(cta, warp as u32, None, pc)).collect();
+        Err(Box::new(Fault { kind: FaultKind::Warpgroup(what), entry: self.kernel.name.clone(), sites, note: None }))
+    }
+
+    fn line(&self, pc: u32) -> usize {
+        self.kernel.lines.get(pc as usize).copied().unwrap_or_default()
     }
 }
 

@@ -1,14 +1,14 @@
 //! The interpreter's loop: one warp runs until it waits, ends, or has used its slice.
 
 use crate::cta::Common;
-use crate::decode::{Inst, Kernel, MEETS, NEGATED, NONE, POLLS, TRACKED};
+use crate::decode::{Inst, Kernel, MEETS, NEGATED, NONE, POLLS, TOUCHES, TRACKED};
 use crate::fault::{FaultKind, Trap};
 use crate::lanes::*;
 use crate::memory::View;
 use crate::micro::Micro;
 use crate::mma::{self, canonical, piece_bf16, piece_f16};
 use crate::warp::{ALL, Status, Warp};
-use crate::{access, sync};
+use crate::{access, sync, wgmma};
 
 /// Bytes moved by a worker, and rows of shared memory that had to wait for each other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +101,9 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
         }
         if i.flags & TRACKED != 0 {
             track(m, i, pc, lanes)?;
+        }
+        if i.flags & TOUCHES != 0 {
+            wgmma::touch(m, pc)?;
         }
         let r = &mut m.warp.registers;
         match i.micro {
@@ -353,6 +356,16 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                 }
             }
 
+            ProxyFence => m.common.fence_proxy(m.number),
+            SetRegisters => {
+                if sync::set_registers(m, i, pc, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            Nothing => {}
+
+            Elect => sync::elect(m, i, lanes)?,
             Shfl => apart(simd, || sync::shuffle(m, i, lanes))?,
             Ballot => {
                 sync::members(m, i.slots[2], lanes)?;
@@ -379,6 +392,23 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             LdmatrixTrans => {
                 sync::together(lanes)?;
                 apart(simd, || access::ldmatrix(m, i, pc, true))?;
+            }
+            Stmatrix => {
+                sync::together(lanes)?;
+                apart(simd, || access::stmatrix(m, i, pc, false))?;
+            }
+            StmatrixTrans => {
+                sync::together(lanes)?;
+                apart(simd, || access::stmatrix(m, i, pc, true))?;
+            }
+            Wgmma => wgmma::issue(m, i, pc, lanes)?,
+            WgmmaFence => wgmma::fence(m, lanes)?,
+            WgmmaCommit => wgmma::commit(m, lanes)?,
+            WgmmaWait => {
+                if wgmma::wait(m, i.imm[0] as u32, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
             }
             MmaK16Bf16 => {
                 sync::together(lanes)?;
@@ -476,7 +506,7 @@ fn track(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(
     Ok(())
 }
 
-fn unwritten(
+pub(crate) fn unwritten(
     m: &mut Machine<'_, '_, '_>,
     (file, slot, reg): (crate::decode::File, crate::decode::Slot, lacuna_ptx::Reg),
     lanes: u32,

@@ -2,6 +2,7 @@
 
 use crate::decode::{File, Kernel, Slot};
 use crate::flow::NOWHERE;
+use crate::wgmma::Flight;
 
 /// One 32-bit register of a warp.
 pub(crate) type Words = [u32; 32];
@@ -204,6 +205,7 @@ impl Paths {
         }
     }
 
+    #[cfg(test)]
     /// Where every lane stands that has not ended: lanes and instruction, the running ones first.
     pub(crate) fn places(&self) -> Vec<(u32, u32)> {
         let waiting = self.waiting.iter().rev().map(|frame| (frame.lanes & self.live, frame.pc));
@@ -265,6 +267,10 @@ pub(crate) enum Status {
     Ready,
     /// A named barrier.
     Barrier(u32),
+    /// The `wgmma`s of its groups before this one.
+    Products(u32),
+    /// `setmaxnreg.inc` to this many registers.
+    Registers(u32),
     Ended,
 }
 
@@ -274,6 +280,7 @@ pub(crate) struct Warp<'k> {
     pub(crate) registers: Registers<'k>,
     pub(crate) paths: Paths,
     pub(crate) copies: Copies,
+    pub(crate) tensor: Flight,
     pub(crate) status: Status,
 }
 

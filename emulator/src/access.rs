@@ -11,7 +11,7 @@ use crate::step::Machine;
 use crate::warp::{Copy, Doubles, Warp, Words};
 
 /// The lanes in a mask, lowest first.
-struct Each(u32);
+pub(crate) struct Each(u32);
 
 impl Iterator for Each {
     type Item = usize;
@@ -25,7 +25,7 @@ impl Iterator for Each {
 }
 
 #[inline(always)]
-const fn each(lanes: u32) -> Each {
+pub(crate) const fn each(lanes: u32) -> Each {
     Each(lanes)
 }
 

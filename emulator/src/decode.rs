@@ -431,8 +431,12 @@ fn polls(code: &[Inst], pc: usize) -> bool {
     const SHORT: usize = 24;
     let first = code[pc].imm[0] as usize;
     let Some(body) = code.get(first..pc).filter(|body| body.len() <= SHORT) else { return false };
-    let reads =
-        |inst: &Inst| matches!(inst.micro, LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax);
+    let reads = |inst: &Inst| {
+        matches!(
+            inst.micro,
+            LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax | MbarrierTry | MbarrierTest
+        )
+    };
     let works = |inst: &Inst| {
         matches!(
             inst.micro,

@@ -52,6 +52,7 @@ mod flow;
 mod global;
 mod lanes;
 mod launch;
+mod mbarrier;
 mod memory;
 mod micro;
 mod mma;
@@ -66,7 +67,7 @@ mod sync;
 mod warp;
 mod wgmma;
 
-pub use fault::{BarrierState, Fault, FaultKind, RegisterPool, Site, Space};
+pub use fault::{BarrierState, Fault, FaultKind, MbarrierState, Misuse, RegisterPool, Site, Space};
 pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};

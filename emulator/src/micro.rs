@@ -32,6 +32,8 @@ pub(crate) enum Micro {
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
     Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
+    // Mbarriers.
+    MbarrierInit, MbarrierInval, MbarrierFence, MbarrierArrive, MbarrierExpect, MbarrierTx, MbarrierTry, MbarrierTest,
     // Across a warp; `aux` says which way.
     Elect, Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
     // Tensor cores; `aux` is how many matrices.
@@ -181,9 +183,15 @@ impl Micro {
 
             Op::CvtaParam | Op::CreatePolicy | Op::PrefetchMap => return None,
             Op::RedAddVector | Op::RedAddHalves => return None,
-            Op::CpAsyncArrive | Op::MbarrierInit | Op::MbarrierInval | Op::MbarrierFence => return None,
-            Op::MbarrierArrive | Op::MbarrierExpect | Op::MbarrierRemote | Op::MbarrierTx => return None,
-            Op::MbarrierTry | Op::MbarrierTryFar | Op::MbarrierTest => return None,
+            Op::MbarrierInit => MbarrierInit,
+            Op::MbarrierInval => MbarrierInval,
+            Op::MbarrierFence => MbarrierFence,
+            Op::MbarrierArrive => MbarrierArrive,
+            Op::MbarrierExpect => MbarrierExpect,
+            Op::MbarrierTx => MbarrierTx,
+            Op::MbarrierTry | Op::MbarrierTryFar => MbarrierTry,
+            Op::MbarrierTest => MbarrierTest,
+            Op::CpAsyncArrive | Op::MbarrierRemote => return None,
             Op::BulkLoad | Op::BulkLoadHint | Op::BulkPass | Op::BulkStore | Op::BulkStoreHint => return None,
             Op::BulkAdd | Op::BulkAddHint | Op::BulkCommit | Op::BulkWait => return None,
             Op::TensorLoad | Op::TensorLoadHint | Op::TensorCast | Op::TensorCastHint => return None,

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::cta::Cta;
 use crate::decode::Kernel;
-use crate::fault::{Fault, FaultKind, Site, Space, Trap};
+use crate::fault::{Fault, FaultKind, Misuse, Site, Space, Trap};
 use crate::global::Ledger;
 use crate::launch::{self, Arg, Launch};
 use crate::memory::{Memory, View};
@@ -321,6 +321,12 @@ impl<'a> Grid<'a> {
             site.cta = other.cta.map_or(cta.index, |number| self.index(number.into()));
             sites.push(site);
         }
+        let mut trap = trap;
+        if let FaultKind::Pending { address } = trap.kind
+            && let Some(at) = cta.common.mbarriers.holding(address as u32)
+        {
+            trap.kind = FaultKind::Mbarrier { address: at, what: Misuse::Touched };
+        }
         let note = self.note(cta, &trap, pc);
         Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites, note })
     }
@@ -389,16 +395,24 @@ impl<'a> Grid<'a> {
                 Status::Barrier(barrier) => format!("waits for barrier {barrier}"),
                 Status::Products(_) => "waits for its wgmmas".to_owned(),
                 Status::Registers(count) => format!("waits for {count} registers a thread"),
+                Status::Mbarrier { address, parity } => {
+                    format!("waits for parity {parity} of the mbarrier at {address:#x}")
+                }
                 Status::Ready | Status::Ended => continue,
             };
-            // What it waits at is the instruction before the one that comes next.
-            let mut site = self.site(cta, number, None, warp.paths.pc - 1);
+            // What it waits at is the instruction before the one that comes next; a `try_wait` comes next itself.
+            let pc = warp.paths.pc - u32::from(warp.status.mbarrier().is_none());
+            let mut site = self.site(cta, number, None, pc);
             site.state = Some(state);
             sites.push(site);
         }
         let pending = cta.pending(|pc| self.line(pc));
         Box::new(Fault {
-            kind: FaultKind::Deadlock { barriers: cta.barriers(), registers: cta.registers() },
+            kind: FaultKind::Deadlock {
+                barriers: cta.barriers(),
+                registers: cta.registers(),
+                mbarriers: cta.mbarriers(),
+            },
             entry: self.kernel.name.clone(),
             sites,
             note: (!pending.is_empty()).then(|| pending.join("; ")),

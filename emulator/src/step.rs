@@ -8,7 +8,7 @@ use crate::memory::View;
 use crate::micro::Micro;
 use crate::mma::{self, canonical, piece_bf16, piece_f16};
 use crate::warp::{ALL, Status, Warp};
-use crate::{access, sync, wgmma};
+use crate::{access, mbarrier, sync, wgmma};
 
 /// Bytes moved by a worker, and rows of shared memory that had to wait for each other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -356,7 +356,24 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                 }
             }
 
-            ProxyFence => m.common.fence_proxy(m.number),
+            ProxyFence => {
+                m.common.fence_proxy(m.number);
+                mbarrier::fence(m);
+            }
+            MbarrierInit => mbarrier::init(m, i, pc, lanes)?,
+            MbarrierInval => mbarrier::invalidate(m, i, pc, lanes)?,
+            MbarrierFence => mbarrier::fence(m),
+            MbarrierArrive => mbarrier::arrive(m, i, pc, lanes)?,
+            MbarrierExpect => mbarrier::expect(m, i, pc, lanes, true)?,
+            MbarrierTx => mbarrier::expect(m, i, pc, lanes, false)?,
+            MbarrierTry => {
+                if mbarrier::wait(m, i, pc, lanes, true)? {
+                    return Ok(());
+                }
+            }
+            MbarrierTest => {
+                mbarrier::wait(m, i, pc, lanes, false)?;
+            }
             SetRegisters => {
                 if sync::set_registers(m, i, pc, lanes)? {
                     m.warp.paths.pc = pc + 1;

@@ -271,7 +271,22 @@ pub(crate) enum Status {
     Products(u32),
     /// `setmaxnreg.inc` to this many registers.
     Registers(u32),
+    /// The last phase of this parity of an mbarrier.
+    Mbarrier {
+        address: u32,
+        parity: u32,
+    },
     Ended,
+}
+
+impl Status {
+    /// The mbarrier that is waited for.
+    pub(crate) const fn mbarrier(self) -> Option<u32> {
+        match self {
+            Status::Mbarrier { address, .. } => Some(address),
+            _ => None,
+        }
+    }
 }
 
 /// A warp of a CTA.

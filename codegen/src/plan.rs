@@ -389,8 +389,8 @@ impl Space {
 
 /// Something that can be planned in several ways: what a tuner needs to know.
 pub trait Tunable {
-    /// What may vary.
-    fn space(&self) -> Space;
+    /// What may vary on a target.
+    fn space(&self, target: Target) -> Space;
 
     /// The operation at one pick, or why that pick cannot be (it does not fit the target's shared memory, say).
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, crate::Error>;
@@ -405,7 +405,7 @@ pub trait Tunable {
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
         let mut refusal = None;
         let mut best: Option<(u32, Pick)> = None;
-        for pick in self.space().picks() {
+        for pick in self.space(target).picks() {
             if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
                 continue;
             }

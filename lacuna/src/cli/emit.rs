@@ -79,7 +79,7 @@ impl Emit {
     }
 
     fn space(&self, attention: &Attention) -> Result<String> {
-        let space = attention.space();
+        let space = attention.space(self.shaped.target);
         let size = space.size();
         // Where several launches have knobs of their own, all picks are too many to compile.
         let picks = match size > MOST_PICKS {

@@ -297,6 +297,8 @@ fn ops() -> impl Strategy<Value = Op> {
                 body
             }),
             (v(), body.clone()).prop_map(|(cond, body)| Op::If { cond, body }),
+            (v(), body.clone()).prop_map(|(cond, body)| Op::Leave { cond, body }),
+            body.clone().prop_map(Op::Loop),
             (any::<bool>(), body).prop_map(|(first, body)| if first { Op::Produce(body) } else { Op::Consume(body) }),
         ]
     })
@@ -311,7 +313,7 @@ fn number(body: &mut [Stmt], next: &mut u32) {
                 *next += 1;
                 number(body, next);
             }
-            Op::If { body, .. } | Op::Produce(body) | Op::Consume(body) => number(body, next),
+            op if op.body().is_some() => number(op.body_mut().expect("it has one"), next),
             _ => {
                 stmt.result = Some(ValueId(*next));
                 *next += 1;

@@ -538,6 +538,8 @@ impl<W: fmt::Write> Printer<'_, W> {
             }
             Op::Close => self.out.write_str("close"),
             Op::Land(groups) => write!(self.out, "land {groups}"),
+            Op::Loop(_) => self.out.write_str("loop"),
+            Op::Leave { cond, .. } => write!(self.out, "leave {cond}"),
             Op::Hold(values) => {
                 self.out.write_str("hold ")?;
                 self.values(values)

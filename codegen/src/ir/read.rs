@@ -646,10 +646,19 @@ impl Reader {
                 Op::Shared(buffer, slot)
             }
             "operand" => Op::Operand(self.value()?),
-            "produce" | "consume" => {
+            "produce" | "consume" | "loop" => {
                 self.sign("{")?;
                 let body = self.body(depth + 1)?;
-                if word == "produce" { Op::Produce(body) } else { Op::Consume(body) }
+                match word.as_str() {
+                    "produce" => Op::Produce(body),
+                    "consume" => Op::Consume(body),
+                    _ => Op::Loop(body),
+                }
+            }
+            "leave" => {
+                let cond = self.value()?;
+                self.sign("{")?;
+                Op::Leave { cond, body: self.body(depth + 1)? }
             }
             "acquire" => {
                 let (buffer, slot) = self.slot()?;

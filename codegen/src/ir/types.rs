@@ -711,13 +711,23 @@ pub enum Op {
     /// Keeps what makes these tiles and rows before the wait that follows: an assembler moves a wait up over arithmetic that
     /// could run beside the products.
     Hold(Vec<ValueId>),
+    /// Repeats its body until it is [left](Op::Leave).
+    Loop(Vec<Stmt>),
+    /// Where the scalar condition holds, does the body and ends the loop in whose body it stands.
+    Leave {
+        /// A bool scalar.
+        cond: ValueId,
+        /// Its body.
+        body: Vec<Stmt>,
+    },
 }
 
 impl Op {
     /// The statements that it encloses.
     pub fn body(&self) -> Option<&Vec<Stmt>> {
         match self {
-            Op::For { body, .. } | Op::If { body, .. } | Op::Produce(body) | Op::Consume(body) => Some(body),
+            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
             _ => None,
         }
     }
@@ -725,7 +735,8 @@ impl Op {
     /// The statements that it encloses.
     pub fn body_mut(&mut self) -> Option<&mut Vec<Stmt>> {
         match self {
-            Op::For { body, .. } | Op::If { body, .. } | Op::Produce(body) | Op::Consume(body) => Some(body),
+            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
             _ => None,
         }
     }

@@ -116,6 +116,8 @@ struct Lower<'a> {
     counts: HashSet<ValueId>,
     /// The tensor maps that are asked for.
     maps: Vec<Boxes>,
+    /// Where the loops that are left end, outermost first.
+    ends: Vec<String>,
     /// The number of a warpgroup, once there are roles.
     group: Option<Reg>,
 }
@@ -171,6 +173,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         sums: HashMap::new(),
         counts: HashSet::new(),
         maps: Vec::new(),
+        ends: Vec::new(),
         group: None,
     };
     let shared = lower.shared.bytes;
@@ -511,6 +514,8 @@ impl Lower<'_> {
             Op::Close => self.e.inst("wgmma.commit_group.sync.aligned", []),
             Op::Land(groups) => self.e.inst("wgmma.wait_group.sync.aligned", [i64::from(*groups).into()]),
             Op::Hold(values) => self.hold(values),
+            Op::Loop(body) => self.endless(body),
+            Op::Leave { cond, body } => self.leave(*cond, body),
             // `layout` leaves no other loads of two axes.
             Op::Load(slice) if self.ty(made(stmt)).rank() == 2 => self.load_numbers(slice, made(stmt)),
             Op::Load(slice) => self.load_rows(slice, made(stmt)),
@@ -601,6 +606,32 @@ impl Lower<'_> {
         self.e.close();
     }
 
+    fn endless(&mut self, body: &[Stmt]) {
+        self.e.open(true);
+        let (head, done) = (self.e.label("loop"), self.e.label("done"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        self.ends.push(done);
+        self.body(body);
+        self.e.inst("bra", [Operand::Label(head)]);
+        let done = self.ends.pop().expect("pushed above");
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    fn leave(&mut self, cond: ValueId, body: &[Stmt]) {
+        let cond = self.scalar(cond);
+        let cond = self.in_predicate(cond);
+        let stay = self.e.label("stay");
+        self.e.open(false);
+        self.e.guarded((cond, true), "bra", [Operand::Label(stay.clone())]);
+        self.body(body);
+        let done = self.ends.last().expect("verified: a loop is left").clone();
+        self.e.inst("bra", [Operand::Label(done)]);
+        self.e.place(&stay);
+        self.e.close();
+    }
+
     fn branch(&mut self, cond: ValueId, body: &[Stmt]) {
         match self.scalar(cond) {
             Operand::Int(0) => {}
@@ -638,7 +669,7 @@ fn word(op: &Op) -> &'static str {
         Op::Settle(_) => "settle",
         Op::Clear(_) => "clear",
         Op::Segment { .. } => "segment",
-        Op::For { .. } => "loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "loop",
         Op::If { .. } => "branch",
         Op::Exit(_) => "end",
         Op::Write(..) => "write",

@@ -33,7 +33,7 @@ use std::collections::{HashMap, HashSet};
 use super::pipeline::Out;
 use super::{fresh, operands, operands_mut, visit};
 use crate::Error;
-use crate::ir::{Binary, Compare, Const, Elem, Func, Loc, Op, Overlap, Stmt, Type, ValueId, Var, VarId};
+use crate::ir::{Compare, Const, Elem, Func, Loc, Op, Overlap, Stmt, Type, ValueId, Var, VarId};
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
@@ -389,15 +389,13 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
     let round = skew.round;
     // Where what PV of the round before last read stands.
     let before = Carried::of(out.func, round, &round.after_tail, &[]);
-    let step = |out: &mut Out<'_>, index: ValueId, [from, to]: [VarId; 2], in_flight: bool, scaled: bool| {
+    let step = |out: &mut Out<'_>, index: ValueId, [from, to]: [VarId; 2], first: bool| {
         let mut map = skew.begin(out, index);
-        if in_flight {
+        if !first {
             out.effect(Op::Land(1));
             let mut last = Map::new();
             before.read(out, &mut last);
             skew.released(out, &mut last);
-        }
-        if !scaled {
             skew.scale(out);
         }
         let tail = skew.tail(out, from);
@@ -408,46 +406,47 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
         skew.weights(out, &mut map, to);
         skew.keep(out, &map);
     };
-    let land = |out: &mut Out<'_>| {
+    // The round after the last: everything lands, and what is left is PV.
+    let end = |out: &mut Out<'_>, weights: VarId| {
         out.effect(Op::Land(0));
         let mut last = Map::new();
         before.read(out, &mut last);
         skew.released(out, &mut last);
+        if weights != odd {
+            let read = out.read(weights);
+            out.effect(Op::Write(odd, read));
+        }
+        skew.scale(out);
+    };
+    let leave = |out: &mut Out<'_>, index: ValueId, weights: VarId| {
+        let over = out.value(Op::Compare(Compare::Ge, index, hi), Type::scalar(Elem::Bool));
+        let before = std::mem::take(&mut out.stmts);
+        end(out, weights);
+        let body = std::mem::replace(&mut out.stmts, before);
+        out.effect(Op::Leave { cond: over, body });
     };
     skew.opening(out, lo, odd);
     skew.scale(out);
     let second = out.add(lo, 1);
     let more = out.less(second, hi);
+    let counter = out.var(format!("round{}", out.func.vars.len()));
     out.when(more, |out| {
-        step(out, second, [odd, even], false, true);
-        let int = Type::scalar(Elem::I32);
+        step(out, second, [odd, even], true);
         let third = out.add(lo, 2);
-        let left = out.value(Op::Binary(Binary::Sub, hi, third), int.clone());
-        let (zero, two) = (out.int(0), out.int(2));
-        let pairs = out.value(Op::Binary(Binary::Div, left, two), int.clone());
-        looped(out, zero, pairs, |out, pair| {
-            let two = out.int(2);
-            let twice = out.value(Op::Binary(Binary::Mul, pair, two), int.clone());
-            let index = out.value(Op::Binary(Binary::Add, twice, third), int.clone());
-            step(out, index, [even, odd], true, false);
-            let next = out.add(index, 1);
-            step(out, next, [odd, even], true, false);
-        });
-        land(out);
-        let twice = out.value(Op::Binary(Binary::Mul, pairs, two), int.clone());
-        let one_more = out.value(Op::Compare(Compare::Lt, twice, left), Type::scalar(Elem::Bool));
-        out.when(one_more, |out| {
-            let last = out.add(hi, -1);
-            step(out, last, [even, odd], false, false);
-            land(out);
-        });
-        let none = out.value(Op::Unary(crate::ir::Unary::Not, one_more), Type::scalar(Elem::Bool));
-        out.when(none, |out| {
-            let weights = out.read(even);
-            out.effect(Op::Write(odd, weights));
-        });
-        // Here, and not where the paths meet: ptxas (13.0) takes the sum for one that is in flight there (C7514).
-        skew.scale(out);
+        out.effect(Op::Write(counter, third));
+        // A loop that counts pairs, with what is left over behind it, would do the same; ptxas (13.0) then finds the sum read
+        // while it is in flight (C7514), and waits after every product.
+        let before = std::mem::take(&mut out.stmts);
+        let index = out.read(counter);
+        leave(out, index, even);
+        step(out, index, [even, odd], false);
+        let next = out.add(index, 1);
+        leave(out, next, odd);
+        step(out, next, [odd, even], false);
+        let next = out.add(index, 2);
+        out.effect(Op::Write(counter, next));
+        let body = std::mem::replace(&mut out.stmts, before);
+        out.effect(Op::Loop(body));
     });
     skew.closing(out, odd);
 }

@@ -15,6 +15,7 @@
 //!  * The best of rows is offered tiles over those rows, settled, and then read; a loop or branch leaves it as it finds it.
 //!  * A buffer is read and written as tiles of its own type, in slots that it has; a register operand comes from a shared
 //!    tile.
+//!  * A loop that is left is left by statements of its own body, and by one at least.
 //!  * A func has both roles or none, at its end, and each has vars of its own; only rings are handed from one to the other.
 //!
 //! What tensor cores can do with the extents is `partition`'s to say.
@@ -226,7 +227,7 @@ impl<'f> Verifier<'f> {
             };
             self.note(found, || "partition".to_owned(), None);
         }
-        let found = self.roles();
+        let found = self.roles().and_then(|()| self.leaves(&self.func.body, false));
         self.note(found, || "roles".to_owned(), None);
     }
 
@@ -262,7 +263,9 @@ impl<'f> Verifier<'f> {
                         *visible = false;
                     }
                 }
-                Op::If { body, .. } | Op::Produce(body) | Op::Consume(body) => self.enclosed(stmt, body, depth),
+                Op::If { .. } | Op::Produce(_) | Op::Consume(_) | Op::Loop(_) | Op::Leave { .. } => {
+                    self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
+                }
                 _ => {}
             }
             if let Some(result) = stmt.result {
@@ -700,7 +703,7 @@ impl<'f> Verifier<'f> {
                     _ => Ok(()),
                 }
             }
-            Op::If { cond, .. } => self.is("a condition", *cond, &TRUTH),
+            Op::If { cond, .. } | Op::Leave { cond, .. } => self.is("a condition", *cond, &TRUTH),
             Op::Exit(cond) => {
                 self.is("a condition", *cond, &TRUTH)?;
                 match () {

@@ -22,6 +22,23 @@ impl Verifier<'_> {
         }
     }
 
+    /// Loops without an end of their own are left from their own bodies.
+    pub(super) fn leaves(&self, body: &[Stmt], in_loop: bool) -> Result<(), Mistake> {
+        for stmt in body {
+            match &stmt.op {
+                Op::Leave { .. } if !in_loop => return mistake("what is left is a loop", "this stands in none"),
+                Op::Loop(inner) if !inner.iter().any(|stmt| matches!(stmt.op, Op::Leave { .. })) => {
+                    return mistake("a loop ends", "nothing leaves this one");
+                }
+                _ => {}
+            }
+            if let Some(inner) = stmt.op.body() {
+                self.leaves(inner, matches!(stmt.op, Op::Loop(_)))?;
+            }
+        }
+        Ok(())
+    }
+
     fn ring(&self, id: BufferId, slot: ValueId) -> Result<(), Mistake> {
         match self.buffer(id, slot)? {
             buffer if buffer.ring => Ok(()),

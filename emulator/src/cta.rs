@@ -1,6 +1,7 @@
 //! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
 
 use crate::access;
+use crate::bulk::Bulk;
 use crate::clocks::{Clocks, Knowledge};
 use crate::decode::Kernel;
 use crate::fault::{BarrierState, FaultKind, MbarrierState, RegisterPool, Trap};
@@ -47,6 +48,7 @@ pub(crate) struct Common {
     pub(crate) products: Products,
     pub(crate) pool: Pool,
     pub(crate) mbarriers: Mbarriers,
+    pub(crate) bulk: Bulk,
 }
 
 impl Common {
@@ -196,6 +198,7 @@ impl<'k> Cta<'k> {
                 products: Products::new(count),
                 pool: Pool::new(pool::at_entry(&kernel.limits, threads), count),
                 mbarriers: Mbarriers::default(),
+                bulk: Bulk::default(),
             },
             turn: 0,
         }
@@ -217,6 +220,7 @@ impl<'k> Cta<'k> {
         self.common.products.clear();
         self.common.pool.clear();
         self.common.mbarriers.clear();
+        self.common.bulk.clear();
         self.common.live_warps = self.warps.len() as u32;
         self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
         let threads = block.iter().product::<u32>();
@@ -372,6 +376,7 @@ mod tests {
             products: Products::new(warps),
             pool: Pool::new(None, warps),
             mbarriers: Mbarriers::default(),
+            bulk: Bulk::default(),
         }
     }
 

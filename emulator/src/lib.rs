@@ -44,6 +44,7 @@
 //! ```
 
 mod access;
+mod bulk;
 mod clocks;
 mod cta;
 mod decode;
@@ -64,6 +65,7 @@ mod shared;
 mod step;
 mod stores;
 mod sync;
+mod tensor;
 mod warp;
 mod wgmma;
 
@@ -72,3 +74,4 @@ pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};
 pub use run::{Options, Stats, run};
+pub use tensor::{Swizzle, TensorDim, TensorElem, TensorMap};

@@ -259,6 +259,12 @@ impl Common {
         object.settle(&mut self.clocks).map_err(|what| misuse(address, what))
     }
 
+    /// When the phase under way ends, for a thread that has seen the mbarrier made.
+    pub(crate) fn see_mbarrier(&mut self, address: u32, thread: Thread, pc: u32) -> Result<Moment, Box<Trap>> {
+        let by = self.clocks.toucher(thread as usize / 32, pc);
+        Ok(self.mbarriers.at(address, thread, by)?.moment())
+    }
+
     /// A bulk copy of a thread is issued that completes so many bytes: when that is.
     pub(crate) fn expect_copy(
         &mut self,

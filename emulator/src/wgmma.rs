@@ -419,7 +419,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
     type Output = Result<(), (usize, Box<Trap>)>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+    fn with_simd<S: pulp::Simd>(self, simd: S) -> Self::Output {
         let Compute { kernel, warps, common } = self;
         let mut products = std::mem::take(&mut common.products);
         let ready = std::mem::take(&mut products.ready);
@@ -445,7 +445,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
                 if wgmma.negated {
                     tile.negate_a();
                 }
-                tile.multiply();
+                tile.multiply(simd);
             }
             give(&products.tile, held, warps);
         }

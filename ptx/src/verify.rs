@@ -327,8 +327,8 @@ fn fits(operand: &Operand, slot: Slot, names: &Names<'_>) -> Result<(), String> 
             symbol(name, &names.shared, "shared array")
         }
         (Slot::Value(ty) | Slot::ValueOrParts(ty, _), Operand::Symbol(name)) if integer(ty, 64) => {
-            symbol(name, &names.params, "parameter")
-                .or_else(|_| symbol(name, &names.shared, "shared array or parameter"))
+            let known = names.params.contains(name.as_str());
+            if known { Ok(()) } else { symbol(name, &names.shared, "shared array or parameter") }
         }
         (Slot::Imm(allowed), Operand::Int(value)) if allowed.contains(*value) => Ok(()),
         (Slot::Address(space), Operand::Address(at)) => address(at, space, names),

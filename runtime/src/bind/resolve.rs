@@ -360,6 +360,9 @@ impl Known<'_> {
                 }
                 Slot::Workspace(offset)
             }
+            Arg::TensorMap(_) => {
+                return Err(Failure::Plan(format!("{} is a tensor map, which no device takes yet", what())));
+            }
         })
     }
 }

@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 
 use lacuna_ptx::{
     Class, Form, Op,
-    isa::{Ints, Slot, Space, Type},
+    isa::{Ints, Slot, Type},
 };
 
 use super::{
-    Case, LANES,
+    Case, LANES, NOT_RECORDED,
     draw::{Draw, Half, Kind},
     rule::Rule,
     without_result,
@@ -35,7 +35,7 @@ enum Side {
 
 /// Every case of a form; none where it leaves no result.
 pub(super) fn cases_of(form: Form) -> Vec<Case> {
-    if without_result(form).is_some() {
+    if without_result(form).is_some() || NOT_RECORDED.contains(&form.op()) {
         return Vec::new();
     }
     let plain = Variant::default();
@@ -335,7 +335,14 @@ impl Kernel {
                     Some(Side::From) => self.operands_of(part, (ty.bits() / part.bits()) as u16, Kind::Any(part)),
                     _ => self.operand(ty, kind(ty)),
                 },
-                Slot::Imm(_) | Slot::Label | Slot::Address(Space::Param | Space::Shared | Space::Global) => {
+                Slot::Imm(_)
+                | Slot::Label
+                | Slot::Address(_)
+                | Slot::Tensor(_)
+                | Slot::Accumulator(..)
+                | Slot::InOrVector(..)
+                | Slot::OutWithPred(_)
+                | Slot::Sink => {
                     panic!("`{form}` is not from registers to registers")
                 }
             });

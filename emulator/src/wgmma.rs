@@ -57,6 +57,8 @@ pub(crate) struct Wgmma {
     pub(crate) fragments: Vec<u16>,
     /// Accumulators that may not have been written, which matters where D is added to.
     pub(crate) unproven: Vec<(Slot, lacuna_ptx::Reg)>,
+    /// Accumulators of which it must be noted that they are written, where that depends on a predicate.
+    pub(crate) tracked: Vec<Slot>,
 }
 
 impl Wgmma {
@@ -331,6 +333,9 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
         for &(slot, reg) in &wgmma.unproven {
             crate::step::unwritten(m, (File::Word, slot, reg), ALL)?;
         }
+    }
+    for &slot in &wgmma.tracked {
+        *m.warp.registers.written(File::Word, slot) = ALL;
     }
     take_registers(m, wgmma, pc)?;
     let flight = &mut m.warp.tensor;

@@ -156,7 +156,7 @@ impl Tile {
             let (first, rest) = rows.split_at_mut(stride);
             let (second, rest) = rest.split_at_mut(stride);
             let (third, fourth) = rest.split_at_mut(stride);
-            let mut rows = [first, second, third, fourth].map(|row| S::as_mut_simd_f32s(row).0);
+            let rows = [first, second, third, fourth].map(|row| S::as_mut_simd_f32s(row).0);
             let b: [&[S::f32s]; K] = std::array::from_fn(|k| S::as_simd_f32s(&self.b[k * stride..][..stride]).0);
             for at in 0..rows[0].len() {
                 let mut sums: [S::f32s; BAND] = std::array::from_fn(|row| rows[row][at]);

@@ -23,6 +23,14 @@ impl Knowledge {
         self.fenced.clear();
     }
 
+    /// Knows what the other knows too.
+    pub(crate) fn join(&mut self, other: &Knowledge) {
+        self.seen.resize(self.seen.len().max(other.seen.len()), 0);
+        self.fenced.resize(self.fenced.len().max(other.fenced.len()), 0);
+        join(&mut self.seen, &other.seen);
+        join(&mut self.fenced, &other.fenced);
+    }
+
     /// The clocks of this many warps start anew.
     pub(crate) fn forget(&mut self, warps: usize) {
         self.seen.iter_mut().take(warps).for_each(|clock| *clock = 1);

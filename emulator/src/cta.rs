@@ -1,12 +1,15 @@
 //! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
 
+use crate::access;
+use crate::bulk::Bulk;
 use crate::clocks::{Clocks, Knowledge};
 use crate::decode::Kernel;
-use crate::fault::{BarrierState, FaultKind, RegisterPool, Trap};
+use crate::fault::{BarrierState, FaultKind, MbarrierState, RegisterPool, Trap};
 use crate::global::{self, Handover, Known, learn};
+use crate::mbarrier::Mbarriers;
 use crate::order::{Seen, Time};
 use crate::pool::{self, Pool};
-use crate::shared::Shared;
+use crate::shared::{Refusal, Shared};
 use crate::warp::{Copies, Paths, Registers, Status, Warp};
 use crate::wgmma::{self, Flight, Products, WARPS};
 
@@ -44,6 +47,8 @@ pub(crate) struct Common {
     handovers: Vec<Handover>,
     pub(crate) products: Products,
     pub(crate) pool: Pool,
+    pub(crate) mbarriers: Mbarriers,
+    pub(crate) bulk: Bulk,
 }
 
 impl Common {
@@ -83,7 +88,15 @@ impl Common {
             self.round += 1;
             let warps = self.clocks.warps();
             self.barriers.iter_mut().for_each(|barrier| barrier.seen.forget(warps));
+            self.mbarriers.forget(warps);
         }
+    }
+
+    /// Why shared memory cannot be touched, as a fault.
+    pub(crate) fn refused(&self, why: Refusal, address: u32, bytes: u32, writes: bool) -> Box<Trap> {
+        let mut trap = access::refused(self.shared.bytes(), why, address, bytes as usize, 0, writes);
+        trap.lane = None;
+        trap
     }
 
     /// `fence.proxy.async`: the asynchronous proxy sees what the warp wrote before.
@@ -184,6 +197,8 @@ impl<'k> Cta<'k> {
                 handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
                 products: Products::new(count),
                 pool: Pool::new(pool::at_entry(&kernel.limits, threads, kernel.most_registers), count),
+                mbarriers: Mbarriers::default(),
+                bulk: Bulk::default(),
             },
             turn: 0,
         }
@@ -204,6 +219,8 @@ impl<'k> Cta<'k> {
         self.common.released = 0;
         self.common.products.clear();
         self.common.pool.clear();
+        self.common.mbarriers.clear();
+        self.common.bulk.clear();
         self.common.live_warps = self.warps.len() as u32;
         self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
         let threads = block.iter().product::<u32>();
@@ -250,6 +267,7 @@ impl<'k> Cta<'k> {
                     over
                 }
                 Status::Registers(count) => common.pool.take(number, count),
+                Status::Mbarrier { address, parity } => common.mbarriers.passes(address, parity),
                 Status::Ready | Status::Ended => false,
             };
             if goes_on {
@@ -291,6 +309,14 @@ impl<'k> Cta<'k> {
             said.push(format!("{} ended", warps_of(&ended)));
         }
         said
+    }
+
+    /// The mbarriers that somebody waits for.
+    pub(crate) fn mbarriers(&self) -> Vec<MbarrierState> {
+        let mut addresses: Vec<u32> = self.warps.iter().filter_map(|warp| warp.status.mbarrier()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.into_iter().filter_map(|address| self.common.mbarriers.state(address)).collect()
     }
 
     /// The registers that the first warp wants which waits for some.
@@ -349,6 +375,8 @@ mod tests {
             handovers: std::iter::repeat_with(Handover::default).take(warps).collect(),
             products: Products::new(warps),
             pool: Pool::new(None, warps),
+            mbarriers: Mbarriers::default(),
+            bulk: Bulk::default(),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) const POLLS: u8 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Inst {
     /// Immediates in the order of the text: address offsets, branch targets.
-    pub(crate) imm: [i64; 2],
+    pub(crate) imm: [i64; 3],
     /// Registers and constants in the order of the text.
     pub(crate) slots: [Slot; 16],
     /// A size, a choice, where a branch's lanes meet.
@@ -323,7 +323,7 @@ fn statements(entry: &Entry) -> (Vec<Text>, Vec<Option<String>>, HashMap<String,
 struct Raw {
     micro: Micro,
     slots: Vec<(File, u32)>,
-    imm: [i64; 2],
+    imm: [i64; 3],
     aux: u32,
 }
 
@@ -422,7 +422,7 @@ fn raw_inst(
 }
 
 fn finish(micro: Micro, slots: Vec<(File, u32)>, imm: Vec<i64>, aux: u32, text: &Text) -> Result<Raw, String> {
-    let mut fixed = [0; 2];
+    let mut fixed = [0; 3];
     if imm.len() > fixed.len() {
         return Err(format!("`{text}` has more immediates than the emulator holds"));
     }
@@ -436,8 +436,12 @@ fn polls(code: &[Inst], pc: usize) -> bool {
     const SHORT: usize = 24;
     let first = code[pc].imm[0] as usize;
     let Some(body) = code.get(first..pc).filter(|body| body.len() <= SHORT) else { return false };
-    let reads =
-        |inst: &Inst| matches!(inst.micro, LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax);
+    let reads = |inst: &Inst| {
+        matches!(
+            inst.micro,
+            LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax | MbarrierTry | MbarrierTest
+        )
+    };
     let works = |inst: &Inst| {
         matches!(
             inst.micro,

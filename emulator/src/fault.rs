@@ -100,6 +100,20 @@ pub enum FaultKind {
         barriers: Vec<BarrierState>,
         /// The registers that `setmaxnreg` waits for.
         registers: Option<RegisterPool>,
+        /// The mbarriers that are waited for.
+        mbarriers: Vec<MbarrierState>,
+    },
+    /// A thread ends before its bulk copies have read shared memory, or a CTA before those to its shared memory have landed.
+    EndsInFlight {
+        /// Whether they write shared memory.
+        writes: bool,
+    },
+    /// An mbarrier is used otherwise than it may be.
+    Mbarrier {
+        /// Where it is, or should be.
+        address: u32,
+        /// How.
+        what: Misuse,
     },
     /// A register that a `wgmma` accumulates in or reads A from is touched before its group was waited for.
     RegisterInFlight {
@@ -148,6 +162,89 @@ pub struct RegisterPool {
     pub count: u32,
     /// Registers that each of its threads has.
     pub held: u32,
+}
+
+/// An mbarrier that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MbarrierState {
+    /// Its address in shared memory.
+    pub address: u32,
+    /// The phase that is under way, from 0.
+    pub phase: u32,
+    /// Arrivals that the phase misses.
+    pub arrivals: u32,
+    /// Bytes that it misses; below zero, bytes that nobody expected yet.
+    pub bytes: i64,
+}
+
+impl fmt::Display for MbarrierState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MbarrierState { address, phase, arrivals, bytes } = self;
+        write!(f, "the mbarrier at {address:#x} is in phase {phase}, and misses {arrivals} arrivals and {bytes} bytes")
+    }
+}
+
+/// How an mbarrier is misused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// None was made there.
+    NotThere,
+    /// One is made where one is.
+    MadeTwice,
+    /// Its memory is touched by an ordinary access.
+    Touched,
+    /// A bulk copy is to complete at it, and its maker has not fenced the making of it.
+    Unfenced,
+    /// An arrival more than a phase has.
+    TooManyArrivals {
+        /// Arrivals of a phase.
+        count: u32,
+        /// The phase.
+        phase: u32,
+    },
+    /// All have arrived, and more bytes than were expected have landed.
+    TooManyBytes {
+        /// How many more.
+        bytes: u64,
+        /// The phase.
+        phase: u32,
+    },
+    /// The phase is over by what was expected, and copies that belong to it are in flight.
+    Unexpected {
+        /// Their bytes.
+        bytes: u64,
+        /// The phase.
+        phase: u32,
+    },
+    /// It cannot count so many bytes.
+    OutOfRange {
+        /// How many.
+        bytes: i64,
+    },
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Misuse::NotThere => f.write_str("is used, and no mbarrier.init made it"),
+            Misuse::MadeTwice => f.write_str("is made a second time: mbarrier.inval must come before"),
+            Misuse::Touched => f.write_str("is touched by an ordinary access: only mbarrier instructions may"),
+            Misuse::Unfenced => f.write_str(
+                "is to count a bulk copy, and the warp that made it has made no fence.mbarrier_init since: the asynchronous proxy need \
+                 not see it",
+            ),
+            Misuse::TooManyArrivals { count, phase } => {
+                write!(f, "is arrived at once more in phase {phase}, which all of its {count} arrivals have made")
+            }
+            Misuse::TooManyBytes { bytes, phase } => {
+                write!(f, "has {bytes} bytes more in phase {phase} than were expected, and nobody is left to expect them")
+            }
+            Misuse::Unexpected { bytes, phase } => {
+                write!(f, "ends phase {phase} while {bytes} bytes of copies issued in it are still to come: too few were expected")
+            }
+            Misuse::OutOfRange { bytes } => write!(f, "cannot count {bytes} bytes"),
+        }
+    }
 }
 
 /// A barrier that somebody waits for.
@@ -215,6 +312,8 @@ impl FaultKind {
             FaultKind::Diverged { .. } => "divergence",
             FaultKind::Operand(_) => "operand",
             FaultKind::BarrierCount { .. } => "barrier",
+            FaultKind::Mbarrier { .. } => "mbarrier",
+            FaultKind::EndsInFlight { .. } => "missing wait",
             FaultKind::Trap => "trap",
             FaultKind::InstructionLimit(_) => "endless",
         }
@@ -294,7 +393,15 @@ impl FaultKind {
                     who(sites.get(1))
                 )
             }
-            FaultKind::Deadlock { barriers, registers } => {
+            FaultKind::EndsInFlight { writes: false } => f.write_str(
+                "the thread ends, and a bulk copy that it has issued may still read shared memory: cp.async.bulk.wait_group.read must \
+                 come before",
+            ),
+            FaultKind::EndsInFlight { writes: true } => f.write_str(
+                "the CTA ends, and a bulk copy to its shared memory is in flight: somebody must wait for its mbarrier before",
+            ),
+            FaultKind::Mbarrier { address, what } => write!(f, "the mbarrier at {address:#x} {what}"),
+            FaultKind::Deadlock { barriers, registers, mbarriers } => {
                 f.write_str("no warp of the CTA can go on")?;
                 for BarrierState { barrier, arrived, expected } in barriers {
                     write!(f, "; barrier {barrier} has {arrived} of {expected} threads")?;
@@ -306,7 +413,7 @@ impl FaultKind {
                          CTA has {free}"
                     )?;
                 }
-                Ok(())
+                mbarriers.iter().try_for_each(|state| write!(f, "; {state}"))
             }
             FaultKind::RegisterInFlight { register } => {
                 write!(f, "{register} is touched while a wgmma that was not waited for uses it")

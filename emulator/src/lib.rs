@@ -44,6 +44,7 @@
 //! ```
 
 mod access;
+mod bulk;
 mod clocks;
 mod cta;
 mod decode;
@@ -52,6 +53,7 @@ mod flow;
 mod global;
 mod lanes;
 mod launch;
+mod mbarrier;
 mod memory;
 mod micro;
 mod mma;
@@ -63,11 +65,13 @@ mod shared;
 mod step;
 mod stores;
 mod sync;
+mod tensor;
 mod warp;
 mod wgmma;
 
-pub use fault::{BarrierState, Fault, FaultKind, RegisterPool, Site, Space};
+pub use fault::{BarrierState, Fault, FaultKind, MbarrierState, Misuse, RegisterPool, Site, Space};
 pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};
 pub use run::{Options, Stats, run};
+pub use tensor::{Swizzle, TensorDim, TensorElem, TensorMap};

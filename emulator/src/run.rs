@@ -14,15 +14,17 @@ use lacuna_ptx::Op;
 use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::bulk;
 use crate::cta::Cta;
 use crate::decode::Kernel;
-use crate::fault::{Fault, FaultKind, Site, Space, Trap};
+use crate::fault::{Fault, FaultKind, Misuse, Site, Space, Trap};
 use crate::global::Ledger;
 use crate::launch::{self, Arg, Launch};
 use crate::memory::{Memory, View};
 use crate::micro::Micro;
 use crate::program::Program;
 use crate::step::{Machine, Moved, PATIENCE, Run};
+use crate::tensor::Maps;
 use crate::warp::Status;
 use crate::wgmma;
 
@@ -79,7 +81,7 @@ pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Op
         let known: Vec<&str> = program.entries().collect();
         return Err(refuse(format!("the module has no kernel `{}`; it has {}", launch.entry, known.join(", "))));
     };
-    let params = launch::params(kernel, launch, program.target()).map_err(refuse)?;
+    let (params, maps) = launch::params(kernel, launch, program.target()).map_err(refuse)?;
     let ctas: u64 = launch.grid.iter().map(|extent| u64::from(*extent)).product();
     if u32::try_from(ctas).is_err() {
         return Err(refuse(format!("{ctas} CTAs are more than the emulator tells apart")));
@@ -88,6 +90,7 @@ pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Op
         kernel,
         launch,
         params: &params,
+        maps,
         memory,
         ledger: Ledger::new(watched(kernel, launch, memory)),
         options,
@@ -123,6 +126,7 @@ fn watched(kernel: &Kernel, launch: &Launch<'_>, memory: &Memory) -> Vec<(u64, u
         match &launch.args[param] {
             Arg::U64(address) => watched.extend(memory.allocation(*address)),
             Arg::Bytes(_) => return memory.allocations(),
+            Arg::TensorMap(map) => watched.extend(memory.allocation(map.base)),
             Arg::U32(_) | Arg::F32(_) => {}
         }
     }
@@ -157,6 +161,7 @@ struct Grid<'a> {
     kernel: &'a Kernel,
     launch: &'a Launch<'a>,
     params: &'a [u8],
+    maps: Maps,
     memory: &'a Memory,
     ledger: Ledger,
     options: &'a Options,
@@ -252,13 +257,20 @@ impl<'a> Grid<'a> {
             let ready =
                 (0..count).map(|step| (first + step) % count).find(|warp| cta.warps[*warp].status == Status::Ready);
             let Some(number) = ready else {
-                return if cta.ended() { self.left(cta) } else { Err(self.deadlock(cta)) };
+                if cta.ended() {
+                    return self.left(cta, view);
+                }
+                if self.land(cta, view, turns)? {
+                    continue;
+                }
+                return Err(self.deadlock(cta));
             };
             cta.turn = (number + 1) % count;
             let share = if self.options.seed == 0 { WARP_SLICE } else { 1 + turns.next(4 * WARP_SLICE) };
             let mut machine = Machine {
                 kernel: self.kernel,
                 params: self.params,
+                maps: &self.maps,
                 number,
                 warp: &mut cta.warps[number],
                 common: &mut cta.common,
@@ -280,6 +292,11 @@ impl<'a> Grid<'a> {
                 let computed = wgmma::compute(self.kernel, &mut cta.warps, &mut cta.common);
                 computed.map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
             }
+            // Copies land as late as they may; under a seed, any time.
+            let early = self.options.seed != 0 && cta.common.bulk.is_flying() && turns.next(2) == 0;
+            if (early || vain > cta.warps.len()) && self.land(cta, view, turns)? {
+                vain = 0;
+            }
             left = left.saturating_sub(used.max(1));
             self.count(used, cta, number)?;
             if self.stop.load(Ordering::Relaxed) {
@@ -287,6 +304,18 @@ impl<'a> Grid<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// A bulk copy lands, the oldest or, under a seed, any. Whether there was one.
+    fn land(&self, cta: &mut Cta<'a>, view: &mut View<'_>, turns: &mut Turns) -> Result<bool, Box<Fault>> {
+        let flying = cta.common.bulk.flying();
+        if flying == 0 {
+            return Ok(false);
+        }
+        let which = if self.options.seed == 0 { 0 } else { turns.next(flying as u64) as usize };
+        let landed = bulk::land(&mut cta.warps, &mut cta.common, view, &self.maps, which);
+        landed.map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
+        Ok(true)
     }
 
     /// Counts instructions against the limit.
@@ -321,13 +350,33 @@ impl<'a> Grid<'a> {
             site.cta = other.cta.map_or(cta.index, |number| self.index(number.into()));
             sites.push(site);
         }
-        let note = self.note(cta, &trap, pc);
+        let mut trap = trap;
+        if let FaultKind::Pending { address } = trap.kind
+            && let Some(at) = cta.common.mbarriers.holding(address as u32)
+        {
+            trap.kind = FaultKind::Mbarrier { address: at, what: Misuse::Touched };
+        }
+        let note = self.note(cta, warp, &trap, pc);
         Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites, note })
     }
 
     /// What is wrong in terms of groups and stages, where that can be known.
-    fn note(&self, cta: &Cta<'_>, trap: &Trap, pc: u32) -> Option<String> {
+    fn note(&self, cta: &Cta<'_>, warp: usize, trap: &Trap, pc: u32) -> Option<String> {
         let earlier = trap.other?.earlier;
+        let brought = matches!(trap.kind, FaultKind::Pending { .. } | FaultKind::Race { first_writes: true, .. });
+        if let Some((mbarrier, moment)) = cta.common.bulk.phase_of(earlier.pc).filter(|_| brought) {
+            let seen = cta.common.clocks.toucher(warp, pc).seen.get(moment.column).copied().unwrap_or(0);
+            let phases = i64::from(moment.phase) + i64::from(seen) - i64::from(moment.time);
+            return Some(format!(
+                "the copy completes phase {} of the mbarrier at {mbarrier:#x}, and of its phases this warp has waited for {}",
+                moment.phase,
+                match phases {
+                    ..=0 => "none".to_owned(),
+                    1 => "phase 0 alone".to_owned(),
+                    phases => format!("those before phase {phases}"),
+                }
+            ));
+        }
         let copies = |pc: u32| self.kernel.code[pc as usize].micro == Micro::CpAsync;
         let line = |pc: u32| self.line(pc);
         match trap.kind {
@@ -389,16 +438,24 @@ impl<'a> Grid<'a> {
                 Status::Barrier(barrier) => format!("waits for barrier {barrier}"),
                 Status::Products(_) => "waits for its wgmmas".to_owned(),
                 Status::Registers(count) => format!("waits for {count} registers a thread"),
+                Status::Mbarrier { address, parity } => {
+                    format!("waits for parity {parity} of the mbarrier at {address:#x}")
+                }
                 Status::Ready | Status::Ended => continue,
             };
-            // What it waits at is the instruction before the one that comes next.
-            let mut site = self.site(cta, number, None, warp.paths.pc - 1);
+            // What it waits at is the instruction before the one that comes next; a `try_wait` comes next itself.
+            let pc = warp.paths.pc - u32::from(warp.status.mbarrier().is_none());
+            let mut site = self.site(cta, number, None, pc);
             site.state = Some(state);
             sites.push(site);
         }
         let pending = cta.pending(|pc| self.line(pc));
         Box::new(Fault {
-            kind: FaultKind::Deadlock { barriers: cta.barriers(), registers: cta.registers() },
+            kind: FaultKind::Deadlock {
+                barriers: cta.barriers(),
+                registers: cta.registers(),
+                mbarriers: cta.mbarriers(),
+            },
             entry: self.kernel.name.clone(),
             sites,
             note: (!pending.is_empty()).then(|| pending.join("; ")),
@@ -406,7 +463,14 @@ impl<'a> Grid<'a> {
     }
 
     /// A CTA has ended. What it left undone.
-    fn left(&self, cta: &Cta<'_>) -> Result<bool, Box<Fault>> {
+    fn left(&self, cta: &mut Cta<'_>, view: &mut View<'_>) -> Result<bool, Box<Fault>> {
+        if let Some((thread, pc, mbarrier)) = cta.common.bulk.left() {
+            let mut site = self.site(cta, thread / 32, Some(thread % 32), pc);
+            site.state = Some(format!("to the mbarrier at {mbarrier:#x}"));
+            let kind = FaultKind::EndsInFlight { writes: true };
+            return Err(Box::new(Fault { kind, entry: self.kernel.name.clone(), sites: vec![site], note: None }));
+        }
+        bulk::finish(&mut cta.common, view).map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
         let Some((pc, group, warps)) = cta.common.products.partial() else { return Ok(true) };
         let what = format!("a wgmma was not issued by all four warps of warpgroup {group}");
         let sites = warps.into_iter().map(|warp| self.site(cta, warp as u32, None, pc)).collect();

@@ -319,6 +319,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Words that belonged to something are anybody's again, and hold nothing.
+    pub(crate) fn let_go<const N: usize>(&mut self, address: u32) {
+        let at = (address / 4) as usize;
+        self.state[at..at + N].fill(0);
+    }
+
     /// The data of an asynchronous copy lands, as a write of its thread at this clock.
     #[inline(always)]
     pub(crate) fn land<const N: usize>(&mut self, address: u32, value: [u32; N], thread: Thread, clock: u32) {

@@ -235,6 +235,8 @@ pub(crate) struct Copy {
     /// Bytes read; the rest is zero.
     pub(crate) source: Words,
     pub(crate) pc: u32,
+    /// How many its warp had issued before it.
+    pub(crate) serial: u64,
 }
 
 /// The asynchronous copies of a warp.
@@ -247,11 +249,13 @@ pub(crate) struct Copies {
     pub(crate) waited: Option<(u32, u32)>,
     /// Copies that have landed, for their room.
     pub(crate) spare: Vec<Copy>,
+    /// Copies that the warp has issued.
+    pub(crate) issued: u64,
 }
 
 impl Copies {
     pub(crate) fn new() -> Copies {
-        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new() }
+        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new(), issued: 0 }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -271,7 +275,22 @@ pub(crate) enum Status {
     Products(u32),
     /// `setmaxnreg.inc` to this many registers.
     Registers(u32),
+    /// The last phase of this parity of an mbarrier.
+    Mbarrier {
+        address: u32,
+        parity: u32,
+    },
     Ended,
+}
+
+impl Status {
+    /// The mbarrier that is waited for.
+    pub(crate) const fn mbarrier(self) -> Option<u32> {
+        match self {
+            Status::Mbarrier { address, .. } => Some(address),
+            _ => None,
+        }
+    }
 }
 
 /// A warp of a CTA.

@@ -196,7 +196,7 @@ impl<'k> Cta<'k> {
                 known: Known::new(),
                 handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
                 products: Products::new(count),
-                pool: Pool::new(pool::at_entry(&kernel.limits, threads), count),
+                pool: Pool::new(pool::at_entry(&kernel.limits, threads, kernel.most_registers), count),
                 mbarriers: Mbarriers::default(),
                 bulk: Bulk::default(),
             },

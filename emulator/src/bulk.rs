@@ -604,7 +604,7 @@ fn bring(
         From::Words(words) => return Ok(words.clone()),
         From::Global(address) => {
             doer.read(view, *address, &mut data)?;
-            doer.note(common, view, *address, bytes, Deed::ReadDone)?;
+            doer.note(common, view, *address, bytes, Deed::ReadOver)?;
         }
         From::Box { map, coords } => {
             let map = find(maps, *map)?;
@@ -612,7 +612,7 @@ fn bring(
             map.rows(coords, |row| {
                 let at = row.offset as usize;
                 doer.read(view, row.address, &mut data[at..at + row.bytes as usize])?;
-                doer.note(common, view, row.address, row.bytes, Deed::ReadDone)
+                doer.note(common, view, row.address, row.bytes, Deed::ReadOver)
             })?;
         }
     }

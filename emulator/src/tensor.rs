@@ -103,8 +103,11 @@ impl Swizzle {
 pub(crate) const BOX_ALIGN: u32 = 128;
 
 impl TensorMap {
-    /// What makes it none, if anything does: as the driver would say when it is encoded.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Whether hardware can have it, as the driver finds out when it encodes one.
+    ///
+    /// # Errors
+    /// What stands against it, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
         if !(1..=5).contains(&self.dims.len()) {
             return Err(format!("a tensor map has 1 to 5 dimensions, and this one {}", self.dims.len()));
         }

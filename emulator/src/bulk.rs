@@ -112,6 +112,16 @@ impl Bulk {
         self.phases.clear();
     }
 
+    /// The clocks of this many warps start anew.
+    pub(crate) fn forget(&mut self, warps: usize) {
+        for flight in &mut self.flying {
+            if let Flying::Arrival { known, clock, .. } = &mut flight.what {
+                known.forget(warps);
+                *clock = 0;
+            }
+        }
+    }
+
     /// Whether something may land.
     pub(crate) fn is_flying(&self) -> bool {
         !self.flying.is_empty()

@@ -89,6 +89,7 @@ impl Common {
             let warps = self.clocks.warps();
             self.barriers.iter_mut().for_each(|barrier| barrier.seen.forget(warps));
             self.mbarriers.forget(warps);
+            self.bulk.forget(warps);
         }
     }
 

@@ -32,6 +32,9 @@ const MOST: u32 = (1 << 20) - 1;
 /// Times of a column that a word of shared memory can bear.
 const MOST_TIMES: u32 = u16::MAX as u32 - 1;
 
+/// Columns that one can bear.
+const MOST_COLUMNS: usize = (1 << 10) - 1;
+
 /// Bytes of one.
 const BYTES: u32 = 8;
 
@@ -195,6 +198,10 @@ impl Common {
             Some(column) => column,
             None => (self.clocks.add_column(), 0),
         };
+        if column > MOST_COLUMNS {
+            let what = "a CTA has made more mbarriers than the emulator tells apart".to_owned();
+            return Err(Trap::new(FaultKind::Operand(what), None));
+        }
         let maker =
             Maker { thread, pc, clock: Some(self.clocks.toucher(thread as usize / 32, pc).clock), fenced: false };
         let object = Object {

@@ -134,7 +134,10 @@ impl TensorMap {
                 _ => {}
             }
         }
-        let row = self.row_bytes();
+        let (row, bytes) = (self.row_bytes(), self.box_bytes());
+        if bytes >= 1 << 20 {
+            return Err(format!("a box is {bytes} bytes, and an mbarrier counts less than 2^20"));
+        }
         match self.swizzle.span() {
             _ if !row.is_multiple_of(16) => {
                 Err(format!("the rows of a box are {row} bytes; expected a multiple of 16"))
@@ -296,6 +299,9 @@ mod tests {
         );
         let stride = "the stride of dimension 1 is 136 bytes; expected a multiple of 16 below 2^40";
         assert_eq!(map(|map| map.dims[1].stride = 136), stride);
+        let bytes = "a box is 1048576 bytes, and an mbarrier counts less than 2^20";
+        let large = |map: &mut TensorMap| map.dims = vec![dim(64, 2, 64), dim(256, 128, 256), dim(32, 65536, 32)];
+        assert_eq!(map(large), bytes);
         let row = "the rows of a box are 64 bytes; under a swizzle over 128 they are as long as that";
         assert_eq!(map(|map| map.dims[0].tile = 32), row);
         assert_eq!(map(|map| map.dims[0].tile = 4), "the rows of a box are 8 bytes; expected a multiple of 16");

@@ -22,6 +22,8 @@ struct Barrier {
     arrived: u32,
     /// Which warps these are, and where they arrived.
     arrivals: Vec<(usize, u32)>,
+    /// A warp that was counted twice when it was last complete, and where it arrived.
+    twice: Option<(usize, u32, u32)>,
     /// Warps that wait, by bit.
     waiting: u32,
     /// What those who arrived have seen, joined.
@@ -145,6 +147,7 @@ impl Common {
         let seen = std::mem::take(&mut barrier.seen);
         let waiting = std::mem::take(&mut barrier.waiting);
         barrier.arrived = 0;
+        barrier.twice = barrier.twice.or_else(|| twice(&barrier.arrivals));
         barrier.arrivals.clear();
         self.released |= waiting;
         for warp in (0..self.clocks.warps()).filter(|warp| waiting >> warp & 1 != 0) {
@@ -296,6 +299,16 @@ impl<'k> Cta<'k> {
                 ));
             }
         }
+        for (number, barrier) in self.common.barriers.iter().enumerate().filter(|(_, barrier)| barrier.waiting != 0) {
+            if let Some((warp, first, second)) = barrier.twice {
+                said.push(format!(
+                    "barrier {number} was complete before with warp {warp} counted twice, at lines {} and {}: those who arrive and \
+                     those who wait must be different warps, and the count theirs together",
+                    line(first),
+                    line(second)
+                ));
+            }
+        }
         if let Some((pc, group, warps)) = self.common.products.partial() {
             said.push(format!(
                 "the wgmma at line {} was issued by {} alone: all four warps of warpgroup {group} must issue it",
@@ -337,6 +350,14 @@ impl<'k> Cta<'k> {
         };
         (0u32..).zip(&self.common.barriers).filter(|(_, barrier)| barrier.waiting != 0).map(state).collect()
     }
+}
+
+/// A warp that arrived more than once, and where.
+fn twice(arrivals: &[(usize, u32)]) -> Option<(usize, u32, u32)> {
+    arrivals.iter().enumerate().find_map(|(at, (warp, pc))| {
+        let before = arrivals[..at].iter().find(|(other, _)| other == warp)?;
+        Some((*warp, before.1, *pc))
+    })
 }
 
 /// Warps by name: `warp 3`, `warps 0 to 3 and 7`.

@@ -3,6 +3,7 @@
 use crate::access;
 use crate::bulk::Bulk;
 use crate::clocks::{Clocks, Knowledge};
+use crate::cluster::{self, Place};
 use crate::decode::Kernel;
 use crate::fault::{BarrierState, FaultKind, MbarrierState, RegisterPool, Trap};
 use crate::global::{self, Handover, Known, learn};
@@ -49,6 +50,7 @@ pub(crate) struct Common {
     handovers: Vec<Handover>,
     pub(crate) products: Products,
     pub(crate) pool: Pool,
+    pub(crate) place: Place,
     pub(crate) mbarriers: Mbarriers,
     pub(crate) bulk: Bulk,
 }
@@ -64,6 +66,11 @@ impl Common {
             now: Time::new(self.round, own[warp]),
             seen: Seen { round: self.round, own, others: &self.known },
         }
+    }
+
+    /// Its number in the grid.
+    pub(crate) const fn number(&self) -> u32 {
+        self.number
     }
 
     /// `membar.gl`: what was offered to the warp is acquired, and what it has seen may be handed on.
@@ -200,6 +207,7 @@ impl<'k> Cta<'k> {
                 handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
                 products: Products::new(count),
                 pool: Pool::new(pool::at_entry(&kernel.limits, threads, kernel.most_registers), count),
+                place: Place::new(),
                 mbarriers: Mbarriers::default(),
                 bulk: Bulk::default(),
             },
@@ -207,8 +215,15 @@ impl<'k> Cta<'k> {
         }
     }
 
-    /// Makes this the CTA at `index`, at its beginning.
-    pub(crate) fn begin(&mut self, kernel: &Kernel, index: [u32; 3], grid: [u32; 3], block: [u32; 3]) {
+    /// Makes this the CTA at `index`, of a rank in a cluster of so many, at its beginning.
+    pub(crate) fn begin(
+        &mut self,
+        kernel: &Kernel,
+        index: [u32; 3],
+        grid: [u32; 3],
+        block: [u32; 3],
+        (rank, size): (usize, usize),
+    ) {
         let [x, y, z] = index.map(u64::from);
         self.common.number = (x + u64::from(grid[0]) * (y + u64::from(grid[1]) * z)) as u32;
         self.common.round = 0;
@@ -218,7 +233,8 @@ impl<'k> Cta<'k> {
         self.index = index;
         self.turn = 0;
         self.common.shared.clear();
-        self.common.clocks.clear();
+        self.common.clocks.clear(rank, size);
+        self.common.place.begin(rank, size);
         self.common.released = 0;
         self.common.products.clear();
         self.common.pool.clear();
@@ -246,9 +262,8 @@ impl<'k> Cta<'k> {
                         Special::Nctaid(axis) => grid[usize::from(axis)],
                         Special::Laneid => lane,
                         Special::Warpid => number,
-                        // A launch has no clusters: each CTA is one.
-                        Special::ClusterCtarank => 0,
-                        Special::ClusterNctarank => 1,
+                        Special::ClusterCtarank => rank as u32,
+                        Special::ClusterNctarank => size as u32,
                     };
                 }
             }
@@ -268,6 +283,13 @@ impl<'k> Cta<'k> {
                         wgmma::waited(warp, common, number, group);
                     }
                     over
+                }
+                Status::Cluster => {
+                    let passes = common.place.passes(number);
+                    if passes {
+                        cluster::waited(common, number);
+                    }
+                    passes
                 }
                 Status::Registers(count) => common.pool.take(number, count),
                 Status::Mbarrier { address, parity } => common.mbarriers.passes(address, parity),
@@ -396,6 +418,7 @@ mod tests {
             handovers: std::iter::repeat_with(Handover::default).take(warps).collect(),
             products: Products::new(warps),
             pool: Pool::new(None, warps),
+            place: Place::new(),
             mbarriers: Mbarriers::default(),
             bulk: Bulk::default(),
         }

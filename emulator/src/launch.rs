@@ -66,9 +66,7 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Re
     if let Some(required) = kernel.limits.required_threads.filter(|required| required != block) {
         return Err(format!("the kernel says .reqntid {required:?}, and the launch has {block:?} threads"));
     }
-    if kernel.limits.explicit_cluster || kernel.limits.required_cluster.is_some_and(|cluster| cluster != [1; 3]) {
-        return Err("the kernel runs in clusters, and the emulator has none yet".to_owned());
-    }
+    crate::cluster::extents(&kernel.limits, *grid)?;
     // `.maxntid` bounds the product only.
     if let Some(max) = kernel.limits.max_threads
         && threads > max.iter().map(|extent| u64::from((*extent).max(1))).product()

@@ -46,6 +46,7 @@
 mod access;
 mod bulk;
 mod clocks;
+mod cluster;
 mod cta;
 mod decode;
 mod fault;

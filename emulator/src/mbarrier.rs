@@ -235,7 +235,14 @@ impl Common {
     }
 
     /// A thread expects more bytes, or arrives, or both.
-    fn arrive_at(&mut self, address: u32, thread: Thread, pc: u32, bytes: u32, arrives: bool) -> Result<(), Box<Trap>> {
+    pub(crate) fn arrive_at(
+        &mut self,
+        address: u32,
+        thread: Thread,
+        pc: u32,
+        bytes: u32,
+        arrives: bool,
+    ) -> Result<(), Box<Trap>> {
         let Common { mbarriers, clocks, .. } = self;
         let warp = thread as usize / 32;
         let object = mbarriers.at(address, thread, clocks.toucher(warp, pc))?;
@@ -264,6 +271,16 @@ impl Common {
         object.arrivals -= 1;
         object.arrived.join(known);
         object.settle(&mut self.clocks).map_err(|what| misuse(address, what))
+    }
+
+    /// An arrival of a warp of another CTA.
+    pub(crate) fn arrive_from(&mut self, address: u32, known: &Knowledge, pc: u32) -> Result<(), Box<Trap>> {
+        if !address.is_multiple_of(BYTES) {
+            let space = Space::Shared;
+            return Err(Trap::new(FaultKind::Misaligned { space, address: address.into(), bytes: BYTES }, None));
+        }
+        self.mbarriers.at(address, Thread::MAX, known.from_afar(pc))?;
+        self.arrive_late(address, known)
     }
 
     /// When the phase under way ends, for a thread that has seen the mbarrier made.

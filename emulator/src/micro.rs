@@ -32,6 +32,7 @@ pub(crate) enum Micro {
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
     Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
+    Mapa, ClusterArrive, ClusterWait, MbarrierRemote,
     // Copies by themselves; `aux` is the dimensions of a tensor, what an add adds, whether a wait is for reads alone.
     BulkLoad, BulkPass, BulkStore, BulkCommit, BulkWait, TensorLoad, TensorStore, TensorAdd, TensorPrefetch, CpAsyncArrive,
     CvtaParam, CreatePolicy,
@@ -206,7 +207,8 @@ impl Micro {
             Op::TensorStore => TensorStore,
             Op::TensorAdd => TensorAdd,
             Op::TensorPrefetch | Op::PrefetchMap => TensorPrefetch,
-            Op::TensorCast | Op::TensorCastHint | Op::MbarrierRemote => return None,
+            Op::TensorCast | Op::TensorCastHint => return None,
+            Op::MbarrierRemote => MbarrierRemote,
             Op::FenceProxyAsync => ProxyFence,
             Op::Elect => Elect,
             Op::Stmatrix => {
@@ -221,7 +223,9 @@ impl Micro {
             Op::WgmmaFence => WgmmaFence,
             Op::WgmmaCommit => WgmmaCommit,
             Op::WgmmaWait => WgmmaWait,
-            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait => return None,
+            Op::Mapa => Mapa,
+            Op::ClusterArrive | Op::ClusterRelaxed => ClusterArrive,
+            Op::ClusterWait => ClusterWait,
             // Launches run one after the other: what it waits for is done, and nobody waits for it.
             Op::GridControl => Nothing,
         };
@@ -233,6 +237,9 @@ impl Micro {
                 u32::from(ty(0).contains("nc"))
             }
             SetRegisters => u32::from(ty(0) == "inc"),
+            ClusterArrive => u32::from(inst.form.op() == Op::ClusterRelaxed),
+            // Of global memory the proxies are not told apart.
+            ProxyFence => u32::from(ty(0) == ".global"),
             TensorLoad | TensorStore | TensorAdd | TensorPrefetch => ty(0).parse().unwrap_or(0),
             BulkStore => {
                 ["f32", "noftz.bf16", "noftz.f16"].iter().position(|add| *add == ty(0)).map_or(0, |add| add as u32 + 1)

@@ -9,7 +9,7 @@ use crate::micro::Micro;
 use crate::mma::{self, canonical, piece_bf16, piece_f16};
 use crate::tensor::{Maps, PARAM_WINDOW, TensorElem};
 use crate::warp::{ALL, Status, Warp};
-use crate::{access, bulk, mbarrier, sync, wgmma};
+use crate::{access, bulk, cluster, mbarrier, sync, wgmma};
 
 /// Bytes moved by a worker, and rows of shared memory that had to wait for each other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -360,8 +360,24 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             }
 
             ProxyFence => {
-                m.common.fence_proxy(m.number);
-                mbarrier::fence(m);
+                if i.aux == 0 {
+                    m.common.fence_proxy(m.number);
+                    mbarrier::fence(m);
+                }
+            }
+            Mapa => cluster::map(m, i, lanes)?,
+            MbarrierRemote => {
+                if cluster::arrive_at(m, i, pc, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            ClusterArrive => cluster::arrive(m, i, lanes)?,
+            ClusterWait => {
+                if cluster::wait(m, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
             }
             CvtaParam => double2(r, &both(i), lanes, |a, _| a.wrapping_add(PARAM_WINDOW)),
             // What it is made of is nobody's affair.

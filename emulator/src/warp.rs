@@ -273,6 +273,8 @@ pub(crate) enum Status {
     Barrier(u32),
     /// The `wgmma`s of its groups before this one.
     Products(u32),
+    /// The barrier of the cluster.
+    Cluster,
     /// `setmaxnreg.inc` to this many registers.
     Registers(u32),
     /// The last phase of this parity of an mbarrier.

@@ -101,5 +101,12 @@ fn the_hang_of_the_backward_is_a_barrier_for_more_threads_than_come() {
     let fault = Backward::draw(256, false).run(BACKWARD_HANGS, &Options::default()).unwrap_err();
     let report = fault.to_string();
     assert!(matches!(fault.kind, FaultKind::Deadlock { .. }), "{report}");
-    println!("{report}");
+    for word in [
+        "barrier 4 has 96 of 160 threads; barrier 5 has 96 of 160 threads",
+        "fa_bwd.ptx:745   bar.sync %r31, 160;                                           CTA 0,0,0 warp 5, waits for barrier 4",
+        "fa_bwd.ptx:153   bar.sync 2, 160;                                              CTA 0,0,0 warp 1, waits for barrier 2",
+        "barrier 4 was complete before with warp 4 counted twice, at lines 180 and 745",
+    ] {
+        assert!(report.contains(word), "{word}\n{report}");
+    }
 }

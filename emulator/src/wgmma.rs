@@ -57,6 +57,8 @@ pub(crate) struct Wgmma {
     pub(crate) fragments: Vec<u16>,
     /// Accumulators that may not have been written, which matters where D is added to.
     pub(crate) unproven: Vec<(Slot, lacuna_ptx::Reg)>,
+    /// Accumulators of which it must be noted that they are written, where that depends on a predicate.
+    pub(crate) tracked: Vec<Slot>,
 }
 
 impl Wgmma {
@@ -332,6 +334,9 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
             crate::step::unwritten(m, (File::Word, slot, reg), ALL)?;
         }
     }
+    for &slot in &wgmma.tracked {
+        *m.warp.registers.written(File::Word, slot) = ALL;
+    }
     take_registers(m, wgmma, pc)?;
     let flight = &mut m.warp.tensor;
     let (group, index) = (flight.committed, flight.issued - m.common.products.groups[warpgroup].computed);
@@ -419,7 +424,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
     type Output = Result<(), (usize, Box<Trap>)>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+    fn with_simd<S: pulp::Simd>(self, simd: S) -> Self::Output {
         let Compute { kernel, warps, common } = self;
         let mut products = std::mem::take(&mut common.products);
         let ready = std::mem::take(&mut products.ready);
@@ -445,7 +450,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
                 if wgmma.negated {
                     tile.negate_a();
                 }
-                tile.multiply();
+                tile.multiply(simd);
             }
             give(&products.tile, held, warps);
         }

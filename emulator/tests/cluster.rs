@@ -76,12 +76,16 @@ fn an_mbarrier_must_be_made_before_the_other_arrives() {
 
 #[test]
 fn a_cta_that_has_ended_cannot_be_reached() {
-    let gone = handshake(MEET, "").replace("W: ", "setp.eq.u32 %p2, %r11, 0;\n@%p2 bra OUT;\nW: ")
-        + "\nOUT: mov.u32 %r1, 0;\n";
-    // CTA 1 arrives once more, after CTA 0 has ended.
-    let late = format!("{gone}@%p0 mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r15];\n");
-    let report = fault(&late).to_string();
-    assert!(report.contains("of the cluster has ended") || report.contains("arrivals"), "{report}");
+    // Without the barrier at the end: CTA 0 ends as soon as it was reached, and CTA 1 arrives once more.
+    let again = "mapa.shared::cluster.u32 %r15, %r10, %r12;\n@%p0 mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r15];";
+    let body = handshake(MEET, &format!("setp.eq.u32 %p2, %r11, 0;\n@%p2 bra DONE;\n{again}\nDONE:"));
+    let report = fault(&body).to_string();
+    assert!(
+        report.contains("CTA 0 of the cluster has ended: its shared memory is no more")
+            || report.contains("the mbarrier at 0x0") && report.contains("arrivals"),
+        "{report}"
+    );
+    assert!(report.contains("mbarrier.arrive.release.cluster") && report.contains("CTA 1,0,0"), "{report}");
 }
 
 #[test]

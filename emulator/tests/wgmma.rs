@@ -173,6 +173,8 @@ fn operands_in_shared_memory_that_are_not_there_yet() {
     );
     // Too late: behind the barrier, it is not the writers' before the order.
     named(&format!("bar.sync 0;\nfence.proxy.async.shared::cta;\n{rest}"), "missing fence", &["st.shared.v4.b32"]);
+    // One for global memory is none for shared memory.
+    named(&format!("fence.proxy.async.global;\nbar.sync 0;\n{rest}"), "missing fence", &["st.shared.v4.b32"]);
     // Fenced, and not ordered: who comes late writes under the product of who came first.
     named(
         &format!("fence.proxy.async.shared::cta;\n{rest}"),

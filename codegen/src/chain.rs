@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::Error;
 use crate::ir::Elem;
-use crate::plan::{Access, Arg, Dim, Expr, Launch, Plan, Requirement, ScalarSpec, TensorSpec};
+use crate::plan::{
+    Access, Arg, Dim, Expr, Launch, MapBase, MapDim, MapStride, Plan, Requirement, ScalarSpec, TensorMap, TensorSpec,
+    WRAP,
+};
 
 /// What every tensor in the workspace begins at a multiple of, in bytes: L2 works in lines of 128.
 const ALIGN: u64 = 256;
@@ -244,7 +247,31 @@ impl Chain<'_> {
             Arg::Computed(expr) => Arg::Computed(self.resolve(expr)),
             Arg::Wide(expr) => Arg::Wide(self.resolve(expr)),
             Arg::Workspace { offset } => Arg::Workspace { offset: plus(own.clone(), self.resolve(offset)) },
+            Arg::TensorMap(map) => Arg::TensorMap(self.map(map, own)),
             Arg::Pointer(_) | Arg::Scalar(_) => arg.clone(),
         }
+    }
+
+    /// A tensor map with temporaries as places in the workspace.
+    fn map(&self, map: &TensorMap, own: &Expr) -> TensorMap {
+        let of = |name: &str| self.temporaries.iter().find(|t| t.name == name);
+        let mut map = map.replaced(|expr| self.resolve(expr));
+        map.base = match map.base {
+            MapBase::Tensor(name) if of(&name).is_some() => MapBase::Workspace(self.offset(&name)),
+            MapBase::Workspace(offset) => MapBase::Workspace(plus(own.clone(), offset)),
+            base @ MapBase::Tensor(_) => base,
+        };
+        for MapDim { stride, .. } in &mut map.outer {
+            let known = |tensor: &str, dim: usize| of(tensor).map(|temporary| temporary.stride(dim));
+            let elements = match &*stride {
+                MapStride::Dim { tensor, dim } => known(tensor, *dim),
+                MapStride::WrapLess { tensor, dim } => known(tensor, *dim).map(|stride| Expr::Const(WRAP) - stride),
+                MapStride::Elements(_) => None,
+            };
+            if let Some(elements) = elements {
+                *stride = MapStride::Elements(elements);
+            }
+        }
+        map
     }
 }

@@ -2,9 +2,8 @@
 
 use lacuna_ptx::Module;
 
-use crate::Error;
 use crate::ir::Func;
-use crate::{lower, passes};
+use crate::{Boxes, Error, lower, passes};
 
 /// A compiled func.
 #[derive(Clone, Debug)]
@@ -21,19 +20,21 @@ pub struct Compiled {
     pub registers: u32,
     /// CTAs that a multiprocessor has at once, estimated.
     pub resident: u32,
+    /// The tensor maps that the entry takes behind its other parameters, in their order.
+    pub maps: Vec<Boxes>,
 }
 
 /// Runs every pass and lowers.
 ///
 /// The entry's parameters follow the func's: a tensor is a `u64` address, then a `u64` stride in elements for every
-/// dimension but the last; a scalar is one 4-byte parameter.
+/// dimension but the last; a scalar is one 4-byte parameter. Behind them are the tensor maps, 128 bytes each.
 pub fn compile(func: Func) -> Result<Compiled, Error> {
     let func = passes::ORDER.iter().try_fold(func, |func, (name, pass)| {
         let func = pass(func)?;
         debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
         Ok(func)
     })?;
-    let lower::Lowered { module, shared, threads, registers, resident } = lower::lower(&func)?;
+    let lower::Lowered { module, shared, threads, registers, resident, maps } = lower::lower(&func)?;
     let text = module.to_string();
-    Ok(Compiled { module, text, shared, threads, registers, resident })
+    Ok(Compiled { module, text, shared, threads, registers, resident, maps })
 }

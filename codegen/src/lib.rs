@@ -30,3 +30,4 @@ mod lower;
 pub use chain::Temporary;
 pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
+pub use lower::Boxes;

@@ -8,6 +8,10 @@ use lacuna_ptx::Target;
 
 use crate::ir::Elem;
 
+mod map;
+
+pub use map::{MapBase, MapDim, MapRow, MapStride, Promotion, RAGGED_ORIGIN, Swizzle, TensorMap, WRAP};
+
 /// A compiled operation.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -142,6 +146,8 @@ pub enum Arg {
         /// Bytes from its start.
         offset: Expr,
     },
+    /// A tensor map, 128 bytes.
+    TensorMap(TensorMap),
 }
 
 /// Arithmetic on extents and numbers known to the host at launch. Never negative.
@@ -280,6 +286,7 @@ impl Plan {
                     Arg::Computed(expr) => Arg::Computed(bound(expr)),
                     Arg::Wide(expr) => Arg::Wide(bound(expr)),
                     Arg::Workspace { offset } => Arg::Workspace { offset: bound(offset) },
+                    Arg::TensorMap(map) => Arg::TensorMap(map.replaced(bound)),
                     Arg::Pointer(_) | Arg::Stride { .. } | Arg::Scalar(_) => continue,
                 };
             }
@@ -296,6 +303,9 @@ impl Plan {
         for arg in self.launches.iter_mut().flat_map(|launch| &mut launch.args) {
             match arg {
                 Arg::Pointer(tensor) | Arg::Stride { tensor, .. } if tensor == name => other.clone_into(tensor),
+                Arg::TensorMap(map) => {
+                    map.tensors_mut().filter(|tensor| *tensor == name).for_each(|tensor| other.clone_into(tensor));
+                }
                 _ => {}
             }
         }
@@ -379,8 +389,8 @@ impl Space {
 
 /// Something that can be planned in several ways: what a tuner needs to know.
 pub trait Tunable {
-    /// What may vary.
-    fn space(&self) -> Space;
+    /// What may vary on a target.
+    fn space(&self, target: Target) -> Space;
 
     /// The operation at one pick, or why that pick cannot be (it does not fit the target's shared memory, say).
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, crate::Error>;
@@ -395,7 +405,7 @@ pub trait Tunable {
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
         let mut refusal = None;
         let mut best: Option<(u32, Pick)> = None;
-        for pick in self.space().picks() {
+        for pick in self.space(target).picks() {
             if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
                 continue;
             }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use lacuna_codegen::Temporary;
 use lacuna_codegen::ir::Elem;
-use lacuna_codegen::plan::{Access, Arg, Dim, Expr, Launch, Plan, Requirement, Scalar, ScalarSpec, TensorSpec};
+use lacuna_codegen::plan::{
+    Access, Arg, Dim, Expr, Launch, MapBase, MapDim, MapRow, MapStride, Plan, Promotion, RAGGED_ORIGIN, Requirement,
+    Scalar, ScalarSpec, Swizzle, TensorMap, TensorSpec, WRAP,
+};
 use lacuna_ptx::Target;
 
 fn tensor(name: &str, elem: Elem, dims: &[&str], access: Access) -> TensorSpec {
@@ -107,6 +110,78 @@ fn a_plans_own_workspace_lies_behind() {
         other => panic!("{other:?}"),
     };
     assert_eq!((place(2), place(3)), (4096 + 512 + 8, 4096 + 512 + 256 + 8));
+}
+
+#[test]
+fn tensor_maps_follow_their_tensors_into_the_workspace() {
+    let ragged = |tensor: &str| {
+        let extents = [Expr::symbol("slots"), Expr::Const(3)];
+        Arg::TensorMap(TensorMap::ragged(tensor, Elem::I32, [0, 1], extents, [64, 4]).swizzled(Swizzle::B32))
+    };
+    let mut maps = second();
+    maps.workspace = Expr::Const(100);
+    let row = MapRow { extent: Expr::symbol("slots"), tile: 8 };
+    let own = MapBase::Workspace(Expr::Const(16));
+    let scratch = TensorMap {
+        base: own,
+        elem: Elem::F32,
+        inner: row,
+        outer: vec![],
+        swizzle: Swizzle::None,
+        promotion: Promotion::None,
+    };
+    maps.launches[0].args = vec![ragged("counts"), ragged("out"), Arg::TensorMap(scratch)];
+    let whole = Plan::chain("all", [flagged(), first(), maps], &temporaries()).unwrap();
+    let map = |i: usize| match &whole.launches[2].args[i] {
+        Arg::TensorMap(map) => map,
+        other => panic!("{other:?}"),
+    };
+    let begins = |i: usize| match &map(i).base {
+        MapBase::Workspace(offset) => value(offset),
+        MapBase::Tensor(name) => panic!("{name}"),
+    };
+    let strides = |i: usize| -> Vec<u64> {
+        let elements =
+            |dim: &MapDim| if let MapStride::Elements(e) = &dim.stride { value(e) } else { panic!("{dim:?}") };
+        map(i).outer.iter().map(elements).collect()
+    };
+    // Counts are 2 x 16 x 3 behind 4096 bytes of flags.
+    assert_eq!((begins(0), strides(0)), (4096, vec![48, 48, WRAP - 48, 3]));
+    assert_eq!(value(&map(0).outer[3].extent), 16, "what the symbol of a temporary stands for");
+    assert_eq!(map(1).base, MapBase::Tensor("out".to_owned()));
+    assert_eq!(map(1).outer[2].stride, MapStride::WrapLess { tensor: "out".to_owned(), dim: 0 });
+    assert_eq!((begins(2), value(&map(2).inner.extent)), (4096 + 512 + 16, 16));
+
+    let renamed = whole.with_tensor("out", "gradient");
+    let Arg::TensorMap(map) = &renamed.launches[2].args[1] else { panic!("{:?}", renamed.launches[2].args[1]) };
+    assert!(!format!("{map:?}").contains("\"out\""), "{map:?}");
+}
+
+/// The address of a row of a ragged map, as hardware makes it, and whether it is in bounds.
+#[test]
+fn a_ragged_map_ends_where_the_document_ends() {
+    let extents = [Expr::symbol("heads"), Expr::Const(128)];
+    let map = TensorMap::ragged("k", Elem::Bf16, [0, 1], extents, [64, 64]);
+    assert_eq!(map.box_bytes(), 64 * 64 * 2);
+    let tensor = |dim: usize| [3 * 128, 128, 1][dim];
+    for (first, len) in [(0u64, 1u64), (0, 1341), (700, 641), (1 << 29, 1 << 20)] {
+        for row in [0, 1, len - 1, len, len + 63] {
+            let x = u64::from(RAGGED_ORIGIN) - len + row;
+            let coords = [x, first + len, u64::from(RAGGED_ORIGIN), 1];
+            let (mut address, mut inside) = (0u64, true);
+            for (coord, dim) in coords.into_iter().zip(&map.outer) {
+                let stride: u64 = match &dim.stride {
+                    MapStride::Dim { dim, .. } => tensor(*dim),
+                    MapStride::WrapLess { dim, .. } => WRAP - tensor(*dim),
+                    MapStride::Elements(expr) => value(expr),
+                };
+                address = address.wrapping_add(coord.wrapping_mul(stride * 2));
+                inside &= coord < value(&dim.extent);
+            }
+            assert_eq!(address, ((first + row) * 3 * 128 + 128) * 2, "{first} {len} {row}");
+            assert_eq!(inside, row < len, "{first} {len} {row}");
+        }
+    }
 }
 
 #[test]

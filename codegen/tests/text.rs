@@ -1,8 +1,9 @@
 //! The text form of a func: what is printed reads back as the same func, and no text makes the reader panic.
 
 use lacuna_codegen::ir::{
-    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Param,
-    ParamId, Partition, Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId, read,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Builder, Compare, Const, Elem, Fold, Func, Op, Overlap,
+    Param, ParamId, Partition, Reduce, Roles, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var,
+    VarId, read,
 };
 use lacuna_codegen::passes;
 use lacuna_codegen::pattern::Pattern;
@@ -271,7 +272,19 @@ fn ops() -> impl Strategy<Value = Op> {
         (buffer(), v()).prop_map(|(buffer, slot)| Op::Shared(buffer, slot)),
         v().prop_map(Op::Operand),
     ];
-    let leaf = prop_oneof![simple, lanes, bests, storage];
+    let roles = prop_oneof![
+        (buffer(), v(), v()).prop_map(|(buffer, slot, phase)| Op::Acquire { buffer, slot, phase }),
+        (buffer(), v(), v()).prop_map(|(buffer, slot, phase)| Op::Await { buffer, slot, phase }),
+        (buffer(), v()).prop_map(|(buffer, slot)| Op::Release { buffer, slot }),
+        (slice(), buffer(), v()).prop_map(|(from, buffer, slot)| Op::Fill { from, buffer, slot }),
+        (var(), v(), v(), any::<bool>()).prop_map(|(acc, lhs, rhs, fresh)| Op::Start { acc, lhs, rhs, fresh }),
+        Just(Op::Publish),
+        Just(Op::Fence),
+        Just(Op::Close),
+        any::<u32>().prop_map(Op::Land),
+        prop::collection::vec(v(), 1..3).prop_map(Op::Hold),
+    ];
+    let leaf = prop_oneof![simple, lanes, bests, storage, roles];
     leaf.prop_recursive(3, 24, 6, move |inner| {
         let body = proptest::collection::vec(inner, 0..6)
             .prop_map(|ops| ops.into_iter().map(|op| Stmt { result: None, op, loc: None }).collect::<Vec<_>>());
@@ -283,7 +296,10 @@ fn ops() -> impl Strategy<Value = Op> {
                 pipelined,
                 body
             }),
-            (v(), body).prop_map(|(cond, body)| Op::If { cond, body }),
+            (v(), body.clone()).prop_map(|(cond, body)| Op::If { cond, body }),
+            (v(), body.clone()).prop_map(|(cond, body)| Op::Leave { cond, body }),
+            body.clone().prop_map(Op::Loop),
+            (any::<bool>(), body).prop_map(|(first, body)| if first { Op::Produce(body) } else { Op::Consume(body) }),
         ]
     })
 }
@@ -297,7 +313,7 @@ fn number(body: &mut [Stmt], next: &mut u32) {
                 *next += 1;
                 number(body, next);
             }
-            Op::If { body, .. } => number(body, next),
+            op if op.body().is_some() => number(op.body_mut().expect("it has one"), next),
             _ => {
                 stmt.result = Some(ValueId(*next));
                 *next += 1;
@@ -316,10 +332,12 @@ prop_compose! {
         dims in proptest::collection::vec((names(), elems(), proptest::collection::vec(names(), 2..4)), 2),
         scalar in (names(), elems()),
         vars in proptest::collection::vec((names(), types(), constants()), 3),
-        buffers in proptest::collection::vec((names(), types(), any::<u32>()), 2),
+        buffers in proptest::collection::vec((names(), types(), any::<u32>(), any::<bool>()), 2),
         tables in proptest::collection::vec((names(), 0u32..3), 2),
         bests in proptest::collection::vec((names(), 0u32..3, any::<u32>()), 2),
         partition in proptest::option::of((proptest::option::of(0u32..3), proptest::option::of(0u32..3), any::<u32>(), any::<u32>())),
+        roles in proptest::option::of((any::<u32>(), any::<u32>())),
+        overlap in 0usize..Overlap::ALL.len(),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
     ) -> Func {
@@ -337,7 +355,7 @@ prop_compose! {
             params,
             vars: vars.into_iter().map(|(name, ty, init)| Var { name, ty, init, loc: None }).collect(),
             values: types.into_iter().map(|ty| Value { ty, loc: None }).collect(),
-            buffers: buffers.into_iter().map(|(name, ty, slots)| Buffer { name, ty, slots }).collect(),
+            buffers: buffers.into_iter().map(|(name, ty, slots, ring)| Buffer { name, ty, slots, ring }).collect(),
             tables: tables.into_iter().map(|(name, axis)| Table { name, axis: AxisId(axis) }).collect(),
             bests: bests.into_iter().map(|(name, axis, count)| Best { name, axis: AxisId(axis), count }).collect(),
             partition: partition.map(|(row_axis, col_axis, rows, cols)| Partition {
@@ -345,7 +363,9 @@ prop_compose! {
                 col_axis: col_axis.map(AxisId),
                 rows,
                 cols,
+                roles: roles.map(|(producer, consumer)| Roles { producer, consumer }),
             }),
+            overlap: Overlap::ALL[overlap],
             body,
         }
     }

@@ -67,7 +67,7 @@ pub use lists::Lists;
 pub use mask::Mask;
 pub use parts::{PartLse, Parts};
 pub use pooled::{PooledKey, PooledKeys, Routing};
-pub use schedule::{Bound, Knobs, Schedule, Shape, Staged};
+pub use schedule::{Bound, Knobs, OfTarget, Schedule, Shape, Staged};
 pub use score::{Logit, PerHead, PerHeadTable, Score};
 pub use softmax::{LseMerge, OnlineSoftmax};
 pub use staging::Staging;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use lacuna_codegen::ir::{Elem, Func};
 use lacuna_codegen::plan::{
-    Arg, Expr, Launch, Pick, Plan, Requirement, Scalar, ScalarSpec, Space, TensorSpec, Tunable,
+    Arg, Dim, Expr, Launch, Pick, Plan, Promotion, Requirement, Scalar, ScalarSpec, Space, TensorMap, TensorSpec,
+    Tunable,
 };
-use lacuna_codegen::{Error, compile, one_of};
+use lacuna_codegen::{Boxes, Error, compile, one_of};
 use lacuna_ptx::Target;
 
 use crate::Cx;
@@ -87,11 +88,20 @@ impl Shape {
     }
 }
 
+/// A target, and the knobs that vary there, each with the values to try.
+pub type OfTarget = (&'static str, &'static [(&'static str, &'static [u32])]);
+
 /// A value for each knob of a schedule: what [`#[schedule]`](macro@crate::schedule) makes as `QueryMajorPick`, say. The
 /// default is the first value of each knob.
 pub trait Knobs: Copy + Default {
-    /// The knobs by name, each with the values to try.
+    /// The knobs by name, each with the values to try. One that only some targets have has one value here, its default.
     const KNOBS: &'static [(&'static str, &'static [u32])];
+
+    /// Those that vary where a target has no values of its own: all of them, or fewer.
+    const PORTABLE: usize;
+
+    /// What varies instead on a target, by its name: knobs with the values to try. The others have their defaults.
+    const TARGETS: &'static [OfTarget];
 
     /// The values, in the order of the knobs.
     fn values(&self) -> Vec<u32>;
@@ -100,9 +110,12 @@ pub trait Knobs: Copy + Default {
     #[doc(hidden)]
     fn from_values(values: &[u32]) -> Self;
 
-    /// What may vary.
-    fn space() -> Space {
-        Space { knobs: Self::KNOBS.iter().map(|&(name, values)| (name.to_owned(), values.to_vec())).collect() }
+    /// What may vary on a target.
+    fn space(target: Target) -> Space {
+        let target = target.to_string();
+        let own = Self::TARGETS.iter().find(|(name, _)| *name == target).map(|(_, knobs)| *knobs);
+        let knobs = own.unwrap_or(&Self::KNOBS[..Self::PORTABLE]);
+        Space { knobs: knobs.iter().map(|&(name, values)| (name.to_owned(), values.to_vec())).collect() }
     }
 
     /// The pick by names.
@@ -177,7 +190,7 @@ impl<S: Schedule> Bound<S> {
     pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
         // They are the same at every pick; not every pick goes with every schedule.
         let mut refused = None;
-        for pick in S::Pick::space().picks() {
+        for pick in S::Pick::space(target).picks() {
             match self.stage(target, &pick) {
                 Ok(staged) => return Ok(staged.given),
                 Err(error) => refused = refused.or(Some(error)),
@@ -188,8 +201,8 @@ impl<S: Schedule> Bound<S> {
 }
 
 impl<S: Schedule> Tunable for Bound<S> {
-    fn space(&self) -> Space {
-        S::Pick::space()
+    fn space(&self, target: Target) -> Space {
+        S::Pick::space(target)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
@@ -224,6 +237,7 @@ impl Staged {
     /// Compiles it.
     pub fn compile(self) -> Result<Plan, Error> {
         let target = self.func.target;
+        let named: Vec<String> = self.func.params.iter().map(|param| param.name().to_owned()).collect();
         // The compiler knows what is too much; only here it is known which pick that was.
         let compiled = compile(self.func).map_err(|error| match error {
             Error::SharedMemory { kernel, target, needs, limit, .. } => {
@@ -231,6 +245,9 @@ impl Staged {
             }
             other => other,
         })?;
+        let maps =
+            compiled.maps.iter().map(|boxes| Arg::TensorMap(map(&self.tensors, &named[boxes.tensor.index()], boxes)));
+        let args = self.args.into_iter().chain(maps).collect();
         let launch = Launch {
             ptx: Arc::from(compiled.text),
             entry: self.name.clone(),
@@ -240,7 +257,7 @@ impl Staged {
             registers: compiled.registers,
             resident: compiled.resident,
             cluster: [1, 1, 1],
-            args: self.args,
+            args,
         };
         Ok(Plan {
             name: self.name,
@@ -252,4 +269,16 @@ impl Staged {
             launches: vec![launch],
         })
     }
+}
+
+/// The tensor map that a kernel takes of a tensor `[rows, heads, features]`.
+fn map(tensors: &[TensorSpec], name: &str, boxes: &Boxes) -> TensorMap {
+    let tensor = tensors.iter().find(|tensor| tensor.name == name).expect("the kernel's tensors are the plan's");
+    let extent = |dim: usize| match &tensor.dims[dim] {
+        Dim::Symbol(symbol) => Expr::symbol(symbol),
+        Dim::Fixed(extent) => Expr::Const(*extent),
+    };
+    TensorMap::ragged(name, tensor.elem, [0, 1], [extent(1), extent(2)], [boxes.rows, boxes.features])
+        .swizzled(boxes.swizzle)
+        .promoted(Promotion::B256)
 }

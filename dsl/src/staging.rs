@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lacuna_codegen::Error;
-use lacuna_codegen::ir::{AxisId, Builder, Const, Elem, Op, Param, ParamId, Type, ValueId};
+use lacuna_codegen::ir::{AxisId, Builder, Const, Elem, Op, Overlap, Param, ParamId, Type, ValueId};
 use lacuna_codegen::plan::{Access, Arg, Dim, Expr, Requirement, Scalar, ScalarSpec, TensorSpec};
 use lacuna_ptx::Target;
 
@@ -101,6 +101,7 @@ pub struct Staging {
     target: Target,
     shape: Shape,
     warps: u32,
+    overlap: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     pick: Vec<String>,
@@ -116,7 +117,16 @@ impl Staging {
             (TypeId::of::<Kv>(), shape.block),
         ]);
         let shape = shape.clone();
-        Self { name: name.into(), target, shape, warps: WARPS, knobs: HashMap::new(), extents, pick: Vec::new() }
+        Self {
+            name: name.into(),
+            target,
+            shape,
+            warps: WARPS,
+            overlap: 1,
+            knobs: HashMap::new(),
+            extents,
+            pick: Vec::new(),
+        }
     }
 
     /// Sets the extent of an axis.
@@ -129,6 +139,13 @@ impl Staging {
     pub fn warps(&mut self, warps: u32) {
         self.warps = warps;
         self.pick.push(format!("warps = {warps}"));
+    }
+
+    /// Sets how products overlap in a loop, where warpgroups multiply: 1 is serial, 2 fenced, 3 deferred
+    /// ([`Overlap`](lacuna_codegen::ir::Overlap)).
+    pub fn overlap(&mut self, overlap: u32) {
+        self.overlap = overlap;
+        self.pick.push(format!("overlap = {overlap}"));
     }
 
     /// Sets a knob that the body reads by its name.
@@ -169,7 +186,12 @@ impl Staging {
             let label = "name its grid first: `let (t, h) = cx.grid2(q.tokens(), k.heads());`";
             state.builder.fail_at(state.regions[0].loc, "the schedule does not say which CTAs there are", label);
         }
-        let func = state.builder.finish().map_err(Error::Staging)?;
+        let mut func = state.builder.finish().map_err(Error::Staging)?;
+        func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
+            let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
+            let ways = ways.collect::<Vec<_>>().join(", ");
+            Error::Unsupported(format!("products overlap in one of {} ways: {ways}", Overlap::ALL.len()))
+        })?;
         Ok(Staged {
             name: self.name,
             pick: self.pick.join(", "),

@@ -73,7 +73,7 @@ fn picks() {
     let message = TwicePick::from_pick(&wrong).unwrap_err().to_string();
     assert_eq!(message, "there is no knob `stages`; this schedule has rows, kv, depth, warps");
     let knobs: Vec<String> =
-        TwicePick::space().knobs.into_iter().map(|(name, values)| format!("{name} {values:?}")).collect();
+        TwicePick::space(Target::SM_80).knobs.into_iter().map(|(name, values)| format!("{name} {values:?}")).collect();
     assert_eq!(knobs, ["rows [64, 32]", "kv [64]", "depth [2, 3]", "warps [4]"]);
 }
 

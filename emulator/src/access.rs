@@ -1,17 +1,18 @@
 //! Instructions that touch memory, and the asynchronous copies.
 
+use crate::cta::Common;
 use crate::decode::Inst;
 use crate::fault::{FaultKind, Other, Space, Trap};
 use crate::global::{Conflict, Deed};
 use crate::lanes::ballot;
-use crate::memory::Denied;
+use crate::memory::{Denied, View};
 use crate::mma;
 use crate::shared::{Earlier, Refusal, Thread, WARP_WIDE};
 use crate::step::Machine;
-use crate::warp::{Copy, Doubles, Warp, Words};
+use crate::warp::{Copies, Copy, Doubles, Warp, Words};
 
 /// The lanes in a mask, lowest first.
-struct Each(u32);
+pub(crate) struct Each(u32);
 
 impl Iterator for Each {
     type Item = usize;
@@ -25,7 +26,7 @@ impl Iterator for Each {
 }
 
 #[inline(always)]
-const fn each(lanes: u32) -> Each {
+pub(crate) const fn each(lanes: u32) -> Each {
     Each(lanes)
 }
 
@@ -71,7 +72,7 @@ fn note(m: &mut Machine<'_, '_, '_>, address: u64, bytes: usize, deed: Deed, lan
 }
 
 #[cold]
-fn clash(why: Denied, address: u64, bytes: usize, lane: usize, deed: Deed) -> Box<Trap> {
+pub(crate) fn clash(why: Denied, address: u64, bytes: usize, lane: usize, deed: Deed) -> Box<Trap> {
     let mut trap = denied(why, address, bytes, lane);
     if let FaultKind::Race { second_writes, .. } = &mut trap.kind {
         *second_writes = matches!(deed, Deed::Write | Deed::Atomic);
@@ -93,14 +94,14 @@ fn misaligned(space: Space, address: u64, bytes: usize, lane: usize) -> Box<Trap
 
 #[cold]
 #[inline(never)]
-fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, lane: usize, writes: bool) -> Box<Trap> {
+pub(crate) fn refused(limit: u32, why: Refusal, address: u32, bytes: usize, lane: usize, writes: bool) -> Box<Trap> {
     let space = Space::Shared;
     let at = u64::from;
     let race =
         |address, first_writes| FaultKind::Race { space, address: at(address), first_writes, second_writes: writes };
     let (kind, other) = match why {
         Refusal::OutOfBounds => {
-            let limit = Some(m.common.shared.bytes().into());
+            let limit = Some(limit.into());
             (FaultKind::OutOfBounds { space, address: at(address), bytes: bytes as u32, limit }, None)
         }
         Refusal::Misaligned => (FaultKind::Misaligned { space, address: at(address), bytes: bytes as u32 }, None),
@@ -108,6 +109,8 @@ fn refused(m: &Machine<'_, '_, '_>, why: Refusal, address: u32, bytes: usize, la
         Refusal::Pending { address, copy } => (FaultKind::Pending { address: at(address) }, Some(copy)),
         Refusal::AfterWrite { address, write } => (race(address, true), Some(write)),
         Refusal::AfterRead { address, read } => (race(address, false), Some(read)),
+        Refusal::Unfenced { address, write } => (FaultKind::Unfenced { address: at(address) }, Some(write)),
+        Refusal::BeingRead { address, read } => (FaultKind::BeingRead { address: at(address) }, Some(read)),
     };
     let mut trap = Trap::new(kind, Some(lane as u32));
     trap.other = other.map(|earlier| Other { cta: None, earlier });
@@ -274,6 +277,33 @@ pub(crate) fn atomic(
     Ok(())
 }
 
+/// `red` of a vector, element by element: base, operands.
+pub(crate) fn atomic_vector(
+    m: &mut Machine<'_, '_, '_>,
+    i: &Inst,
+    lanes: u32,
+    f: impl Fn(u32, u32) -> u32,
+) -> Result<(), Box<Trap>> {
+    let (base, count) = (*m.warp.registers.double(i.slots[0]), i.aux as usize);
+    for lane in each(lanes) {
+        let address = aligned(&base, lane, i.imm[0], 4 * count)?;
+        m.view.holds(address, 4 * count).map_err(|why| denied(why, address, 4 * count, lane))?;
+        note(m, address, 4 * count, Deed::Atomic, lane)?;
+        for element in 0..count {
+            let operand = m.warp.registers.word(i.slots[1 + element])[lane];
+            let at = address + 4 * element as u64;
+            let mut places = m.kernel.fences.then(|| m.view.ledger().released());
+            let done = m.view.update(at, |old| f(old, operand));
+            if let Some(places) = &mut places {
+                m.common.handover(m.number).exchange(places, at, false);
+            }
+            done.map_err(|why| denied(why, at, 4, lane))?;
+        }
+    }
+    m.moved.global += u64::from(lanes.count_ones()) * 4 * count as u64;
+    Ok(())
+}
+
 #[inline(always)]
 fn thread(m: &Machine<'_, '_, '_>, lane: usize) -> Thread {
     m.number as u32 * 32 + lane as u32
@@ -299,7 +329,7 @@ fn gather_shared<const N: usize>(
         let by = m.common.clocks.toucher(m.number, pc);
         match m.common.shared.read::<N>(address, thread, by) {
             Ok(words) => (0..N).for_each(|n| out[n][lane] = words[n]),
-            Err(why) => return Err(refused(m, why, address, 4 * N, lane, false)),
+            Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 4 * N, lane, false)),
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 4 * N as u64;
@@ -321,7 +351,7 @@ fn scatter_shared<const N: usize>(
         let words = std::array::from_fn(|n| value[n][lane]);
         let by = m.common.clocks.toucher(m.number, pc);
         if let Err(why) = m.common.shared.write::<N>(address, words, thread, by) {
-            return Err(refused(m, why, address, 4 * N, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, address, 4 * N, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 4 * N as u64;
@@ -360,7 +390,7 @@ pub(crate) fn load_shared_half(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, l
         let by = m.common.clocks.toucher(m.number, pc);
         match m.common.shared.read_half(address, thread, by) {
             Ok(half) => out[lane] = half,
-            Err(why) => return Err(refused(m, why, address, 2, lane, false)),
+            Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 2, lane, false)),
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 2;
@@ -395,7 +425,7 @@ pub(crate) fn store_shared_half(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, 
         let thread = thread(m, lane);
         let by = m.common.clocks.toucher(m.number, pc);
         if let Err(why) = m.common.shared.write_half(address, value[lane], thread, by) {
-            return Err(refused(m, why, address, 2, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, address, 2, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * 2;
@@ -420,11 +450,39 @@ pub(crate) fn ldmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
             let by = m.common.clocks.toucher(m.number, pc);
             match m.common.shared.read::<4>(address, WARP_WIDE, by) {
                 Ok(words) => matrix[4 * row..4 * row + 4].copy_from_slice(&words),
-                Err(why) => return Err(refused(m, why, address, 16, lane, false)),
+                Err(why) => return Err(refused(m.common.shared.bytes(), why, address, 16, lane, false)),
             }
         }
         let value = if transposed { mma::transpose_halves(&matrix) } else { matrix };
         m.warp.registers.set_word(*slot, &value, u32::MAX);
+    }
+    m.moved.shared += 128 * matrices as u64;
+    Ok(())
+}
+
+/// `stmatrix`: lane `8 q + r` has the address of row `r` of matrix `q`, base and sources. Its lanes write four words each, of
+/// a row that others hold: the row is written by the lane that has its address.
+#[inline(always)]
+pub(crate) fn stmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transposed: bool) -> Result<(), Box<Trap>> {
+    let matrices = i.aux as usize;
+    let base = *m.warp.registers.word(i.slots[0]);
+    for q in 0..matrices {
+        let value = m.warp.registers.word(i.slots[1 + q]);
+        let matrix = if transposed { mma::transpose_halves(value) } else { *value };
+        let mut banks = 0u32;
+        for row in 0..8 {
+            let lane = 8 * q + row;
+            let address = shared_address(&base, lane, i.imm[0]);
+            let group = 1 << (address / 16 % 8);
+            m.moved.conflicts += u64::from(banks & group != 0);
+            banks |= group;
+            let words = std::array::from_fn(|n| matrix[4 * row + n]);
+            let thread = thread(m, lane);
+            let by = m.common.clocks.toucher(m.number, pc);
+            if let Err(why) = m.common.shared.write::<4>(address, words, thread, by) {
+                return Err(refused(m.common.shared.bytes(), why, address, 16, lane, true));
+            }
+        }
     }
     m.moved.shared += 128 * matrices as u64;
     Ok(())
@@ -436,10 +494,20 @@ pub(crate) fn ldmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
 pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
     let size = i.aux as usize;
     let spare = m.warp.copies.spare.pop();
-    let mut copy =
-        spare.unwrap_or(Copy { lanes: 0, group: 0, size: 0, shared: [0; 32], global: [0; 32], source: [0; 32], pc: 0 });
+    let mut copy = spare.unwrap_or(Copy {
+        lanes: 0,
+        group: 0,
+        size: 0,
+        shared: [0; 32],
+        global: [0; 32],
+        source: [0; 32],
+        pc: 0,
+        serial: 0,
+    });
     copy.size = i.aux;
     copy.pc = pc;
+    copy.serial = m.warp.copies.issued;
+    m.warp.copies.issued += 1;
     copy.source = *m.warp.registers.word(i.slots[2]);
     let (shared, global) = (m.warp.registers.word(i.slots[0]), m.warp.registers.double(i.slots[1]));
     for lane in 0..32 {
@@ -468,7 +536,7 @@ pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: 
             _ => m.common.shared.poison::<1>(copy.shared[lane], thread, by),
         };
         if let Err(why) = poisoned {
-            return Err(refused(m, why, copy.shared[lane], size, lane, true));
+            return Err(refused(m.common.shared.bytes(), why, copy.shared[lane], size, lane, true));
         }
     }
     m.moved.shared += u64::from(lanes.count_ones()) * size as u64;
@@ -499,27 +567,42 @@ pub(crate) fn commit(warp: &mut Warp<'_>, lanes: u32) {
 #[inline(always)]
 pub(crate) fn wait(m: &mut Machine<'_, '_, '_>, pending: u32, lanes: u32) -> Result<(), Box<Trap>> {
     let clock = m.common.clocks.toucher(m.number, 0).clock;
-    let number = m.number as u32;
     let copies = &mut m.warp.copies;
     copies.waited = Some((m.warp.paths.pc, pending));
-    for copy in &mut copies.flying {
+    let committed = copies.committed;
+    land_copies(copies, m.common, m.view, m.number, clock, |copy| {
         // The group is among the last `pending`, or not committed at all, unless this many were committed.
         let needed = copy.group.saturating_add(pending);
-        let landing = copy.lanes & lanes & ballot(|lane| copies.committed[lane] > needed);
+        copy.lanes & lanes & ballot(|lane| committed[lane] > needed)
+    })
+}
+
+/// Copies of a warp land, of those lanes that are said of each, as writes at this clock.
+#[inline(always)]
+pub(crate) fn land_copies(
+    copies: &mut Copies,
+    common: &mut Common,
+    view: &mut View<'_>,
+    number: usize,
+    clock: u32,
+    which: impl Fn(&Copy) -> u32,
+) -> Result<(), Box<Trap>> {
+    for copy in &mut copies.flying {
+        let landing = which(copy);
         copy.lanes &= !landing;
         for lane in each(landing) {
             let (address, bytes) = (copy.global[lane], copy.source[lane] as usize);
-            let thread = number * 32 + lane as u32;
-            let words = m.view.copy_source(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
-            if bytes != 0 && m.view.remembers(address, Deed::ReadDone) {
-                let by = m.common.global_toucher(m.number, lane, copy.pc);
-                m.view.note(address, bytes, Deed::ReadDone, &by).map_err(|why| denied(why, address, bytes, lane))?;
+            let thread = (number * 32 + lane) as u32;
+            let words = view.copy_source(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
+            if bytes != 0 && view.remembers(address, Deed::ReadDone) {
+                let by = common.global_toucher(number, lane, copy.pc);
+                view.note(address, bytes, Deed::ReadDone, &by).map_err(|why| denied(why, address, bytes, lane))?;
             }
             let to = copy.shared[lane];
             match copy.size {
-                16 => m.common.shared.land::<4>(to, words, thread, clock),
-                8 => m.common.shared.land::<2>(to, [words[0], words[1]], thread, clock),
-                _ => m.common.shared.land::<1>(to, [words[0]], thread, clock),
+                16 => common.shared.land::<4>(to, words, thread, clock),
+                8 => common.shared.land::<2>(to, [words[0], words[1]], thread, clock),
+                _ => common.shared.land::<1>(to, [words[0]], thread, clock),
             }
         }
     }

@@ -1,11 +1,18 @@
 //! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
 
+use crate::access;
+use crate::bulk::Bulk;
+use crate::clocks::{Clocks, Knowledge};
+use crate::cluster::{self, Place};
 use crate::decode::Kernel;
-use crate::fault::{BarrierState, FaultKind, Trap};
+use crate::fault::{BarrierState, FaultKind, MbarrierState, RegisterPool, Trap};
 use crate::global::{self, Handover, Known, learn};
+use crate::mbarrier::Mbarriers;
 use crate::order::{Seen, Time};
-use crate::shared::{CLOCK_LIMIT, Shared, Toucher};
+use crate::pool::{self, Pool};
+use crate::shared::{Refusal, Shared};
 use crate::warp::{Copies, Paths, Registers, Status, Warp};
+use crate::wgmma::{self, Flight, Products, WARPS};
 
 /// A named barrier.
 #[derive(Clone, Debug, Default)]
@@ -14,41 +21,14 @@ struct Barrier {
     count: Option<u32>,
     /// Threads that have arrived.
     arrived: u32,
+    /// Which warps these are, and where they arrived.
+    arrivals: Vec<(usize, u32)>,
+    /// A warp that was counted twice when it was last complete, and where it arrived.
+    twice: Option<(usize, u32, u32)>,
     /// Warps that wait, by bit.
     waiting: u32,
     /// What those who arrived have seen, joined.
-    seen: Vec<u32>,
-}
-
-/// How far each warp's time has gone and what it has seen of the others': the vector clocks that `shared` checks by.
-#[derive(Debug)]
-pub(crate) struct Clocks {
-    warps: usize,
-    /// Row by warp; on the diagonal its own clock.
-    seen: Vec<u32>,
-}
-
-impl Clocks {
-    fn new(warps: usize) -> Clocks {
-        Clocks { warps, seen: vec![1; warps * warps] }
-    }
-
-    fn row(&self, warp: usize) -> &[u32] {
-        &self.seen[warp * self.warps..][..self.warps]
-    }
-
-    /// Who touches memory, for the checks.
-    #[inline(always)]
-    pub(crate) fn toucher(&self, warp: usize, pc: u32) -> Toucher<'_> {
-        let seen = self.row(warp);
-        Toucher { warp, clock: seen[warp], pc, seen }
-    }
-
-    fn join(&mut self, warp: usize, other: &[u32]) {
-        for (mine, other) in self.seen[warp * self.warps..][..self.warps].iter_mut().zip(other) {
-            *mine = (*mine).max(*other);
-        }
-    }
+    seen: Knowledge,
 }
 
 /// What the warps of a CTA share.
@@ -68,12 +48,17 @@ pub(crate) struct Common {
     known: Known,
     /// By warp.
     handovers: Vec<Handover>,
+    pub(crate) products: Products,
+    pub(crate) pool: Pool,
+    pub(crate) place: Place,
+    pub(crate) mbarriers: Mbarriers,
+    pub(crate) bulk: Bulk,
 }
 
 impl Common {
     /// Who touches global memory, for the checks.
     pub(crate) fn global_toucher(&self, warp: usize, lane: usize, pc: u32) -> global::Toucher<'_> {
-        let own = self.clocks.row(warp);
+        let own = self.clocks.of_warps(warp);
         global::Toucher {
             cta: self.number,
             thread: (warp * 32 + lane) as u32,
@@ -83,6 +68,11 @@ impl Common {
         }
     }
 
+    /// Its number in the grid.
+    pub(crate) const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// `membar.gl`: what was offered to the warp is acquired, and what it has seen may be handed on.
     pub(crate) fn fence(&mut self, warp: usize) {
         self.tick(warp);
@@ -90,7 +80,7 @@ impl Common {
             learn(&mut self.known, &offered);
         }
         let mut all = self.known.clone();
-        let own = self.clocks.row(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
+        let own = self.clocks.of_warps(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
         learn(&mut all, &Known::from([(self.number, own)]));
         self.handovers[warp].released = Some(all.into());
     }
@@ -102,14 +92,27 @@ impl Common {
 
     /// A moment passes for a warp: what its lanes did is now seen by its other lanes.
     pub(crate) fn tick(&mut self, warp: usize) {
-        let own = warp * self.clocks.warps + warp;
-        self.clocks.seen[own] += 1;
-        if self.clocks.seen[own] == CLOCK_LIMIT {
+        if self.clocks.tick(warp) {
             self.shared.forget_clocks();
             self.round += 1;
-            self.clocks.seen.fill(1);
-            self.barriers.iter_mut().for_each(|barrier| barrier.seen.fill(1));
+            let warps = self.clocks.warps();
+            self.barriers.iter_mut().for_each(|barrier| barrier.seen.forget(warps));
+            self.mbarriers.forget(warps);
+            self.bulk.forget(warps);
         }
+    }
+
+    /// Why shared memory cannot be touched, as a fault.
+    pub(crate) fn refused(&self, why: Refusal, address: u32, bytes: u32, writes: bool) -> Box<Trap> {
+        let mut trap = access::refused(self.shared.bytes(), why, address, bytes as usize, 0, writes);
+        trap.lane = None;
+        trap
+    }
+
+    /// `fence.proxy.async`: the asynchronous proxy sees what the warp wrote before.
+    pub(crate) fn fence_proxy(&mut self, warp: usize) {
+        self.tick(warp);
+        self.clocks.fence_proxy(warp);
     }
 
     /// A warp arrives at a barrier; `waits` for `bar.sync`. Whether it must wait.
@@ -117,6 +120,7 @@ impl Common {
         &mut self,
         warp: usize,
         number: u32,
+        pc: u32,
         count: Option<u32>,
         waits: bool,
     ) -> Result<bool, Box<Trap>> {
@@ -126,15 +130,13 @@ impl Common {
         if barrier.arrived == 0 {
             barrier.count = count;
             barrier.seen.clear();
-            barrier.seen.resize(self.clocks.warps, 1);
         } else if barrier.count != count {
             let (before, now) = (barrier.count.unwrap_or(everyone), count.unwrap_or(everyone));
             return Err(Trap::new(FaultKind::BarrierCount { barrier: number, before, now }, None));
         }
         barrier.arrived += 32;
-        for (joined, seen) in barrier.seen.iter_mut().zip(self.clocks.row(warp)) {
-            *joined = (*joined).max(*seen);
-        }
+        barrier.arrivals.push((warp, pc));
+        self.clocks.release(warp, &mut barrier.seen);
         if waits {
             barrier.waiting |= 1 << warp;
         }
@@ -153,9 +155,11 @@ impl Common {
         let seen = std::mem::take(&mut barrier.seen);
         let waiting = std::mem::take(&mut barrier.waiting);
         barrier.arrived = 0;
+        barrier.twice = barrier.twice.or_else(|| twice(&barrier.arrivals));
+        barrier.arrivals.clear();
         self.released |= waiting;
-        for warp in (0..self.clocks.warps).filter(|warp| waiting >> warp & 1 != 0) {
-            self.clocks.join(warp, &seen);
+        for warp in (0..self.clocks.warps()).filter(|warp| waiting >> warp & 1 != 0) {
+            self.clocks.acquire(warp, &seen);
         }
         self.barriers[number as usize].seen = seen;
     }
@@ -186,6 +190,7 @@ impl<'k> Cta<'k> {
             registers: Registers::new(kernel),
             paths: Paths::new(0),
             copies: Copies::new(),
+            tensor: Flight::new(kernel.tensor_registers.len()),
             status: Status::Ended,
         });
         Cta {
@@ -201,13 +206,25 @@ impl<'k> Cta<'k> {
                 round: 0,
                 known: Known::new(),
                 handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
+                products: Products::new(count),
+                pool: Pool::new(pool::at_entry(&kernel.limits, threads, kernel.most_registers), count),
+                place: Place::new(),
+                mbarriers: Mbarriers::default(),
+                bulk: Bulk::default(),
             },
             turn: 0,
         }
     }
 
-    /// Makes this the CTA at `index`, at its beginning.
-    pub(crate) fn begin(&mut self, kernel: &Kernel, index: [u32; 3], grid: [u32; 3], block: [u32; 3]) {
+    /// Makes this the CTA at `index`, of a rank in a cluster of so many, at its beginning.
+    pub(crate) fn begin(
+        &mut self,
+        kernel: &Kernel,
+        index: [u32; 3],
+        grid: [u32; 3],
+        block: [u32; 3],
+        (rank, size): (usize, usize),
+    ) {
         let [x, y, z] = index.map(u64::from);
         self.common.number = (x + u64::from(grid[0]) * (y + u64::from(grid[1]) * z)) as u32;
         self.common.round = 0;
@@ -217,8 +234,13 @@ impl<'k> Cta<'k> {
         self.index = index;
         self.turn = 0;
         self.common.shared.clear();
-        self.common.clocks.seen.fill(1);
+        self.common.clocks.clear(rank, size);
+        self.common.place.begin(rank, size);
         self.common.released = 0;
+        self.common.products.clear();
+        self.common.pool.clear();
+        self.common.mbarriers.clear();
+        self.common.bulk.clear();
         self.common.live_warps = self.warps.len() as u32;
         self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
         let threads = block.iter().product::<u32>();
@@ -226,6 +248,7 @@ impl<'k> Cta<'k> {
             let lanes = threads - number * 32;
             warp.registers.clear();
             warp.copies.clear();
+            warp.tensor.clear();
             warp.paths = Paths::new(if lanes < 32 { (1 << lanes) - 1 } else { u32::MAX });
             warp.status = Status::Ready;
             for &(special, slot) in &kernel.specials {
@@ -240,17 +263,40 @@ impl<'k> Cta<'k> {
                         Special::Nctaid(axis) => grid[usize::from(axis)],
                         Special::Laneid => lane,
                         Special::Warpid => number,
+                        Special::ClusterCtarank => rank as u32,
+                        Special::ClusterNctarank => size as u32,
                     };
                 }
             }
         }
     }
 
-    /// Lets warps that a barrier has released go on.
+    /// Lets warps go on whose barrier is complete, whose products are there, or whose registers are.
     pub(crate) fn wake(&mut self) {
-        let released = std::mem::take(&mut self.common.released);
+        let common = &mut self.common;
+        let released = std::mem::take(&mut common.released);
         for (number, warp) in self.warps.iter_mut().enumerate() {
-            if released >> number & 1 != 0 {
+            let goes_on = match warp.status {
+                Status::Barrier(_) => released >> number & 1 != 0,
+                Status::Products(group) => {
+                    let over = common.products.over(number / WARPS, group);
+                    if over {
+                        wgmma::waited(warp, common, number, group);
+                    }
+                    over
+                }
+                Status::Cluster => {
+                    let passes = common.place.passes(number);
+                    if passes {
+                        cluster::waited(common, number);
+                    }
+                    passes
+                }
+                Status::Registers(count) => common.pool.take(number, count),
+                Status::Mbarrier { address, parity } => common.mbarriers.passes(address, parity),
+                Status::Ready | Status::Ended => false,
+            };
+            if goes_on {
                 warp.status = Status::Ready;
             }
         }
@@ -258,6 +304,63 @@ impl<'k> Cta<'k> {
 
     pub(crate) fn ended(&self) -> bool {
         self.warps.iter().all(|warp| warp.status == Status::Ended)
+    }
+
+    /// What is pending that nobody waits for, in words: who arrived at a barrier and went on, a `wgmma` that some warps have
+    /// not issued.
+    pub(crate) fn pending(&self, line: impl Fn(u32) -> usize) -> Vec<String> {
+        let mut said = Vec::new();
+        for (number, barrier) in self.common.barriers.iter().enumerate().filter(|(_, barrier)| barrier.arrived != 0) {
+            let went_on = |(warp, _): &&(usize, u32)| barrier.waiting >> warp & 1 == 0;
+            let arrivals: Vec<&(usize, u32)> = barrier.arrivals.iter().filter(went_on).collect();
+            if let Some((_, pc)) = arrivals.first() {
+                let warps: Vec<usize> = arrivals.iter().map(|(warp, _)| *warp).collect();
+                said.push(format!(
+                    "{} arrived at barrier {number}, at line {}, and went on",
+                    warps_of(&warps),
+                    line(*pc)
+                ));
+            }
+        }
+        for (number, barrier) in self.common.barriers.iter().enumerate().filter(|(_, barrier)| barrier.waiting != 0) {
+            if let Some((warp, first, second)) = barrier.twice {
+                said.push(format!(
+                    "barrier {number} was complete before with warp {warp} counted twice, at lines {} and {}: those who arrive and \
+                     those who wait must be different warps, and the count theirs together",
+                    line(first),
+                    line(second)
+                ));
+            }
+        }
+        if let Some((pc, group, warps)) = self.common.products.partial() {
+            said.push(format!(
+                "the wgmma at line {} was issued by {} alone: all four warps of warpgroup {group} must issue it",
+                line(pc),
+                warps_of(&warps)
+            ));
+        }
+        let ended: Vec<usize> =
+            (0..self.warps.len()).filter(|warp| self.warps[*warp].status == Status::Ended).collect();
+        if !ended.is_empty() {
+            said.push(format!("{} ended", warps_of(&ended)));
+        }
+        said
+    }
+
+    /// The mbarriers that somebody waits for.
+    pub(crate) fn mbarriers(&self) -> Vec<MbarrierState> {
+        let mut addresses: Vec<u32> = self.warps.iter().filter_map(|warp| warp.status.mbarrier()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.into_iter().filter_map(|address| self.common.mbarriers.state(address)).collect()
+    }
+
+    /// The registers that the first warp wants which waits for some.
+    pub(crate) fn registers(&self) -> Option<RegisterPool> {
+        self.warps.iter().enumerate().find_map(|(number, warp)| match warp.status {
+            Status::Registers(count) => Some(self.common.pool.state(number, count)),
+            _ => None,
+        })
     }
 
     /// The barriers that somebody waits for.
@@ -272,9 +375,36 @@ impl<'k> Cta<'k> {
     }
 }
 
+/// A warp that arrived more than once, and where.
+fn twice(arrivals: &[(usize, u32)]) -> Option<(usize, u32, u32)> {
+    arrivals.iter().enumerate().find_map(|(at, (warp, pc))| {
+        let before = arrivals[..at].iter().find(|(other, _)| other == warp)?;
+        Some((*warp, before.1, *pc))
+    })
+}
+
+/// Warps by name: `warp 3`, `warps 0 to 3 and 7`.
+fn warps_of(warps: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &warp in warps {
+        match runs.last_mut() {
+            Some((_, last)) if *last == warp || *last + 1 == warp => *last = warp,
+            _ => runs.push((warp, warp)),
+        }
+    }
+    let run = |(first, last): &(usize, usize)| match last - first {
+        0 => format!("{first}"),
+        1 => format!("{first} and {last}"),
+        _ => format!("{first} to {last}"),
+    };
+    let many = runs.len() > 1 || runs.first().is_some_and(|(first, last)| first != last);
+    format!("warp{} {}", if many { "s" } else { "" }, runs.iter().map(run).collect::<Vec<_>>().join(" and "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::CLOCK_LIMIT;
 
     fn common(warps: usize) -> Common {
         Common {
@@ -287,30 +417,35 @@ mod tests {
             round: 0,
             known: Known::new(),
             handovers: std::iter::repeat_with(Handover::default).take(warps).collect(),
+            products: Products::new(warps),
+            pool: Pool::new(None, warps),
+            place: Place::new(),
+            mbarriers: Mbarriers::default(),
+            bulk: Bulk::default(),
         }
     }
 
     #[test]
     fn who_arrives_is_seen_and_who_waits_sees() {
         let mut cta = common(3);
-        assert!(!cta.arrive(0, 1, Some(64), false).unwrap());
-        assert!(!cta.arrive(1, 1, Some(64), true).unwrap());
-        assert_eq!(cta.clocks.row(0), [2, 1, 1]);
-        assert_eq!(cta.clocks.row(1), [2, 2, 1]);
+        assert!(!cta.arrive(0, 1, 9, Some(64), false).unwrap());
+        assert!(!cta.arrive(1, 1, 9, Some(64), true).unwrap());
+        assert_eq!(cta.clocks.of_warps(0), [2, 1, 1]);
+        assert_eq!(cta.clocks.of_warps(1), [2, 2, 1]);
         // What warp 1 has seen of warp 0 goes on to warp 2.
-        assert!(cta.arrive(2, 2, Some(64), true).unwrap());
-        assert!(!cta.arrive(1, 2, Some(64), true).unwrap());
-        assert_eq!(cta.clocks.row(2), [2, 3, 2]);
+        assert!(cta.arrive(2, 2, 9, Some(64), true).unwrap());
+        assert!(!cta.arrive(1, 2, 9, Some(64), true).unwrap());
+        assert_eq!(cta.clocks.of_warps(2), [2, 3, 2]);
     }
 
     #[test]
     fn the_ended_are_not_waited_for_unless_counted() {
         let mut cta = common(2);
-        assert!(cta.arrive(0, 0, None, true).unwrap());
+        assert!(cta.arrive(0, 0, 9, None, true).unwrap());
         cta.warp_ended();
         assert_eq!(cta.released, 1);
         let mut cta = common(2);
-        assert!(cta.arrive(0, 0, Some(64), true).unwrap());
+        assert!(cta.arrive(0, 0, 9, Some(64), true).unwrap());
         cta.warp_ended();
         assert_eq!(cta.released, 0);
     }
@@ -319,6 +454,6 @@ mod tests {
     fn clocks_that_run_full_start_anew() {
         let mut cta = common(2);
         (0..CLOCK_LIMIT + 5).for_each(|_| cta.tick(1));
-        assert!(cta.clocks.row(1)[1] < 20);
+        assert!(cta.clocks.of_warps(1)[1] < 20);
     }
 }

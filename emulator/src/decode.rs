@@ -5,6 +5,8 @@
 //! doubles (`%d`) and predicates (`%p`, then always-false and always-true). Immediates are constants in the same
 //! numbering, behind the registers, so that every source is a slot.
 
+mod tensor;
+
 use std::collections::HashMap;
 
 use lacuna_ptx::isa::{Slot as Place, Space as IsaSpace, Type};
@@ -13,6 +15,7 @@ use lacuna_ptx::{Base, Class, Entry, Inst as Text, Module, Op, Operand, Reg, Sha
 use crate::flow::{self, Step, Touched};
 use crate::micro::Micro;
 use crate::stores::{self, Stored};
+use crate::wgmma::Wgmma;
 
 /// A register in its file, or a constant behind it.
 pub(crate) type Slot = u16;
@@ -27,6 +30,9 @@ pub(crate) const MEETS: u8 = 2;
 /// The guard is `@!p`.
 pub(crate) const NEGATED: u8 = 4;
 
+/// It touches registers that `wgmma`s use.
+pub(crate) const TOUCHES: u8 = 16;
+
 /// A branch back of a short loop that reads memory and writes none: it may be waiting for somebody.
 pub(crate) const POLLS: u8 = 8;
 
@@ -34,7 +40,7 @@ pub(crate) const POLLS: u8 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Inst {
     /// Immediates in the order of the text: address offsets, branch targets.
-    pub(crate) imm: [i64; 2],
+    pub(crate) imm: [i64; 3],
     /// Registers and constants in the order of the text.
     pub(crate) slots: [Slot; 16],
     /// A size, a choice, where a branch's lanes meet.
@@ -73,6 +79,13 @@ pub(crate) struct Kernel {
     /// It has a `membar.gl`, by which CTAs can tell each other what they did.
     pub(crate) fences: bool,
     pub(crate) tracks: Vec<Track>,
+    pub(crate) wgmmas: Vec<Wgmma>,
+    /// The most that a `setmaxnreg` asks for.
+    pub(crate) most_registers: u32,
+    /// The registers in which `wgmma`s accumulate or read A.
+    pub(crate) tensor_registers: Vec<Reg>,
+    /// By instruction, which of these it touches.
+    pub(crate) touches: Vec<Vec<u16>>,
     pub(crate) ops: Vec<Op>,
     pub(crate) words: usize,
     pub(crate) doubles: usize,
@@ -186,8 +199,12 @@ impl Kernel {
             ..Pool::default()
         };
         let mut raw = Vec::new();
-        for text in &texts {
-            raw.push(raw_inst(text, &mut pool, &symbols, &params, &labels)?);
+        for (pc, text) in texts.iter().enumerate() {
+            let Some(what) = Micro::of(text) else {
+                let line = lines.get(pc).map_or(String::new(), |line| format!("line {line}: "));
+                return Err(format!("{line}the emulator does not run `{text}` yet"));
+            };
+            raw.push(raw_inst(text, what, &mut pool, &symbols, &params, &labels)?);
         }
         let needed = pool.words as usize + pool.specials.len() + pool.word_constants.len();
         if needed.max(pool.doubles as usize + pool.double_constants.len()).max(pool.preds as usize + 2)
@@ -224,7 +241,20 @@ impl Kernel {
         let ops = texts.iter().map(|text| text.form.op()).collect();
         let stored = stores::stored(&texts, &params);
         let fences = code.iter().any(|inst| inst.micro == Micro::Fence && inst.aux != 0);
-        let tracks = analyse(&mut code, &texts, &pool);
+        let asked = code.iter().filter(|inst| inst.micro == Micro::SetRegisters).map(|inst| inst.imm[0] as u32);
+        let most_registers = asked.max().unwrap_or_default();
+        let mut numbers = tensor::Numbers::default();
+        let mut wgmmas = Vec::new();
+        for (inst, text) in code.iter_mut().zip(&texts).filter(|(inst, _)| inst.micro == Micro::Wgmma) {
+            inst.aux = wgmmas.len() as u32;
+            let wgmma = tensor::wgmma(text, &pool, &mut numbers);
+            wgmmas.push(wgmma.ok_or_else(|| format!("`{text}` has an operand that its form does not take"))?);
+        }
+        let tracks = analyse(&mut code, &texts, &pool, &mut wgmmas);
+        let touches: Vec<Vec<u16>> = texts.iter().map(|text| numbers.touched(text)).collect();
+        for (inst, touches) in code.iter_mut().zip(&touches) {
+            inst.flags |= if touches.is_empty() { 0 } else { TOUCHES };
+        }
         let mut word_constants = vec![[0; 32]; pool.word_constants.len()];
         pool.word_constants.iter().for_each(|(value, slot)| word_constants[*slot as usize] = [*value; 32]);
         let mut double_constants = vec![[0; 32]; pool.double_constants.len()];
@@ -236,6 +266,10 @@ impl Kernel {
             limits: entry.limits,
             code,
             tracks,
+            wgmmas,
+            most_registers,
+            tensor_registers: numbers.registers,
+            touches,
             stored,
             fences,
             ops,
@@ -289,13 +323,14 @@ fn statements(entry: &Entry) -> (Vec<Text>, Vec<Option<String>>, HashMap<String,
 struct Raw {
     micro: Micro,
     slots: Vec<(File, u32)>,
-    imm: [i64; 2],
+    imm: [i64; 3],
     aux: u32,
 }
 
 /// One instruction with its constants still numbered apart from the registers.
 fn raw_inst(
     text: &Text,
+    (micro, aux): (Micro, u32),
     pool: &mut Pool,
     symbols: &HashMap<String, u32>,
     params: &[(u32, lacuna_ptx::Param)],
@@ -304,7 +339,11 @@ fn raw_inst(
     let unfit = || format!("`{text}` has an operand that its form does not take");
     let mut slots = Vec::new();
     let mut imm = Vec::new();
-    for (operand, place) in text.operands.iter().zip(text.form.slots()) {
+    for (at, (operand, place)) in text.operands.iter().zip(text.form.slots()).enumerate() {
+        // Of a `wgmma` only whether D is added to: see `tensor`.
+        if micro == Micro::Wgmma && at != 3 {
+            continue;
+        }
         match operand {
             Operand::Reg(reg) => slots.push(pool.register(*reg)),
             Operand::Vector(regs) => slots.extend(regs.iter().map(|reg| pool.register(*reg))),
@@ -328,14 +367,26 @@ fn raw_inst(
                 });
                 slots.push((File::Word, u32::from(slot)));
             }
+            Operand::WithPred(value, pred) => {
+                slots.push(value.map_or((File::Word, NONE.into()), |reg| pool.register(reg)));
+                slots.push(pool.register(*pred));
+            }
+            Operand::Sink => {}
             Operand::Symbol(name) => {
-                let address = *symbols.get(name).ok_or_else(unfit)?;
+                let param = || params.iter().find(|(_, param)| param.name == *name).map(|(at, _)| *at);
+                let address = symbols.get(name).copied().or_else(param).ok_or_else(unfit)?;
                 match place {
                     Place::Value(ty) | Place::ValueOrParts(ty, _) if ty.bits() == 64 => {
                         slots.push((File::Double, CONSTANT + pool.double(address.into())));
                     }
                     _ => slots.push((File::Word, CONSTANT + pool.word(address))),
                 }
+            }
+            Operand::Tensor { map, coords } => {
+                let Base::Reg(base) = map.base else { return Err(unfit()) };
+                slots.push(pool.register(base));
+                slots.extend(coords.iter().map(|reg| pool.register(*reg)));
+                imm.push(map.offset);
             }
             Operand::Label(name) => imm.push(i64::from(*labels.get(name).ok_or_else(unfit)?)),
             Operand::Address(address) => {
@@ -359,7 +410,6 @@ fn raw_inst(
             }
         }
     }
-    let (micro, aux) = Micro::of(text);
     // An optional operand that is left out is its default.
     if matches!(micro, Micro::CpAsync) {
         let size = imm.pop().ok_or_else(unfit)?;
@@ -372,7 +422,7 @@ fn raw_inst(
 }
 
 fn finish(micro: Micro, slots: Vec<(File, u32)>, imm: Vec<i64>, aux: u32, text: &Text) -> Result<Raw, String> {
-    let mut fixed = [0; 2];
+    let mut fixed = [0; 3];
     if imm.len() > fixed.len() {
         return Err(format!("`{text}` has more immediates than the emulator holds"));
     }
@@ -386,8 +436,12 @@ fn polls(code: &[Inst], pc: usize) -> bool {
     const SHORT: usize = 24;
     let first = code[pc].imm[0] as usize;
     let Some(body) = code.get(first..pc).filter(|body| body.len() <= SHORT) else { return false };
-    let reads =
-        |inst: &Inst| matches!(inst.micro, LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax);
+    let reads = |inst: &Inst| {
+        matches!(
+            inst.micro,
+            LdGlobal1 | LdGlobalDouble | LdShared1 | AtomAdd | AtomMin | AtomMax | MbarrierTry | MbarrierTest
+        )
+    };
     let works = |inst: &Inst| {
         matches!(
             inst.micro,
@@ -407,7 +461,7 @@ fn polls(code: &[Inst], pc: usize) -> bool {
 }
 
 /// Puts meeting points into branches, and marks what must be tracked.
-fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
+fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool, wgmmas: &mut [Wgmma]) -> Vec<Track> {
     let steps: Vec<Step> = code
         .iter()
         .map(|inst| match inst.micro {
@@ -452,13 +506,25 @@ fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool) -> Vec<Track> {
             let (file, slot) = pool.register(reg);
             (file, slot as Slot)
         };
+        let maybe = tensor::maybe_added(text);
+        if !maybe.is_empty() {
+            let wgmma = &mut wgmmas[code[pc].aux as usize];
+            let unproven = maybe.iter().filter(|reg| unproven[pc].contains(&number(**reg)));
+            wgmma.unproven = unproven.map(|reg| (place(*reg).1, *reg)).collect();
+            wgmma.tracked =
+                maybe.iter().filter(|reg| tracked.contains(number(**reg))).map(|reg| place(*reg).1).collect();
+        }
         let track = Track {
             reads: text
                 .reads()
-                .filter(|reg| unproven[pc].contains(&number(*reg)))
+                .filter(|reg| unproven[pc].contains(&number(*reg)) && !maybe.contains(reg))
                 .map(|reg| (place(reg).0, place(reg).1, reg))
                 .collect(),
-            writes: text.writes().filter(|reg| tracked.contains(number(*reg))).map(place).collect(),
+            writes: text
+                .writes()
+                .filter(|reg| tracked.contains(number(*reg)) && !maybe.contains(reg))
+                .map(place)
+                .collect(),
         };
         if !track.reads.is_empty() || !track.writes.is_empty() {
             code[pc].flags |= TRACKED;

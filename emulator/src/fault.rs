@@ -67,6 +67,17 @@ pub enum FaultKind {
         /// First byte of the write.
         address: u64,
     },
+    /// The asynchronous proxy, through which `wgmma` and bulk copies go, touches what was written through the generic one,
+    /// and its writer has made no `fence.proxy.async` since.
+    Unfenced {
+        /// The word.
+        address: u64,
+    },
+    /// Shared memory is written while a `wgmma` or a bulk copy may still read it.
+    BeingRead {
+        /// The first such granule of 16 bytes.
+        address: u64,
+    },
     /// `ld.global.nc` reads what this launch has written: no barrier and no fence makes that visible to it.
     Constant {
         /// First byte of the read.
@@ -87,7 +98,35 @@ pub enum FaultKind {
     Deadlock {
         /// The barriers that are waited for.
         barriers: Vec<BarrierState>,
+        /// The registers that `setmaxnreg` waits for.
+        registers: Option<RegisterPool>,
+        /// The mbarriers that are waited for.
+        mbarriers: Vec<MbarrierState>,
     },
+    /// A thread ends before its bulk copies have read shared memory, or a CTA before those to its shared memory have landed.
+    EndsInFlight {
+        /// Whether they write shared memory.
+        writes: bool,
+    },
+    /// An mbarrier is used otherwise than it may be.
+    Mbarrier {
+        /// Where it is, or should be.
+        address: u32,
+        /// How.
+        what: Misuse,
+    },
+    /// A register that a `wgmma` accumulates in or reads A from is touched before its group was waited for.
+    RegisterInFlight {
+        /// The register's name.
+        register: String,
+    },
+    /// A `wgmma` uses a register that was touched since the last `wgmma.fence`; or there was none before the first `wgmma`.
+    RegisterUnfenced {
+        /// The register's name; none before the first fence.
+        register: Option<String>,
+    },
+    /// The warps of a warpgroup do not do together what they must.
+    Warpgroup(String),
     /// An instruction that the whole warp must execute together is reached by part of it.
     Diverged {
         /// The lanes that are here.
@@ -110,6 +149,102 @@ pub enum FaultKind {
     Trap,
     /// More warp instructions than [`Options::max_instructions`](crate::Options::max_instructions).
     InstructionLimit(u64),
+}
+
+/// The registers of a CTA for a warp that waits for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterPool {
+    /// Registers that nobody has.
+    pub free: u32,
+    /// Registers that the warp wants besides those that it has.
+    pub wanted: u32,
+    /// Registers that each of its threads is to have.
+    pub count: u32,
+    /// Registers that each of its threads has.
+    pub held: u32,
+}
+
+/// An mbarrier that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MbarrierState {
+    /// Its address in shared memory.
+    pub address: u32,
+    /// The phase that is under way, from 0.
+    pub phase: u32,
+    /// Arrivals that the phase misses.
+    pub arrivals: u32,
+    /// Bytes that it misses; below zero, bytes that nobody expected yet.
+    pub bytes: i64,
+}
+
+impl fmt::Display for MbarrierState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MbarrierState { address, phase, arrivals, bytes } = self;
+        write!(f, "the mbarrier at {address:#x} is in phase {phase}, and misses {arrivals} arrivals and {bytes} bytes")
+    }
+}
+
+/// How an mbarrier is misused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// None was made there.
+    NotThere,
+    /// One is made where one is.
+    MadeTwice,
+    /// Its memory is touched by an ordinary access.
+    Touched,
+    /// A bulk copy is to complete at it, and its maker has not fenced the making of it.
+    Unfenced,
+    /// An arrival more than a phase has.
+    TooManyArrivals {
+        /// Arrivals of a phase.
+        count: u32,
+        /// The phase.
+        phase: u32,
+    },
+    /// All have arrived, and more bytes than were expected have landed.
+    TooManyBytes {
+        /// How many more.
+        bytes: u64,
+        /// The phase.
+        phase: u32,
+    },
+    /// The phase is over by what was expected, and copies that belong to it are in flight.
+    Unexpected {
+        /// Their bytes.
+        bytes: u64,
+        /// The phase.
+        phase: u32,
+    },
+    /// It cannot count so many bytes.
+    OutOfRange {
+        /// How many.
+        bytes: i64,
+    },
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Misuse::NotThere => f.write_str("is used, and no mbarrier.init made it"),
+            Misuse::MadeTwice => f.write_str("is made a second time: mbarrier.inval must come before"),
+            Misuse::Touched => f.write_str("is touched by an ordinary access: only mbarrier instructions may"),
+            Misuse::Unfenced => f.write_str(
+                "is to count a bulk copy, and the warp that made it has made no fence.mbarrier_init since: the asynchronous proxy need \
+                 not see it",
+            ),
+            Misuse::TooManyArrivals { count, phase } => {
+                write!(f, "is arrived at once more in phase {phase}, which all of its {count} arrivals have made")
+            }
+            Misuse::TooManyBytes { bytes, phase } => {
+                write!(f, "has {bytes} bytes more in phase {phase} than were expected, and nobody is left to expect them")
+            }
+            Misuse::Unexpected { bytes, phase } => {
+                write!(f, "ends phase {phase} while {bytes} bytes of copies issued in it are still to come: too few were expected")
+            }
+            Misuse::OutOfRange { bytes } => write!(f, "cannot count {bytes} bytes"),
+        }
+    }
 }
 
 /// A barrier that somebody waits for.
@@ -165,12 +300,20 @@ impl FaultKind {
             FaultKind::OutOfBounds { .. } => "out of bounds",
             FaultKind::Misaligned { .. } => "misaligned",
             FaultKind::UnwrittenRegister { .. } | FaultKind::UnwrittenMemory { .. } => "uninitialised",
-            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } => "missing wait",
+            FaultKind::RegisterInFlight { .. } => "missing wait",
+            FaultKind::RegisterUnfenced { .. } => "missing fence",
+            FaultKind::Warpgroup(_) => "warpgroup",
+            FaultKind::Pending { .. } | FaultKind::SourceInFlight { .. } | FaultKind::BeingRead { .. } => {
+                "missing wait"
+            }
+            FaultKind::Unfenced { .. } => "missing fence",
             FaultKind::Race { .. } | FaultKind::Constant { .. } => "race",
             FaultKind::Deadlock { .. } => "deadlock",
             FaultKind::Diverged { .. } => "divergence",
             FaultKind::Operand(_) => "operand",
             FaultKind::BarrierCount { .. } => "barrier",
+            FaultKind::Mbarrier { .. } => "mbarrier",
+            FaultKind::EndsInFlight { .. } => "missing wait",
             FaultKind::Trap => "trap",
             FaultKind::InstructionLimit(_) => "endless",
         }
@@ -178,7 +321,7 @@ impl FaultKind {
 
     fn describe(&self, sites: &[Site], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FaultKind::Launch(what) | FaultKind::Operand(what) => f.write_str(what),
+            FaultKind::Launch(what) | FaultKind::Operand(what) | FaultKind::Warpgroup(what) => f.write_str(what),
             FaultKind::OutOfBounds { space, address, bytes, limit } => {
                 write!(f, "{bytes} bytes of {space} memory at {address:#x} are ")?;
                 match limit {
@@ -202,6 +345,16 @@ impl FaultKind {
                 f,
                 "global memory at {address:#x} is written while an asynchronous copy from it is in flight: the thread that issued it \
                  has not waited for its group"
+            ),
+            FaultKind::Unfenced { address } => write!(
+                f,
+                "shared memory at {address:#x} was written through the generic proxy and is touched through the asynchronous one: its \
+                 writer must execute fence.proxy.async after the write, before the barrier that orders the two"
+            ),
+            FaultKind::BeingRead { address } => write!(
+                f,
+                "shared memory at {address:#x} is written while an asynchronous read of it is under way for all that this warp knows: \
+                 who issued it must wait for its group, and then a barrier or an mbarrier must say so to the writer"
             ),
             FaultKind::Constant { address } => write!(
                 f,
@@ -240,12 +393,37 @@ impl FaultKind {
                     who(sites.get(1))
                 )
             }
-            FaultKind::Deadlock { barriers } => {
+            FaultKind::EndsInFlight { writes: false } => f.write_str(
+                "the thread ends, and a bulk copy that it has issued may still read shared memory: cp.async.bulk.wait_group.read must \
+                 come before",
+            ),
+            FaultKind::EndsInFlight { writes: true } => f.write_str(
+                "the CTA ends, and a bulk copy to its shared memory is in flight: somebody must wait for its mbarrier before",
+            ),
+            FaultKind::Mbarrier { address, what } => write!(f, "the mbarrier at {address:#x} {what}"),
+            FaultKind::Deadlock { barriers, registers, mbarriers } => {
                 f.write_str("no warp of the CTA can go on")?;
                 for BarrierState { barrier, arrived, expected } in barriers {
                     write!(f, "; barrier {barrier} has {arrived} of {expected} threads")?;
                 }
-                Ok(())
+                if let Some(RegisterPool { free, wanted, count, held }) = registers {
+                    write!(
+                        f,
+                        "; setmaxnreg wants {count} registers a thread where a warp has {held}, which are {wanted} more, and the pool of the \
+                         CTA has {free}"
+                    )?;
+                }
+                mbarriers.iter().try_for_each(|state| write!(f, "; {state}"))
+            }
+            FaultKind::RegisterInFlight { register } => {
+                write!(f, "{register} is touched while a wgmma that was not waited for uses it")
+            }
+            FaultKind::RegisterUnfenced { register: Some(register) } => write!(
+                f,
+                "a wgmma uses {register}, which was touched since the last wgmma.fence: one must stand between the two"
+            ),
+            FaultKind::RegisterUnfenced { register: None } => {
+                f.write_str("a wgmma.fence must stand before the first wgmma")
             }
             FaultKind::Diverged { here, wanted } => write!(
                 f,

@@ -7,7 +7,7 @@
 //!                                                          │                        │
 //!                                            barriers, vector clocks      access: shared, memory, cp.async
 //!                                                                         sync: barriers, shuffles, votes
-//!                                                                         lanes, mma: arithmetic
+//!                                                                         lanes, mma, wgmma: arithmetic
 //! ```
 //! It knows nothing of how the text was made. It takes what the driver would take, and besides computing it finds
 //! accesses out of bounds or off their alignment, reads of what nobody wrote (registers by lane, memory by byte), races
@@ -44,6 +44,9 @@
 //! ```
 
 mod access;
+mod bulk;
+mod clocks;
+mod cluster;
 mod cta;
 mod decode;
 mod fault;
@@ -51,20 +54,25 @@ mod flow;
 mod global;
 mod lanes;
 mod launch;
+mod mbarrier;
 mod memory;
 mod micro;
 mod mma;
 mod order;
+mod pool;
 mod program;
 mod run;
 mod shared;
 mod step;
 mod stores;
 mod sync;
+mod tensor;
 mod warp;
+mod wgmma;
 
-pub use fault::{BarrierState, Fault, FaultKind, Site, Space};
+pub use fault::{BarrierState, Fault, FaultKind, MbarrierState, Misuse, RegisterPool, Site, Space};
 pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};
 pub use run::{Options, Stats, run};
+pub use tensor::{Swizzle, TensorDim, TensorElem, TensorMap};

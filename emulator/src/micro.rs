@@ -16,7 +16,7 @@ pub(crate) enum Micro {
     StGlobalHalf, StGlobal1, StGlobal2, StGlobal4, StGlobalDouble, StGlobalDouble2,
     LdSharedHalf, LdShared1, LdShared2, LdShared4, LdSharedDouble,
     StSharedHalf, StShared1, StShared2, StShared4, StSharedDouble,
-    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, Prefetch,
+    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, RedVector, RedVectorBf16, RedVectorF16, Prefetch,
     CpAsync, CpAsyncCommit, CpAsyncWait, CpAsyncWaitAll,
     // Integers.
     Add, Sub, Mul, MulHiU, MulHiS, MulWideU, MulWideS, Mad, MadWideU, MadWideS, DivU, DivS, RemU, RemS,
@@ -31,11 +31,19 @@ pub(crate) enum Micro {
     // Conversions.
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
-    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence,
+    Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
+    Mapa, ClusterArrive, ClusterWait, MbarrierRemote,
+    // Copies by themselves; `aux` is the dimensions of a tensor, what an add adds, whether a wait is for reads alone.
+    BulkLoad, BulkPass, BulkStore, BulkCommit, BulkWait, TensorLoad, TensorStore, TensorAdd, TensorPrefetch, CpAsyncArrive,
+    CvtaParam, CreatePolicy,
+    // Mbarriers.
+    MbarrierInit, MbarrierInval, MbarrierFence, MbarrierArrive, MbarrierExpect, MbarrierTx, MbarrierTry, MbarrierTest,
     // Across a warp; `aux` says which way.
-    Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
+    Elect, Shfl, Ballot, VoteAny, VoteAll, Match, ReduxAdd, ReduxMinU, ReduxMinS, ReduxMaxU, ReduxMaxS,
     // Tensor cores; `aux` is how many matrices.
-    Ldmatrix, LdmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    Ldmatrix, LdmatrixTrans, Stmatrix, StmatrixTrans, MmaK16Bf16, MmaK16F16, MmaK8Bf16, MmaK8F16,
+    // Over a warpgroup; `aux` of a product is its number in the kernel.
+    Wgmma, WgmmaFence, WgmmaCommit, WgmmaWait,
 }
 
 /// Comparisons, as `aux` of a `setp`.
@@ -49,8 +57,9 @@ fn index(list: &[&str], choice: &str) -> u32 {
 }
 
 impl Micro {
-    /// What runs an instruction, and its `aux`. A new row of the ISA table does not compile until it stands here.
-    pub(crate) fn of(inst: &Inst) -> (Micro, u32) {
+    /// What runs an instruction, and its `aux`; `None` where nothing does yet. A new row of the ISA table does not compile
+    /// until it stands here.
+    pub(crate) fn of(inst: &Inst) -> Option<(Micro, u32)> {
         use Micro::*;
         let c = inst.form.choices();
         let ty = |i: usize| c.get(i).copied().unwrap_or_default();
@@ -154,7 +163,7 @@ impl Micro {
             Op::BarSync => BarSync,
             Op::BarArrive => BarArrive,
             Op::BarWarp => BarWarp,
-            Op::Membar => Fence,
+            Op::Membar | Op::FenceAcqRel => Fence,
 
             Op::Shfl => Shfl,
             Op::VoteBallot => Ballot,
@@ -175,17 +184,71 @@ impl Micro {
             }
             Op::MmaK16 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK16Bf16, MmaK16F16]),
             Op::MmaK8 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK8Bf16, MmaK8F16]),
+
+            Op::CvtaParam => CvtaParam,
+            Op::CreatePolicy => CreatePolicy,
+            Op::RedAddVector => RedVector,
+            Op::RedAddHalves => pick(1, &["bf16x2", "f16x2"], &[RedVectorBf16, RedVectorF16]),
+            Op::MbarrierInit => MbarrierInit,
+            Op::MbarrierInval => MbarrierInval,
+            Op::MbarrierFence => MbarrierFence,
+            Op::MbarrierArrive => MbarrierArrive,
+            Op::MbarrierExpect => MbarrierExpect,
+            Op::MbarrierTx => MbarrierTx,
+            Op::MbarrierTry | Op::MbarrierTryFar => MbarrierTry,
+            Op::MbarrierTest => MbarrierTest,
+            Op::CpAsyncArrive => CpAsyncArrive,
+            Op::BulkLoad | Op::BulkLoadHint => BulkLoad,
+            Op::BulkPass => BulkPass,
+            Op::BulkStore | Op::BulkStoreHint | Op::BulkAdd | Op::BulkAddHint => BulkStore,
+            Op::BulkCommit => BulkCommit,
+            Op::BulkWait => BulkWait,
+            Op::TensorLoad | Op::TensorLoadHint => TensorLoad,
+            Op::TensorStore => TensorStore,
+            Op::TensorAdd => TensorAdd,
+            Op::TensorPrefetch | Op::PrefetchMap => TensorPrefetch,
+            Op::TensorCast | Op::TensorCastHint => return None,
+            Op::MbarrierRemote => MbarrierRemote,
+            Op::FenceProxyAsync => ProxyFence,
+            Op::Elect => Elect,
+            Op::Stmatrix => {
+                if ty(1).is_empty() {
+                    Stmatrix
+                } else {
+                    StmatrixTrans
+                }
+            }
+            Op::SetMaxNReg => SetRegisters,
+            Op::Wgmma => Wgmma,
+            Op::WgmmaFence => WgmmaFence,
+            Op::WgmmaCommit => WgmmaCommit,
+            Op::WgmmaWait => WgmmaWait,
+            Op::Mapa => Mapa,
+            Op::ClusterArrive | Op::ClusterRelaxed => ClusterArrive,
+            Op::ClusterWait => ClusterWait,
+            // Launches run one after the other: what it waits for is done, and nobody waits for it.
+            Op::GridControl => Nothing,
         };
         let aux = match micro {
             SetpU | SetpS | SetpDoubleU | SetpDoubleS | SetpFloat => index(&COMPARISONS, ty(0)),
             Shfl => index(&SHUFFLES, ty(0)),
-            Fence => index(&["cta", "gl"], ty(0)),
+            Fence => u32::from(ty(0) != "cta"),
             LdGlobalHalf | LdGlobal1 | LdGlobal2 | LdGlobal4 | LdGlobalDouble | LdGlobalDouble2 => {
                 u32::from(ty(0).contains("nc"))
             }
-            Ldmatrix | LdmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
+            SetRegisters => u32::from(ty(0) == "inc"),
+            ClusterArrive => u32::from(inst.form.op() == Op::ClusterRelaxed),
+            // Of global memory the proxies are not told apart.
+            ProxyFence => u32::from(ty(0) == ".global"),
+            TensorLoad | TensorStore | TensorAdd | TensorPrefetch => ty(0).parse().unwrap_or(0),
+            BulkStore => {
+                ["f32", "noftz.bf16", "noftz.f16"].iter().position(|add| *add == ty(0)).map_or(0, |add| add as u32 + 1)
+            }
+            BulkWait => u32::from(!ty(0).is_empty()),
+            RedVector | RedVectorBf16 | RedVectorF16 => ty(0).parse().unwrap_or(0),
+            Ldmatrix | LdmatrixTrans | Stmatrix | StmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };
-        (micro, aux)
+        Some((micro, aux))
     }
 }

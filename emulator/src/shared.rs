@@ -3,7 +3,14 @@
 //! Every access from an instruction goes through [`Shared::read`] or [`Shared::write`] (or the asynchronous pair
 //! [`Shared::poison`] and [`Shared::land`]), so that the rules stand in one place.
 //!
-//! **The rules** are the table in [`order`](crate::order).
+//! **The rules** are the table in [`order`](crate::order). What goes through the asynchronous proxy is in [`proxy`].
+
+mod proxy;
+
+use std::collections::BTreeMap;
+
+use proxy::Source;
+pub(crate) use proxy::UNKNOWN;
 
 /// Which thread of the CTA, `warp * 32 + lane`. More than any thread of a CTA: a warp as a whole.
 pub(crate) type Thread = u32;
@@ -18,6 +25,8 @@ const OF_WARP: u32 = 1 << 2;
 /// The halves come from different warps: the word's order is not known.
 const MIXED: u32 = 1 << 3;
 const PENDING: u32 = 1 << 4;
+/// Written through the asynchronous proxy: a column and its time stand in the places of thread and clock.
+const ASYNC: u32 = 1 << 5;
 const CLOCK_SHIFT: u32 = 16;
 /// The clock at which a CTA must start counting anew.
 pub(crate) const CLOCK_LIMIT: u32 = (1 << (32 - CLOCK_SHIFT)) - 1;
@@ -34,6 +43,18 @@ const fn warp_of(word: u32) -> usize {
     (word >> 11 & 31) as usize
 }
 
+/// The column of the clocks that says when the word's write was seen.
+#[inline(always)]
+const fn column_of(word: u32) -> usize {
+    (if word & ASYNC == 0 { word >> 11 & 31 } else { word >> 6 & 0x3ff }) as usize
+}
+
+/// Whether a word was written by this thread, through the generic proxy.
+#[inline(always)]
+const fn is_of(word: u32, thread: Thread) -> bool {
+    word >> 5 & 0x7ff == thread << 1
+}
+
 const fn stamp(thread: Thread, clock: u32) -> u32 {
     clock << CLOCK_SHIFT | thread << 6
 }
@@ -44,8 +65,10 @@ pub(crate) struct Toucher<'a> {
     pub(crate) warp: usize,
     pub(crate) clock: u32,
     pub(crate) pc: u32,
-    /// For each warp, the first of its clocks that this warp has not seen.
+    /// For each column, the first of its times that this warp has not seen.
     pub(crate) seen: &'a [u32],
+    /// For each warp, the first of its clocks whose writes the asynchronous proxy does not see for this warp.
+    pub(crate) fenced: &'a [u32],
 }
 
 /// An earlier access that a report names.
@@ -78,6 +101,16 @@ pub(crate) enum Refusal {
         address: u32,
         read: Earlier,
     },
+    /// The asynchronous proxy touches what the generic one wrote, with no proxy fence between.
+    Unfenced {
+        address: u32,
+        write: Earlier,
+    },
+    /// A write while the asynchronous proxy may still read.
+    BeingRead {
+        address: u32,
+        read: Earlier,
+    },
 }
 
 /// Shared memory of one CTA.
@@ -91,6 +124,14 @@ pub(crate) struct Shared {
     reads: Vec<u64>,
     warps: usize,
     bytes: u32,
+    /// Whether the asynchronous proxy has read anything.
+    watched: bool,
+    /// For each granule and warpgroup the last `wgmma` that reads it; empty before the first of the CTA.
+    tensor_reads: Vec<u64>,
+    /// What bulk copies read.
+    sources: Vec<Source>,
+    /// Who last executed an instruction that writes through the asynchronous proxy.
+    issuers: BTreeMap<u32, Thread>,
 }
 
 const READ_CLOCK: u32 = 44;
@@ -107,6 +148,10 @@ impl Shared {
             reads: vec![0; granules * warps],
             warps,
             bytes,
+            watched: false,
+            tensor_reads: Vec::new(),
+            sources: Vec::new(),
+            issuers: BTreeMap::new(),
         }
     }
 
@@ -119,12 +164,17 @@ impl Shared {
     pub(crate) fn clear(&mut self) {
         self.state.fill(0);
         self.reads.fill(0);
+        self.forget_async();
     }
 
     /// Forgets all order up to now: every access made so far counts as seen by everyone.
     pub(crate) fn forget_clocks(&mut self) {
         for state in &mut self.state {
-            *state &= (1 << CLOCK_SHIFT) - 1;
+            if *state & (ASYNC | PENDING) == ASYNC {
+                *state &= WRITTEN;
+            } else if *state & ASYNC == 0 {
+                *state &= (1 << CLOCK_SHIFT) - 1;
+            }
         }
         self.reads.fill(0);
     }
@@ -199,7 +249,7 @@ impl Shared {
     ) -> Result<(), Refusal> {
         for (i, &state) in states.iter().enumerate() {
             let address = 4 * (at + i) as u32;
-            let write = Earlier { thread: thread_of(state), pc: self.writer[at + i] };
+            let write = self.writer_of(at + i);
             if state & PENDING != 0 {
                 return Err(Refusal::Pending { address, copy: write });
             }
@@ -243,7 +293,7 @@ impl Shared {
         self.may_write::<1>(at, thread, by, true)?;
         let state = self.state[at];
         let shared = match () {
-            () if state & WRITTEN == 0 || seen(state, by) || thread_of(state) == thread => 0,
+            () if state & WRITTEN == 0 || seen(state, by) || is_of(state, thread) => 0,
             () if warp_of(state) == by.warp => OF_WARP | state & MIXED,
             () => MIXED,
         };
@@ -269,6 +319,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Words that belonged to something are anybody's again, and hold nothing.
+    pub(crate) fn let_go<const N: usize>(&mut self, address: u32) {
+        let at = (address / 4) as usize;
+        self.state[at..at + N].fill(0);
+    }
+
     /// The data of an asynchronous copy lands, as a write of its thread at this clock.
     #[inline(always)]
     pub(crate) fn land<const N: usize>(&mut self, address: u32, value: [u32; N], thread: Thread, clock: u32) {
@@ -284,7 +340,7 @@ impl Shared {
         state.copy_from_slice(&self.state[at..at + N]);
         let first = state[0];
         let alike = state.iter().fold(0, |differ, state| differ | (state ^ first)) == 0;
-        if !(alike && first & PENDING == 0 && (first == 0 || seen(first, by) || thread_of(first) == thread)) {
+        if !(alike && first & PENDING == 0 && (first == 0 || seen(first, by) || is_of(first, thread))) {
             self.examine_write(at, &state, thread, by, part)?;
         }
         let granule = at / 4 * self.warps;
@@ -295,6 +351,9 @@ impl Shared {
             .fold(false, |late, (read, seen)| late | (*read >> READ_CLOCK >= u64::from(*seen)));
         if late {
             self.examine_reads(at, N, by)?;
+        }
+        if self.watched {
+            self.examine_async_reads(at, N, by)?;
         }
         Ok(())
     }
@@ -311,17 +370,26 @@ impl Shared {
     ) -> Result<(), Refusal> {
         for (i, &state) in states.iter().enumerate() {
             let address = 4 * (at + i) as u32;
-            let write = Earlier { thread: thread_of(state), pc: self.writer[at + i] };
+            let write = self.writer_of(at + i);
             if state & PENDING != 0 {
                 return Err(Refusal::Pending { address, copy: write });
             }
-            let same_instruction = warp_of(state) == by.warp && clock_of(state) == by.clock && write.pc == by.pc;
-            let ordered = seen(state, by) || thread_of(state) == thread || same_instruction;
-            if state & WRITTEN != 0 && state & MIXED == 0 && !(ordered || part) {
+            let generic = state & ASYNC == 0;
+            let same_instruction =
+                generic && warp_of(state) == by.warp && clock_of(state) == by.clock && write.pc == by.pc;
+            let ordered = seen(state, by) || is_of(state, thread) || same_instruction;
+            if state & WRITTEN != 0 && state & MIXED == 0 && !(ordered || part && generic) {
                 return Err(Refusal::AfterWrite { address, write });
             }
         }
         Ok(())
+    }
+
+    /// Who wrote a word, or will.
+    fn writer_of(&self, at: usize) -> Earlier {
+        let (state, pc) = (self.state[at], self.writer[at]);
+        let thread = if state & ASYNC == 0 { thread_of(state) } else { self.issuers.get(&pc).copied().unwrap_or(0) };
+        Earlier { thread, pc }
     }
 
     #[cold]
@@ -343,13 +411,13 @@ impl Shared {
 
 #[inline(always)]
 fn seen(state: u32, by: Toucher<'_>) -> bool {
-    clock_of(state) < by.seen[warp_of(state)]
+    clock_of(state) < by.seen[column_of(state)]
 }
 
 #[inline(always)]
 fn readable(state: u32, need: u32, thread: Thread, by: Toucher<'_>) -> bool {
     let unordered = state & MIXED != 0 || state & OF_WARP != 0 && warp_of(state) == by.warp;
-    state & (need | PENDING) == need && (thread_of(state) == thread || unordered || seen(state, by))
+    state & (need | PENDING) == need && (is_of(state, thread) || unordered || seen(state, by))
 }
 
 #[cfg(test)]
@@ -357,7 +425,7 @@ mod tests {
     use super::*;
 
     const fn by(warp: usize, clock: u32, pc: u32, seen: &[u32]) -> Toucher<'_> {
-        Toucher { warp, clock, pc, seen }
+        Toucher { warp, clock, pc, seen, fenced: seen }
     }
 
     #[test]

@@ -48,11 +48,33 @@ pub(crate) fn barrier(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32, waits: 
     if let Some(count) = count.filter(|count| *count == 0 || count % 32 != 0 || *count > 1024) {
         return refuse(format!("a barrier is for a multiple of 32 threads up to 1024, and this one is for {count}"));
     }
-    let wait = m.common.arrive(m.number, number, count, waits)?;
+    let wait = m.common.arrive(m.number, number, m.warp.paths.pc, count, waits)?;
     if wait {
         m.warp.status = crate::warp::Status::Barrier(number);
     }
     Ok(wait)
+}
+
+/// `setmaxnreg`. Whether the warp must wait; then its status says so.
+pub(crate) fn set_registers(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<bool, Box<Trap>> {
+    together(lanes)?;
+    let count = i.imm[0] as u32;
+    let waits = m.common.pool.set(m.number, pc, count, i.aux != 0)?;
+    if waits {
+        m.warp.status = crate::warp::Status::Registers(count);
+    }
+    Ok(waits)
+}
+
+/// `elect.sync`: who is elected, in every lane, and whether this lane is; mask. The lowest lane is, always.
+pub(crate) fn elect(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32) -> Result<(), Box<Trap>> {
+    members(m, i.slots[2], lanes)?;
+    let leader = lanes.trailing_zeros();
+    if i.slots[0] != NONE {
+        m.warp.registers.set_word(i.slots[0], &[leader; 32], lanes);
+    }
+    m.warp.registers.set_pred(i.slots[1], 1 << leader, lanes);
+    Ok(())
 }
 
 /// The lanes that a member mask names are all here, and all who are here are named.

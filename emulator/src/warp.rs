@@ -2,6 +2,7 @@
 
 use crate::decode::{File, Kernel, Slot};
 use crate::flow::NOWHERE;
+use crate::wgmma::Flight;
 
 /// One 32-bit register of a warp.
 pub(crate) type Words = [u32; 32];
@@ -204,6 +205,7 @@ impl Paths {
         }
     }
 
+    #[cfg(test)]
     /// Where every lane stands that has not ended: lanes and instruction, the running ones first.
     pub(crate) fn places(&self) -> Vec<(u32, u32)> {
         let waiting = self.waiting.iter().rev().map(|frame| (frame.lanes & self.live, frame.pc));
@@ -233,6 +235,8 @@ pub(crate) struct Copy {
     /// Bytes read; the rest is zero.
     pub(crate) source: Words,
     pub(crate) pc: u32,
+    /// How many its warp had issued before it.
+    pub(crate) serial: u64,
 }
 
 /// The asynchronous copies of a warp.
@@ -245,11 +249,13 @@ pub(crate) struct Copies {
     pub(crate) waited: Option<(u32, u32)>,
     /// Copies that have landed, for their room.
     pub(crate) spare: Vec<Copy>,
+    /// Copies that the warp has issued.
+    pub(crate) issued: u64,
 }
 
 impl Copies {
     pub(crate) fn new() -> Copies {
-        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new() }
+        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new(), issued: 0 }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -265,7 +271,28 @@ pub(crate) enum Status {
     Ready,
     /// A named barrier.
     Barrier(u32),
+    /// The `wgmma`s of its groups before this one.
+    Products(u32),
+    /// The barrier of the cluster.
+    Cluster,
+    /// `setmaxnreg.inc` to this many registers.
+    Registers(u32),
+    /// The last phase of this parity of an mbarrier.
+    Mbarrier {
+        address: u32,
+        parity: u32,
+    },
     Ended,
+}
+
+impl Status {
+    /// The mbarrier that is waited for.
+    pub(crate) const fn mbarrier(self) -> Option<u32> {
+        match self {
+            Status::Mbarrier { address, .. } => Some(address),
+            _ => None,
+        }
+    }
 }
 
 /// A warp of a CTA.
@@ -274,6 +301,7 @@ pub(crate) struct Warp<'k> {
     pub(crate) registers: Registers<'k>,
     pub(crate) paths: Paths,
     pub(crate) copies: Copies,
+    pub(crate) tensor: Flight,
     pub(crate) status: Status,
 }
 

@@ -92,6 +92,10 @@ pub struct Limits {
     pub min_ctas: Option<u32>,
     /// `.maxnreg n`.
     pub max_regs: Option<u32>,
+    /// `.explicitcluster`: it runs in clusters only.
+    pub explicit_cluster: bool,
+    /// `.reqnctapercluster x, y, z`.
+    pub required_cluster: Option<[u32; 3]>,
 }
 
 /// A statement of a body.
@@ -199,7 +203,18 @@ pub enum Operand {
     Float(u32),
     /// `[base+offset]`.
     Address(Address),
-    /// A symbol used as a value: `mov.u32 %r0, smem;`.
+    /// A place in a tensor: `[%d0, {%r0, %r1}]`.
+    Tensor {
+        /// Where its tensor map is: a generic address.
+        map: Address,
+        /// Elements from the start of each dimension, innermost first.
+        coords: Vec<Reg>,
+    },
+    /// Two results, of which the first may be unwanted: `%r0|%p0`, `_|%p0`.
+    WithPred(Option<Reg>, Reg),
+    /// A result that nobody wants: `_`.
+    Sink,
+    /// A symbol used as a value: `mov.u32 %r0, smem;`, `mov.b64 %d0, map;`.
     Symbol(String),
     /// A branch target.
     Label(String),
@@ -240,6 +255,20 @@ pub enum Special {
     Laneid,
     /// `%warpid`.
     Warpid,
+    /// `%cluster_ctarank`: the number of the CTA in its cluster.
+    ClusterCtarank,
+    /// `%cluster_nctarank`: CTAs of the cluster.
+    ClusterNctarank,
+}
+
+impl Special {
+    /// The lowest target and PTX version that have it.
+    pub const fn from(self) -> (Target, Version) {
+        match self {
+            Special::ClusterCtarank | Special::ClusterNctarank => (Target::SM_90, Version::new(7, 8)),
+            _ => (Target::SM_80, Version::new(7, 0)),
+        }
+    }
 }
 
 impl From<Reg> for Operand {

@@ -113,8 +113,15 @@ fn param(out: &mut String, param: &Param) {
 }
 
 fn limits(out: &mut String, limits: &Limits) {
-    for (name, threads) in [(".maxntid ", limits.max_threads), (".reqntid ", limits.required_threads)] {
-        if let Some([x, y, z]) = threads {
+    if limits.explicit_cluster {
+        out.push_str(".explicitcluster\n");
+    }
+    for (name, extents) in [
+        (".reqnctapercluster ", limits.required_cluster),
+        (".maxntid ", limits.max_threads),
+        (".reqntid ", limits.required_threads),
+    ] {
+        if let Some([x, y, z]) = extents {
             out.push_str(name);
             decimal(out, u64::from(x));
             out.push_str(", ");
@@ -187,16 +194,16 @@ fn inst(out: &mut String, inst: &Inst) {
 fn operand(out: &mut String, operand: &Operand) {
     match operand {
         Operand::Reg(reg) => self::reg(out, *reg),
-        Operand::Vector(regs) => {
-            out.push('{');
-            for (i, reg) in regs.iter().enumerate() {
-                if i > 0 {
-                    out.push_str(", ");
-                }
-                self::reg(out, *reg);
+        Operand::Vector(regs) => vector(out, regs),
+        Operand::WithPred(value, pred) => {
+            match value {
+                Some(reg) => self::reg(out, *reg),
+                None => out.push('_'),
             }
-            out.push('}');
+            out.push('|');
+            self::reg(out, *pred);
         }
+        Operand::Sink => out.push('_'),
         Operand::Int(value) => signed(out, *value),
         Operand::Float(bits) => {
             out.push_str("0f");
@@ -205,14 +212,38 @@ fn operand(out: &mut String, operand: &Operand) {
                 out.push(char::from_digit(digit, 16).expect("four bits").to_ascii_uppercase());
             }
         }
-        Operand::Address(address) => self::address(out, address),
+        Operand::Address(at) => address(out, at),
+        Operand::Tensor { map, coords } => {
+            out.push('[');
+            place(out, map);
+            out.push_str(", ");
+            vector(out, coords);
+            out.push(']');
+        }
         Operand::Symbol(name) | Operand::Label(name) => out.push_str(name),
         Operand::Special(special) => self::special(out, *special),
     }
 }
 
+fn vector(out: &mut String, regs: &[Reg]) {
+    out.push('{');
+    for (i, reg) in regs.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        self::reg(out, *reg);
+    }
+    out.push('}');
+}
+
 fn address(out: &mut String, address: &Address) {
     out.push('[');
+    place(out, address);
+    out.push(']');
+}
+
+/// `base+offset`.
+fn place(out: &mut String, address: &Address) {
     match &address.base {
         Base::Reg(reg) => self::reg(out, *reg),
         Base::Symbol(name) => out.push_str(name),
@@ -222,7 +253,6 @@ fn address(out: &mut String, address: &Address) {
         out.push('+');
         signed(out, address.offset);
     }
-    out.push(']');
 }
 
 fn reg(out: &mut String, reg: Reg) {
@@ -239,6 +269,8 @@ fn special(out: &mut String, special: Special) {
         Special::Nctaid(axis) => ("%nctaid.", axis),
         Special::Laneid => return out.push_str("%laneid"),
         Special::Warpid => return out.push_str("%warpid"),
+        Special::ClusterCtarank => return out.push_str("%cluster_ctarank"),
+        Special::ClusterNctarank => return out.push_str("%cluster_nctarank"),
     };
     out.push_str(name);
     out.push(match axis {

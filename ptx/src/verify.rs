@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::isa::{Ints, Slot, Space, Type};
 use crate::read::is_identifier;
 use crate::{
-    Address, Base, Class, Entry, Inst, Module, Op, Operand, ParamType, Reg, SharedArray, Special, Stmt, Version,
+    Address, Base, Class, Entry, Inst, Module, Op, Operand, ParamType, Reg, SharedArray, Special, Stmt, Target, Version,
 };
 
 /// Something in a module that is not PTX.
@@ -170,6 +170,18 @@ impl<'m> Check<'m> {
                 self.error(format!("{name} says {count} threads; a CTA has 1 to 1024"));
             }
         }
+        if entry.limits.explicit_cluster || entry.limits.required_cluster.is_some() {
+            let (target, version) = (Target::SM_90, Version::new(7, 8));
+            if !module.target.has(target) || module.version < version {
+                self.error(format!("clusters need .target {target} and .version {version} or later"));
+            }
+        }
+        if let Some(extents) = entry.limits.required_cluster {
+            let count = extents.iter().fold(1_u64, |count, axis| count.saturating_mul(u64::from(*axis)));
+            if !(1..=16).contains(&count) {
+                self.error(format!(".reqnctapercluster says {count} CTAs; a cluster has 1 to 16"));
+            }
+        }
         if entry.limits.max_threads.is_some() && entry.limits.required_threads.is_some() {
             self.error(".maxntid and .reqntid exclude each other");
         }
@@ -229,6 +241,14 @@ impl<'m> Check<'m> {
                 self.error(format!("operand {} is {operand}; {what}", i + 1));
             }
         }
+        for operand in &inst.operands {
+            if let Operand::Special(special) = operand {
+                let (target, version) = special.from();
+                if !module.target.has(target) || module.version < version {
+                    self.error(format!("{special} needs .target {target} and .version {version} or later"));
+                }
+            }
+        }
         for reg in inst.writes().chain(inst.reads().filter(|reg| inst.guard.is_none_or(|guard| guard.reg != *reg))) {
             self.declared(entry, reg);
         }
@@ -246,6 +266,9 @@ impl<'m> Check<'m> {
                 [_, _, Operand::Int(copied), Operand::Int(read)],
             ) if read > copied => {
                 self.error(format!("operand 4 is {read}; the bytes to read cannot exceed the {copied} to write"));
+            }
+            (Op::Wgmma, [_, a, ..]) if matches!(a, Operand::Vector(_)) == (inst.operands.len() == 8) => {
+                self.error("with A in registers it takes 7 operands, the last of them B's transposition; else 8");
             }
             _ => {}
         }
@@ -272,8 +295,23 @@ fn fits(operand: &Operand, slot: Slot, names: &Names<'_>) -> Result<(), String> 
         {
             Ok(())
         }
-        (Slot::OutVector(ty, count) | Slot::InVector(ty, count), Operand::Vector(regs)) => {
-            vector(regs, ty, usize::from(count), slot.is_written())
+        (Slot::InOrVector(ty, ..), Operand::Reg(reg)) if ty.takes(reg.class) => Ok(()),
+        (
+            Slot::OutVector(ty, count)
+            | Slot::Accumulator(ty, count)
+            | Slot::InVector(ty, count)
+            | Slot::InOrVector(_, ty, count),
+            Operand::Vector(regs),
+        ) => vector(regs, ty, usize::from(count), slot.is_written()),
+        (Slot::OutWithPred(ty), Operand::WithPred(value, pred))
+            if pred.class == Class::Pred && value.is_none_or(|reg| ty.takes(reg.class)) =>
+        {
+            Ok(())
+        }
+        (Slot::Sink, Operand::Sink) => Ok(()),
+        (Slot::Tensor(dims), Operand::Tensor { map, coords }) => {
+            address(map, Space::Generic, names)?;
+            vector(coords, Type::S32, dims.into(), false)
         }
         (Slot::OutOrParts(whole, part) | Slot::ValueOrParts(whole, part), Operand::Vector(regs)) => {
             vector(regs, part, (whole.bits() / part.bits()) as usize, slot.is_written())
@@ -285,8 +323,12 @@ fn fits(operand: &Operand, slot: Slot, names: &Names<'_>) -> Result<(), String> 
             Ok(())
         }
         (Slot::Value(ty) | Slot::ValueOrParts(ty, _), Operand::Special(special)) if integer(ty, 32) => axis(*special),
-        (Slot::Value(ty) | Slot::ValueOrParts(ty, _), Operand::Symbol(name)) if integer(ty, 32) || integer(ty, 64) => {
+        (Slot::Value(ty) | Slot::ValueOrParts(ty, _), Operand::Symbol(name)) if integer(ty, 32) => {
             symbol(name, &names.shared, "shared array")
+        }
+        (Slot::Value(ty) | Slot::ValueOrParts(ty, _), Operand::Symbol(name)) if integer(ty, 64) => {
+            let known = names.params.contains(name.as_str());
+            if known { Ok(()) } else { symbol(name, &names.shared, "shared array or parameter") }
         }
         (Slot::Imm(allowed), Operand::Int(value)) if allowed.contains(*value) => Ok(()),
         (Slot::Address(space), Operand::Address(at)) => address(at, space, names),
@@ -347,9 +389,9 @@ fn address(address: &Address, space: Space, names: &Names<'_>) -> Result<(), Str
     }
     match (space, &address.base) {
         (Space::Param, Base::Symbol(name)) => symbol(name, &names.params, "parameter"),
-        (Space::Shared, Base::Symbol(name)) => symbol(name, &names.shared, "shared array"),
-        (Space::Shared, Base::Reg(reg)) if reg.class == Class::B32 => Ok(()),
-        (Space::Global, Base::Reg(reg)) if reg.class == Class::B64 => Ok(()),
+        (Space::Shared | Space::Cluster, Base::Symbol(name)) => symbol(name, &names.shared, "shared array"),
+        (Space::Shared | Space::Cluster, Base::Reg(reg)) if reg.class == Class::B32 => Ok(()),
+        (Space::Global | Space::Generic, Base::Reg(reg)) if reg.class == Class::B64 => Ok(()),
         _ => Err(format!("expected {}", expected(Slot::Address(space)))),
     }
 }
@@ -372,12 +414,17 @@ fn expected(slot: Slot) -> String {
     let mov = |ty: Type| match ty {
         Type::Pred | Type::F32 => String::new(),
         _ if ty.bits() == 32 => ", a special register, a shared array".to_owned(),
-        _ => ", a shared array".to_owned(),
+        _ => ", a shared array, a parameter".to_owned(),
     };
     let parts = |whole: Type, part: Type| format!("{} {} in braces", whole.bits() / part.bits(), register(part));
     match slot {
         Slot::Out(ty) | Slot::In(ty) => format!("a {}", one(ty)),
-        Slot::OutVector(ty, count) | Slot::InVector(ty, count) => format!("{count} {} in braces", register(ty)),
+        Slot::OutVector(ty, count) | Slot::Accumulator(ty, count) | Slot::InVector(ty, count) => {
+            format!("{count} {} in braces", register(ty))
+        }
+        Slot::OutWithPred(ty) => format!("a {} or `_`, then `|` and a %p register", one(ty)),
+        Slot::Sink => "`_`".to_owned(),
+        Slot::InOrVector(ty, other, count) => format!("a {} or {count} {} in braces", one(ty), register(other)),
         Slot::OutOrParts(whole, part) => format!("a {} or {}", one(whole), parts(whole, part)),
         Slot::Source(ty, Ints::Any) => format!("a {} or {}", one(ty), literal(ty)),
         Slot::Source(ty, allowed) => format!("a {} or {allowed}", one(ty)),
@@ -387,8 +434,11 @@ fn expected(slot: Slot) -> String {
         }
         Slot::Imm(allowed) => allowed.to_string(),
         Slot::Address(Space::Param) => "an address whose base is a parameter".to_owned(),
-        Slot::Address(Space::Shared) => "an address whose base is a %r register or a shared array".to_owned(),
-        Slot::Address(Space::Global) => "an address whose base is a %d register".to_owned(),
+        Slot::Address(Space::Shared | Space::Cluster) => {
+            "an address whose base is a %r register or a shared array".to_owned()
+        }
+        Slot::Address(Space::Global | Space::Generic) => "an address whose base is a %d register".to_owned(),
+        Slot::Tensor(dims) => format!("the address of a tensor map in a %d register and {dims} coordinates in braces"),
         Slot::Label => "a label".to_owned(),
     }
 }

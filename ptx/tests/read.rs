@@ -49,7 +49,8 @@ fn stmt() -> impl Strategy<Value = Stmt> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let size = || prop::option::of(1_u32..8);
-    let limits = (prop::option::of((1_u32..=8, 1_u32..=8, 1_u32..=8)), any::<bool>(), size(), size());
+    let clusters = (any::<bool>(), prop::option::of((1_u32..=4, 1_u32..=2, 1_u32..=2)));
+    let limits = (prop::option::of((1_u32..=8, 1_u32..=8, 1_u32..=8)), any::<bool>(), size(), size(), clusters);
     let shared = prop::collection::vec((0_u32..8, 1_u32..4096), 0..3);
     let param = prop_oneof![
         Just(ParamType::U32),
@@ -58,7 +59,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (0_u32..8, 1_u32..256).prop_map(|(log, bytes)| ParamType::Bytes { align: 1 << log, bytes }),
     ];
     (prop::collection::vec(stmt(), 0..40), limits, shared, prop::collection::vec(param, 0..5)).prop_map(
-        |(body, (threads, required, min_ctas, max_regs), shared, params)| {
+        |(body, (threads, required, min_ctas, max_regs, (explicit_cluster, cluster)), shared, params)| {
             let mut made = entry("k", body);
             let threads = threads.map(|(x, y, z)| [x, y, z]);
             made.limits = Limits {
@@ -66,6 +67,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 required_threads: threads.filter(|_| required),
                 min_ctas,
                 max_regs,
+                explicit_cluster,
+                required_cluster: cluster.map(|(x, y, z)| [x, y, z]),
             };
             made.shared.extend(shared.into_iter().enumerate().map(|(i, (log, bytes))| SharedArray {
                 name: format!("$tile_{i}"),
@@ -228,7 +231,7 @@ fn layout_is_free() {
         .extern .shared .align 128 .b8 smem[ ] ;
         .shared .f32 table[4][8], one;
         .weak .entry k ( .param .u64 .ptr .global .align 16 p, .param .align 64 .b8 map[0x80], .param .s32 n )
-        .maxntid 128,1 .minnctapersm 2 .maxnreg 0xA8
+        .maxntid 128,1 .minnctapersm 2 .maxnreg 0xA8 .explicitcluster .reqnctapercluster 2
         {
             .reg .u32 a,b; .reg .pred ok; .reg .f32 %x<010>; .reg .f16x2 half;
             .loc 1 7 3
@@ -237,6 +240,8 @@ fn layout_is_free() {
             add.u32 a , /* inside */
               b,1;
             ld.global.v2.f32 { %x0 , %x7 }, [ wide ];
+            elect.sync a | ok, 1; elect.sync _| ok , 1;
+            cp.async.bulk.tensor.1d.global.shared::cta.bulk_group [ wide , {a} ] , [b] ;
         }
         .section .debug_str { .b8 1, 2 }";
     let text = text.replace(".loc", ".reg .s64 wide; .loc");
@@ -257,6 +262,8 @@ fn layout_is_free() {
   .param .align 64 .b8 map[128],
   .param .u32 n
 )
+.explicitcluster
+.reqnctapercluster 2, 1, 1
 .maxntid 128, 1, 1
 .minnctapersm 2
 .maxnreg 168
@@ -270,6 +277,9 @@ L0:
   // kept
   add.u32 %r0, %r1, 1;
   ld.global.v2.f32 {%f0, %f7}, [%d0];
+  elect.sync %r0|%p0, 1;
+  elect.sync _|%p0, 1;
+  cp.async.bulk.tensor.1d.global.shared::cta.bulk_group [%d0, {%r0}], [%r1];
 }
 "
     );

@@ -156,11 +156,13 @@ fn guards() {
 fn undeclared_names() {
     assert_eq!(wrong("bra nowhere;"), "operand 1 is nowhere; there is no label `nowhere`");
     assert_eq!(wrong("mov.u32 %r0, nothing;"), "operand 2 is nothing; there is no shared array `nothing`");
-    assert_eq!(wrong("mov.u64 %d0, q;"), "operand 2 is q; there is no shared array `q`");
+    assert_eq!(wrong("mov.u64 %d0, m;"), "operand 2 is m; there is no shared array or parameter `m`");
+    assert_eq!(wrong("mov.u32 %r0, q;"), "operand 2 is q; there is no shared array `q`");
     assert_eq!(wrong("ld.param.u32 %r0, [m];"), "operand 2 is [m]; there is no parameter `m`");
     assert_eq!(wrong("ld.shared.u32 %r0, [n];"), "operand 2 is [n]; there is no shared array `n`");
     right("mov.u32 %r0, smem;");
     right("mov.u32 %r0, tile;");
+    right("mov.u64 %d0, q;");
     right("ld.shared.u32 %r0, [tile+60];");
 }
 
@@ -185,11 +187,72 @@ fn bases_of_addresses() {
     assert_eq!(wrong("ld.global.u32 %r0, %d0;"), "operand 2 is %d0; expected an address whose base is a %d register");
 }
 
+/// [`kernel`] for the newest target that it may be for.
+fn hopper(body: &str) -> Module {
+    Module { target: Target::SM_90A, version: Version::new(8, 1), ..kernel(body) }
+}
+
+#[test]
+fn operands_of_asynchronous_instructions() {
+    let right = |text: &str| assert_eq!(messages(&hopper(text)), [""; 0], "{text}");
+    let wrong = |text: &str| {
+        let messages = messages(&hopper(text));
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        messages[0].split_once("`: ").expect("a statement before the message").1.to_owned()
+    };
+    right("elect.sync %r0|%p0, -1;");
+    right("elect.sync _|%p0, -1;");
+    assert_eq!(wrong("elect.sync %p0, -1;"), {
+        "operand 1 is %p0; expected a %r register (.b32) or `_`, then `|` and a %p register"
+    });
+    right("mbarrier.arrive.shared::cta.b64 _, [%r0+8];");
+    assert_eq!(wrong("mbarrier.arrive.shared::cta.b64 %d0, [%r0];"), "operand 1 is %d0; expected `_`");
+    assert_eq!(wrong("mbarrier.init.shared::cta.b64 [%r0], 0;"), "operand 2 is 0; expected 1 to 1048575");
+    assert_eq!(wrong("setmaxnreg.inc.sync.aligned.u32 242;"), "operand 1 is 242; expected 24 to 256 in steps of 8");
+
+    let load = "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes";
+    right(&format!("{load} [%r0], [%d0, {{%r1, %r2}}], [%r3];"));
+    let place = "the address of a tensor map in a %d register and 2 coordinates in braces";
+    assert_eq!(wrong(&format!("{load} [%r0], [%d0], [%r3];")), format!("operand 2 is [%d0]; expected {place}"));
+    assert_eq!(wrong(&format!("{load} [%r0], [%d0, {{%r1}}], [%r3];")), {
+        "operand 2 is [%d0, {%r1}]; expected 2 registers, and here are 1"
+    });
+    assert_eq!(wrong(&format!("{load} [%r0], [%r4, {{%r1, %r2}}], [%r3];")), {
+        "operand 2 is [%r4, {%r1, %r2}]; expected an address whose base is a %d register"
+    });
+
+    let product = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}";
+    right(&format!("{product}, %d0, %d1, %p0, 1, -1, 0, 1;"));
+    right(&format!("{product}, {{%r0, %r1, %r2, %r3}}, %d1, 0, 1, 1, 1;"));
+    let operands = "with A in registers it takes 7 operands, the last of them B's transposition; else 8";
+    assert_eq!(wrong(&format!("{product}, %d0, %d1, %p0, 1, 1, 0;")), operands);
+    assert_eq!(wrong(&format!("{product}, {{%r0, %r1, %r2, %r3}}, %d1, 0, 1, 1, 0, 0;")), operands);
+    assert_eq!(wrong(&format!("{product}, %d0, %d1, 2, 1, 1, 0, 0;")), "operand 4 is 2; expected 0 to 1 (.pred)");
+}
+
+#[test]
+fn accumulators_are_read_unless_their_scale_is_zero() {
+    let reads = |scale: &str| {
+        let product = "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f0, %f1, %f2, %f3}";
+        let module = hopper(&format!("{product}, %d0, %d1, {scale}, 1, 1, 0, 0;"));
+        let Stmt::Inst(inst) = &module.entries[0].body[0] else { panic!("the first statement is the product") };
+        assert_eq!(inst.writes().count(), 4);
+        inst.reads().map(|reg| reg.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(reads("0"), "%d0 %d1");
+    assert_eq!(reads("1"), "%f0 %f1 %f2 %f3 %d0 %d1");
+    assert_eq!(reads("%p0"), "%f0 %f1 %f2 %f3 %d0 %d1 %p0");
+}
+
 #[test]
 fn special_registers() {
     assert_eq!(wrong("mov.u64 %d0, %tid.x;"), {
-        "operand 2 is %tid.x; expected a %d register (.u64), a number, a shared array"
+        "operand 2 is %tid.x; expected a %d register (.u64), a number, a shared array, a parameter"
     });
+    assert_eq!(wrong("mov.u32 %r0, %cluster_ctarank;"), {
+        "%cluster_ctarank needs .target sm_90 and .version 7.8 or later"
+    });
+    assert_eq!(messages(&hopper("mov.u32 %r0, %cluster_ctarank;")), [""; 0]);
     let mut module = kernel("mov.u32 %r0, %tid.x;");
     let Stmt::Inst(inst) = &mut module.entries[0].body[0] else { panic!("the first statement is the mov") };
     inst.operands[1] = Special::Tid(3).into();
@@ -285,6 +348,11 @@ fn heads() {
         }),
         ["k: .maxntid and .reqntid exclude each other"]
     );
+    let clusters = "k: clusters need .target sm_90 and .version 7.8 or later";
+    assert_eq!(change(|module| module.entries[0].limits.explicit_cluster = true), [clusters]);
+    let cluster = |module: &mut Module| module.entries[0].limits.required_cluster = Some([4, 5, 1]);
+    let count = "k: .reqnctapercluster says 20 CTAs; a cluster has 1 to 16";
+    assert_eq!(change(cluster), [clusters, count]);
     assert_eq!(
         change(|module| module.entries[0].params[0].ty = ParamType::Bytes { align: 3, bytes: 4 }),
         ["k: the parameter `q` needs a size and an alignment, a power of two"]

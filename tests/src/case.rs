@@ -178,13 +178,13 @@ pub enum Work {
 }
 
 impl Work {
-    /// The schedule's knobs.
-    pub fn space(self) -> Space {
+    /// The schedule's knobs on a target.
+    pub fn space(self, target: Target) -> Space {
         match self {
-            Work::QueryMajor(_) => QueryMajorPick::space(),
-            Work::GroupCentric(..) => GroupCentricPick::space(),
-            Work::ByBlock(..) => BlockMajorPick::space(),
-            Work::Moba(mixture) => mixture.at(&Shape::new(Elem::Bf16, 64, 64, 1)).space(),
+            Work::QueryMajor(_) => QueryMajorPick::space(target),
+            Work::GroupCentric(..) => GroupCentricPick::space(target),
+            Work::ByBlock(..) => BlockMajorPick::space(target),
+            Work::Moba(mixture) => mixture.at(&Shape::new(Elem::Bf16, 64, 64, 1)).space(target),
         }
     }
 

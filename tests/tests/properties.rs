@@ -100,7 +100,7 @@ fn any_cases() -> impl Strategy<Value = Case> {
 /// The picks that fit the GPU with the shape of a case.
 fn picks_of(case: &Case) -> Vec<Pick> {
     let fits = |pick: &Pick| case.work.plan(Target::SM_80, &case.shape, pick).is_ok();
-    case.work.space().picks().into_iter().filter(fits).collect()
+    case.work.space(Target::SM_80).picks().into_iter().filter(fits).collect()
 }
 
 proptest! {

@@ -213,7 +213,7 @@ fn every_number_of_blocks_a_row_has_room_for() {
 
 #[test]
 fn every_pick() {
-    for (n, pick) in MobaRoutePick::space().picks().iter().enumerate() {
+    for (n, pick) in MobaRoutePick::space(Target::SM_80).picks().iter().enumerate() {
         let pick = MobaRoutePick::from_pick(pick).expect("a pick of the space");
         let case = Case { pick, kv_heads: 1, seed: n as u64, ..case(64, 16, [4, 15][n % 2], &[40, 1300]) };
         if pick.rows >= 16 * pick.warps {

@@ -17,6 +17,6 @@ mod types;
 pub use build::{Builder, Diagnostic};
 pub use read::{ReadError, read};
 pub use types::{
-    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Loc, Op, Param, ParamId,
-    Partition, Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Loc, Op, Overlap, Param,
+    ParamId, Partition, Reduce, Roles, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };

@@ -23,8 +23,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    AxisId, BestId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId, Reduce, Slice, Stmt,
-    TableId, Type, Unary, ValueId, VarId,
+    AxisId, BestId, Binary, BufferId, Compare, Const, Elem, Fold, Func, Op, Overlap, Param, ParamId, Reduce, Roles,
+    Slice, Stmt, TableId, Type, Unary, ValueId, VarId,
 };
 
 impl Unary {
@@ -270,11 +270,23 @@ impl<W: fmt::Write> Printer<'_, W> {
         write!(self.out, " count {}", slice.count)
     }
 
+    /// `await $ring[%slot] phase %phase`
+    fn turn(&mut self, word: &str, buffer: BufferId, slot: ValueId, phase: Option<ValueId>) -> fmt::Result {
+        self.out.write_str(word)?;
+        self.buffer(buffer)?;
+        write!(self.out, "[{slot}]")?;
+        phase.map_or(Ok(()), |phase| write!(self.out, " phase {phase}"))
+    }
+
     fn func(&mut self) -> fmt::Result {
         let func = self.func;
         self.out.write_str("func @")?;
         quoted(&mut self.out, &func.name)?;
-        writeln!(self.out, " target {} warps {} {{", func.target, func.warps)?;
+        write!(self.out, " target {} warps {}", func.target, func.warps)?;
+        if func.overlap != Overlap::Serial {
+            write!(self.out, " overlap {}", func.overlap.name())?;
+        }
+        self.out.write_str(" {\n")?;
         for (n, axis) in func.axes.iter().enumerate() {
             self.out.write_str("  axis ")?;
             self.axis(AxisId(n as u32))?;
@@ -307,7 +319,7 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.buffer(BufferId(n as u32))?;
             self.out.write_str(" : ")?;
             self.ty(&buffer.ty)?;
-            writeln!(self.out, " x {}", buffer.slots)?;
+            writeln!(self.out, " x {}{}", buffer.slots, if buffer.ring { " ring" } else { "" })?;
         }
         for (n, table) in func.tables.iter().enumerate() {
             self.out.write_str("  table ")?;
@@ -334,6 +346,9 @@ impl<W: fmt::Write> Printer<'_, W> {
                 }
                 write!(self.out, " x {warps}")?;
             }
+            if let Some(Roles { producer, consumer }) = part.roles {
+                write!(self.out, " registers {producer} and {consumer}")?;
+            }
             self.out.write_char('\n')?;
         }
         self.body(&func.body, 1)?;
@@ -344,7 +359,7 @@ impl<W: fmt::Write> Printer<'_, W> {
         for stmt in body {
             write!(self.out, "{:1$}", "", 2 * depth)?;
             self.stmt(stmt)?;
-            if let Op::For { body, .. } | Op::If { body, .. } = &stmt.op {
+            if let Some(body) = stmt.op.body() {
                 self.out.write_str(" {\n")?;
                 self.body(body, depth + 1)?;
                 write!(self.out, "{:1$}}}", "", 2 * depth)?;
@@ -504,6 +519,31 @@ impl<W: fmt::Write> Printer<'_, W> {
                 write!(self.out, "[{slot}]")
             }
             Op::Operand(x) => write!(self.out, "operand {x}"),
+            Op::Produce(_) => self.out.write_str("produce"),
+            Op::Consume(_) => self.out.write_str("consume"),
+            Op::Acquire { buffer, slot, phase } => self.turn("acquire ", *buffer, *slot, Some(*phase)),
+            Op::Await { buffer, slot, phase } => self.turn("await ", *buffer, *slot, Some(*phase)),
+            Op::Release { buffer, slot } => self.turn("release ", *buffer, *slot, None),
+            Op::Fill { from, buffer, slot } => {
+                self.turn("fill ", *buffer, *slot, None)?;
+                self.out.write_str(" = ")?;
+                self.slice(from)
+            }
+            Op::Publish => self.out.write_str("publish"),
+            Op::Fence => self.out.write_str("fence"),
+            Op::Start { acc, lhs, rhs, fresh } => {
+                self.out.write_str("start ")?;
+                self.var(*acc)?;
+                write!(self.out, " {} {lhs} . {rhs}", if *fresh { "=" } else { "+=" })
+            }
+            Op::Close => self.out.write_str("close"),
+            Op::Land(groups) => write!(self.out, "land {groups}"),
+            Op::Loop(_) => self.out.write_str("loop"),
+            Op::Leave { cond, .. } => write!(self.out, "leave {cond}"),
+            Op::Hold(values) => {
+                self.out.write_str("hold ")?;
+                self.values(values)
+            }
         }
     }
 }

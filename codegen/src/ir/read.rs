@@ -10,8 +10,8 @@ use lacuna_ptx::Target;
 use super::lex::{Place, Token, lex};
 use super::print::evident;
 use super::{
-    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Param, ParamId,
-    Partition, Reduce, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
+    Axis, AxisId, Best, BestId, Binary, Buffer, BufferId, Compare, Const, Elem, Fold, Func, Op, Overlap, Param,
+    ParamId, Partition, Reduce, Roles, Slice, Stmt, Table, TableId, Tensor, Type, Unary, Value, ValueId, Var, VarId,
 };
 
 /// Why a text is no func, and where.
@@ -207,6 +207,21 @@ impl Reader {
         Ok((TableId(at as u32), index))
     }
 
+    /// `$buffer[%slot]`
+    fn slot(&mut self) -> Read<(BufferId, ValueId)> {
+        let buffer = self.buffer()?;
+        self.sign("[")?;
+        let slot = self.value()?;
+        self.sign("]")?;
+        Ok((buffer, slot))
+    }
+
+    /// ` phase %phase`
+    fn phase(&mut self) -> Read<ValueId> {
+        self.word("phase")?;
+        self.value()
+    }
+
     /// ` = %value`
     fn assigned(&mut self) -> Read<ValueId> {
         self.sign("=")?;
@@ -330,6 +345,13 @@ impl Reader {
         self.func.target = target.map_err(|unknown| place.error(unknown.to_string()))?;
         self.word("warps")?;
         self.func.warps = self.number("a number of warps")?;
+        if self.take_word("overlap") {
+            let Some(overlap) = Overlap::ALL.into_iter().find(|overlap| self.is_word(overlap.name())) else {
+                return self.wrong("`serial`, `fenced` or `deferred`");
+            };
+            self.at += 1;
+            self.func.overlap = overlap;
+        }
         self.sign("{")?;
         while self.declaration()? {}
         self.func.body = self.body(0)?;
@@ -377,7 +399,8 @@ impl Reader {
             let ty = self.ty()?;
             self.word("x")?;
             let slots = self.number("a number of slots")?;
-            self.func.buffers.push(Buffer { name, ty, slots });
+            let ring = self.take_word("ring");
+            self.func.buffers.push(Buffer { name, ty, slots, ring });
         } else if self.take_word("table") {
             self.sign("$")?;
             let name = self.declared(self.func.tables.len())?;
@@ -402,7 +425,14 @@ impl Reader {
             let col_axis = if self.take_sign("-") { None } else { Some(self.axis()?) };
             self.word("x")?;
             let cols = self.number("a number of warps")?;
-            self.func.partition = Some(Partition { row_axis, col_axis, rows, cols });
+            let roles = if self.take_word("registers") {
+                let producer = self.number("a number of registers")?;
+                self.word("and")?;
+                Some(Roles { producer, consumer: self.number("a number of registers")? })
+            } else {
+                None
+            };
+            self.func.partition = Some(Partition { row_axis, col_axis, rows, cols, roles });
         } else {
             return Ok(false);
         }
@@ -438,7 +468,7 @@ impl Reader {
                     return Err(op_place.error("the type of what this makes should stand behind it, `: f32<..>`"));
                 }
             };
-            if matches!(op, Op::For { .. } | Op::If { .. }) {
+            if op.body().is_some() {
                 return Err(place.error("a loop or branch makes no value"));
             }
             self.give_type(place, result, ty)?;
@@ -604,10 +634,7 @@ impl Reader {
             }
             "exit" => Op::Exit(self.value()?),
             "copy_async" => {
-                let buffer = self.buffer()?;
-                self.sign("[")?;
-                let slot = self.value()?;
-                self.sign("]")?;
+                let (buffer, slot) = self.slot()?;
                 self.sign("=")?;
                 Op::CopyAsync { from: self.slice()?, buffer, slot }
             }
@@ -615,13 +642,61 @@ impl Reader {
             "wait" => Op::Wait(self.number("a number of groups")?),
             "barrier" => Op::Barrier,
             "shared" => {
-                let buffer = self.buffer()?;
-                self.sign("[")?;
-                let slot = self.value()?;
-                self.sign("]")?;
+                let (buffer, slot) = self.slot()?;
                 Op::Shared(buffer, slot)
             }
             "operand" => Op::Operand(self.value()?),
+            "produce" | "consume" | "loop" => {
+                self.sign("{")?;
+                let body = self.body(depth + 1)?;
+                match word.as_str() {
+                    "produce" => Op::Produce(body),
+                    "consume" => Op::Consume(body),
+                    _ => Op::Loop(body),
+                }
+            }
+            "leave" => {
+                let cond = self.value()?;
+                self.sign("{")?;
+                Op::Leave { cond, body: self.body(depth + 1)? }
+            }
+            "acquire" => {
+                let (buffer, slot) = self.slot()?;
+                Op::Acquire { buffer, slot, phase: self.phase()? }
+            }
+            "await" => {
+                let (buffer, slot) = self.slot()?;
+                Op::Await { buffer, slot, phase: self.phase()? }
+            }
+            "release" => {
+                let (buffer, slot) = self.slot()?;
+                Op::Release { buffer, slot }
+            }
+            "fill" => {
+                let (buffer, slot) = self.slot()?;
+                self.sign("=")?;
+                Op::Fill { from: self.slice()?, buffer, slot }
+            }
+            "publish" => Op::Publish,
+            "fence" => Op::Fence,
+            "start" => {
+                let acc = self.var()?;
+                let fresh = self.take_sign("=");
+                if !fresh {
+                    self.sign("+=")?;
+                }
+                let (lhs, rhs) = self.two(".")?;
+                Op::Start { acc, lhs, rhs, fresh }
+            }
+            "close" => Op::Close,
+            "land" => Op::Land(self.number("a number of groups")?),
+            "hold" => {
+                let mut values = vec![self.value()?];
+                while self.take_sign(",") {
+                    values.push(self.value()?);
+                }
+                Op::Hold(values)
+            }
             _ => return Err(place.error(format!("`{word}` is no operation"))),
         })
     }

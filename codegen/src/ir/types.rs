@@ -43,8 +43,10 @@ pub struct Func {
     pub name: String,
     /// What it is compiled for.
     pub target: Target,
-    /// Warps of a CTA.
+    /// Warps of a CTA that compute.
     pub warps: u32,
+    /// How the products of a loop overlap, where warpgroups multiply.
+    pub overlap: Overlap,
     /// Axes, by [`AxisId`].
     pub axes: Vec<Axis>,
     /// Parameters, by [`ParamId`].
@@ -72,6 +74,7 @@ impl Func {
             name: name.into(),
             target,
             warps,
+            overlap: Overlap::default(),
             axes: Vec::new(),
             params: Vec::new(),
             vars: Vec::new(),
@@ -208,6 +211,40 @@ pub struct Var {
     pub loc: Loc,
 }
 
+/// How the products and the arithmetic of neighbouring rounds of a loop overlap in a warpgroup that multiplies asynchronously.
+///
+/// With `QK` the product whose result a round computes with, and `PV` the one that takes what it computed:
+///
+/// | | a round |
+/// |---|---|
+/// | serial | QK(j), its end, arithmetic(j), PV(j), its end |
+/// | fenced | QK(j) and PV(j-1) together, the end of QK, arithmetic(j) beside PV(j-1), its end |
+/// | deferred | QK(j+1) beside the rescaling of PV's sum, PV(j), arithmetic(j+1) beside it; its end is in the next round |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Overlap {
+    /// Nothing overlaps within a warpgroup.
+    #[default]
+    Serial,
+    /// Arithmetic beside the second product of the round before.
+    Fenced,
+    /// Arithmetic beside the second product, rescaling beside the first. What the second product takes is held twice.
+    Deferred,
+}
+
+impl Overlap {
+    /// Every one of them; a knob's value is the place here.
+    pub const ALL: [Overlap; 3] = [Overlap::Serial, Overlap::Fenced, Overlap::Deferred];
+
+    /// Its name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Overlap::Serial => "serial",
+            Overlap::Fenced => "fenced",
+            Overlap::Deferred => "deferred",
+        }
+    }
+}
+
 /// A shared-memory buffer of `slots` tiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffer {
@@ -217,6 +254,9 @@ pub struct Buffer {
     pub ty: Type,
     /// How many tiles of that type stand in it: the stages of a pipelined loop, or one.
     pub slots: u32,
+    /// Whether it is handed from a producer to consumers, slot by slot: each slot has two barriers of its own, `full`, which
+    /// the bytes of a [`Op::Fill`] complete, and `empty`, which every consumer warp's [`Op::Release`] completes together.
+    pub ring: bool,
 }
 
 /// A table in shared memory: an i32 for each position along an axis. It holds nothing until it is set.
@@ -261,6 +301,19 @@ pub struct Partition {
     pub rows: u32,
     /// Warps along the column axis.
     pub cols: u32,
+    /// Where warpgroups multiply: how the registers of a multiprocessor are shared out. A warpgroup more than `rows * cols`
+    /// warps fetches what the others multiply, and each of those has one band of 16 rows. `None` where each warp multiplies for
+    /// itself and all threads copy.
+    pub roles: Option<Roles>,
+}
+
+/// Registers of a thread by its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Of the warpgroup that fetches.
+    pub producer: u32,
+    /// Of those that multiply.
+    pub consumer: u32,
 }
 
 /// A constant; a float by its bits, so that constants compare and print exactly.
@@ -593,4 +646,98 @@ pub enum Op {
     Shared(BufferId, ValueId),
     /// A shared tile brought into registers as the left operand of products.
     Operand(ValueId),
+
+    /// What one thread of the producer's warpgroup does, beside [`Op::Consume`]. At the top level, once, right before it. Vars
+    /// that are named in one of the two are in no other.
+    Produce(Vec<Stmt>),
+    /// What all other warps do. Ends the func. Only in here are tiles computed with, and everything is stored.
+    Consume(Vec<Stmt>),
+    /// The producer waits until a slot of a ring is empty: until its phase before `phase` has been released by all consumers.
+    /// The first phase of a slot is 0, and waits for nothing.
+    Acquire {
+        /// The ring.
+        buffer: BufferId,
+        /// Which slot, an i32 scalar.
+        slot: ValueId,
+        /// How often the slot was filled before, modulo 2: an i32 scalar.
+        phase: ValueId,
+    },
+    /// The producer announces a tile's bytes to the `full` barrier of a slot, and starts to copy the rows; the copies complete
+    /// it. Rows that do not count come as zeros.
+    Fill {
+        /// From.
+        from: Slice,
+        /// Into: a ring.
+        buffer: BufferId,
+        /// Which slot, an i32 scalar.
+        slot: ValueId,
+    },
+    /// Consumers wait until a slot of a ring is full, in this phase: what was copied is seen, by products as well.
+    Await {
+        /// The ring.
+        buffer: BufferId,
+        /// Which slot, an i32 scalar.
+        slot: ValueId,
+        /// How often the slot was filled before, modulo 2: an i32 scalar.
+        phase: ValueId,
+    },
+    /// A consumer warp is done with a slot of a ring; none of its products that read it is in flight.
+    Release {
+        /// The ring.
+        buffer: BufferId,
+        /// Which slot, an i32 scalar.
+        slot: ValueId,
+    },
+    /// What consumers have copied or stored to shared memory, and has landed, is seen by products after the next barrier.
+    Publish,
+    /// What was done to registers so far comes before the products that start next.
+    Fence,
+    /// Starts `acc += lhs · rhs`, or `acc = lhs · rhs` where `fresh`, in the group that the next close ends. Until the group has
+    /// landed, nothing touches `acc`, the registers of `lhs`, or the tiles in shared memory.
+    Start {
+        /// What is added to, or set.
+        acc: VarId,
+        /// A tile in shared memory, or a 16-bit tile in registers.
+        lhs: ValueId,
+        /// A tile in shared memory.
+        rhs: ValueId,
+        /// Whether `acc` is set.
+        fresh: bool,
+    },
+    /// Ends a group of products.
+    Close,
+    /// Waits until at most so many groups of products are in flight, the latest ones.
+    Land(u32),
+    /// Keeps what makes these tiles and rows before the wait that follows: an assembler moves a wait up over arithmetic that
+    /// could run beside the products.
+    Hold(Vec<ValueId>),
+    /// Repeats its body until it is [left](Op::Leave).
+    Loop(Vec<Stmt>),
+    /// Where the scalar condition holds, does the body and ends the loop in whose body it stands.
+    Leave {
+        /// A bool scalar.
+        cond: ValueId,
+        /// Its body.
+        body: Vec<Stmt>,
+    },
+}
+
+impl Op {
+    /// The statements that it encloses.
+    pub fn body(&self) -> Option<&Vec<Stmt>> {
+        match self {
+            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// The statements that it encloses.
+    pub fn body_mut(&mut self) -> Option<&mut Vec<Stmt>> {
+        match self {
+            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
+            _ => None,
+        }
+    }
 }

@@ -137,8 +137,8 @@ impl Lower<'_> {
                 let rows = i64::from(tile.rows - first);
                 self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), rows.into()])
             });
-            for ahead in (0..tile.pitch).step_by((panel * CHUNK) as usize) {
-                let (to, from) = (super::Emit::at(dst, offset + ahead), super::Emit::at(address, ahead));
+            for ahead in (0..tile.row_bytes()).step_by((panel * CHUNK) as usize) {
+                let (to, from) = (super::Emit::at(dst, offset + tile.ahead(ahead)), super::Emit::at(address, ahead));
                 let operands = [to, from, i64::from(CHUNK).into(), bytes.into()];
                 match inside {
                     Some(inside) => self.e.guarded((inside, false), "cp.async.cg.shared.global", operands),

@@ -151,8 +151,8 @@ impl Lower<'_> {
                 let rows = i64::from(tile.rows - first);
                 self.e.invariant(Class::Pred, "setp.lt.u32", [row.into(), rows.into()])
             });
-            for ahead in (0..tile.pitch).step_by((panel * CHUNK) as usize) {
-                let (to, from) = (super::Emit::at(dst, offset + ahead), super::Emit::at(source, ahead));
+            for ahead in (0..tile.row_bytes()).step_by((panel * CHUNK) as usize) {
+                let (to, from) = (super::Emit::at(dst, offset + tile.ahead(ahead)), super::Emit::at(source, ahead));
                 let operands: Vec<Operand> =
                     [to, from, i64::from(CHUNK).into()].into_iter().chain(left.map(Operand::from)).collect();
                 match inside {

@@ -23,7 +23,7 @@ impl Matrix {
     /// The address of the 16 x 16 matrix at `row` (a multiple of 8) and pair of chunks `pair`.
     fn at(&self, row: u32, pair: u32) -> Operand {
         let pairs = self.tile.span() / 2;
-        let beyond = pair / pairs * self.tile.span() * super::shared::CHUNK;
+        let beyond = self.tile.ahead(pair / pairs * self.tile.span() * super::shared::CHUNK);
         super::Emit::at(self.bases[(pair % pairs) as usize], self.offset + row * self.tile.pitch + beyond)
     }
 }

@@ -1,7 +1,8 @@
-//! Lowering to PTX: one rule per operation, for the mma.sync family (sm_80 and up).
+//! Lowering to PTX: one rule per operation, for the mma.sync family (sm_80 and up), and for that of wgmma, where a func has
+//! roles (sm_90a).
 //!
 //! In:  a func that has been through every pass.
-//! Out: one entry. Every scalar is in a register that all threads agree on; every branch is uniform.
+//! Out: one entry. Every scalar is in a register that all threads of a role agree on; every branch is uniform in a role.
 
 mod best;
 mod emit;
@@ -14,6 +15,7 @@ mod place;
 mod shared;
 mod table;
 mod value;
+mod warpgroup;
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,6 +28,7 @@ use self::emit::Emit;
 use self::place::Placement;
 use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
+pub use self::warpgroup::Boxes;
 use crate::Error;
 use crate::ir::{Elem, Func, Op, Param, Partition, Stmt, Tensor, ValueId, VarId};
 
@@ -45,6 +48,8 @@ pub(crate) struct Lowered {
     pub(crate) registers: u32,
     /// CTAs that a multiprocessor has at once, estimated.
     pub(crate) resident: u32,
+    /// The tensor maps that the entry takes, behind its other parameters.
+    pub(crate) maps: Vec<Boxes>,
 }
 
 /// A var's registers.
@@ -55,6 +60,7 @@ enum VarRegs {
     Cols(Vec<Reg>),
     Lanes(Vec<Reg>),
     Tile(Tile),
+    Packed(Tile),
 }
 
 impl VarRegs {
@@ -62,7 +68,7 @@ impl VarRegs {
         match self {
             VarRegs::Scalar(reg) => std::slice::from_ref(reg),
             VarRegs::Rows(regs) | VarRegs::Cols(regs) | VarRegs::Lanes(regs) => regs,
-            VarRegs::Tile(tile) => &tile.regs,
+            VarRegs::Tile(tile) | VarRegs::Packed(tile) => &tile.regs,
         }
     }
 
@@ -73,6 +79,7 @@ impl VarRegs {
             VarRegs::Cols(regs) => Low::Cols(regs),
             VarRegs::Lanes(regs) => Low::Lanes(regs),
             VarRegs::Tile(tile) => Low::Tile(tile),
+            VarRegs::Packed(tile) => Low::Packed(tile),
         }
     }
 
@@ -84,6 +91,7 @@ impl VarRegs {
             VarRegs::Cols(_) => Low::Cols(regs),
             VarRegs::Lanes(_) => Low::Lanes(regs),
             VarRegs::Tile(tile) => Low::Tile(Tile { regs, ..*tile }),
+            VarRegs::Packed(tile) => Low::Packed(Tile { regs, ..*tile }),
         }
     }
 }
@@ -104,8 +112,14 @@ struct Lower<'a> {
     placement: Placement,
     /// Scalar sums, by their parts.
     sums: HashMap<ValueId, (ValueId, ValueId)>,
-    /// Indices of loops that count from zero or more.
+    /// Indices of loops that count from zero or more, and what whole numbers of them are.
     counts: HashSet<ValueId>,
+    /// The tensor maps that are asked for.
+    maps: Vec<Boxes>,
+    /// Where the loops that are left end, outermost first.
+    ends: Vec<String>,
+    /// The number of a warpgroup, once there are roles.
+    group: Option<Reg>,
 }
 
 /// The PTX parameter that holds a tensor's address, or a scalar.
@@ -158,6 +172,9 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         placement: place::place(func),
         sums: HashMap::new(),
         counts: HashSet::new(),
+        maps: Vec::new(),
+        ends: Vec::new(),
+        group: None,
     };
     let shared = lower.shared.bytes;
     let limit = func.target.shared_per_cta();
@@ -176,23 +193,25 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     lower.declare_bests();
     lower.body(&func.body);
     lower.e.inst("ret", []);
+    let maps = std::mem::take(&mut lower.maps);
     let (body, regs) = lower.e.finish();
-    let threads = 32 * func.warps;
+    let threads = 32 * (func.warps + part.roles.map_or(0, |_| crate::passes::WARPGROUP));
     let mut entry = Entry {
         name: func.name.clone(),
-        params: params(func),
+        params: params(func).into_iter().chain(maps.iter().map(Boxes::param)).collect(),
         limits: Limits { max_threads: Some([threads, 1, 1]), ..Limits::default() },
         regs,
         shared: Vec::new(),
         body,
     };
     let registers = entry.pressure() + SPARE;
-    let resident = resident(func, shared, registers);
+    // Roles share out all registers of a multiprocessor.
+    let resident = if part.roles.is_some() { 1 } else { resident(func, shared, registers) };
     entry.limits.min_ctas = Some(resident);
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads, registers, resident })
+    Ok(Lowered { module, shared, threads, registers, resident, maps })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds
@@ -338,16 +357,30 @@ impl Lower<'_> {
                 [axis] if self.lane_axes[axis.index()] => VarRegs::Lanes(self.e.mutables(kind, self.lane_regs(*axis))),
                 [axis] if Some(*axis) == self.part.row_axis => VarRegs::Rows(self.e.mutables(kind, self.bands() * 2)),
                 [_] => VarRegs::Cols(self.e.mutables(kind, self.col_blocks() * 2)),
+                _ if matches!(var.ty.elem, Elem::Bf16 | Elem::F16) => {
+                    let (blocks, split) = self.blocks_of(&var.ty);
+                    VarRegs::Packed(Tile { regs: self.e.mutables(kind, self.bands() * blocks * 2), blocks, split })
+                }
                 _ => {
                     let (blocks, split) = self.blocks_of(&var.ty);
                     VarRegs::Tile(Tile { regs: self.e.mutables(kind, self.bands() * blocks * 4), blocks, split })
                 }
             };
-            self.e.from(var.loc, &format!("var {}", var.name));
-            for &reg in regs.regs() {
-                self.e.mov(reg, immediate(var.init));
-            }
             self.vars.push(regs);
+        }
+        // Roles set what they have.
+        if self.part.roles.is_none() {
+            (0..self.vars.len()).for_each(|var| self.set_first(VarId(var as u32)));
+        }
+    }
+
+    /// Sets a var to what it holds first.
+    fn set_first(&mut self, id: VarId) {
+        let var = &self.func.vars[id.index()];
+        self.e.from(var.loc, &format!("var {}", var.name));
+        let first = if let VarRegs::Packed(_) = self.vars[id.index()] { 0i64.into() } else { immediate(var.init) };
+        for reg in self.vars[id.index()].regs().to_vec() {
+            self.e.mov(reg, Operand::clone(&first));
         }
     }
 
@@ -463,12 +496,26 @@ impl Lower<'_> {
             }
             Op::Commit => self.e.inst("cp.async.commit_group", []),
             Op::Wait(groups) => self.e.inst("cp.async.wait_group", [i64::from(*groups).into()]),
-            Op::Barrier => self.e.inst("bar.sync", [0i64.into()]),
+            Op::Barrier => self.meet_all(),
             Op::Shared(buffer, slot) => {
                 let slot = self.scalar(*slot);
                 self.set(made(stmt), Low::Shared(*buffer, slot));
             }
             Op::Operand(shared) => self.operand(*shared, made(stmt)),
+            Op::Produce(body) => self.produce(body),
+            Op::Consume(body) => self.consume(body),
+            Op::Acquire { buffer, slot, phase } => self.acquire(*buffer, *slot, *phase),
+            Op::Fill { from, buffer, slot } => self.fill(from, *buffer, *slot),
+            Op::Await { buffer, slot, phase } => self.await_full(*buffer, *slot, *phase),
+            Op::Release { buffer, slot } => self.release(*buffer, *slot),
+            Op::Publish => self.e.inst("fence.proxy.async.shared::cta", []),
+            Op::Fence => self.e.inst("wgmma.fence.sync.aligned", []),
+            Op::Start { acc, lhs, rhs, fresh } => self.start(*acc, *lhs, *rhs, *fresh),
+            Op::Close => self.e.inst("wgmma.commit_group.sync.aligned", []),
+            Op::Land(groups) => self.e.inst("wgmma.wait_group.sync.aligned", [i64::from(*groups).into()]),
+            Op::Hold(values) => self.hold(values),
+            Op::Loop(body) => self.endless(body),
+            Op::Leave { cond, body } => self.leave(*cond, body),
             // `layout` leaves no other loads of two axes.
             Op::Load(slice) if self.ty(made(stmt)).rank() == 2 => self.load_numbers(slice, made(stmt)),
             Op::Load(slice) => self.load_rows(slice, made(stmt)),
@@ -520,6 +567,10 @@ impl Lower<'_> {
                     self.e.mov(reg, element);
                 }
             }
+            VarRegs::Packed(tile) => {
+                let Low::Packed(from) = self.get(value).clone() else { unreachable!("verified: a 16-bit tile") };
+                self.e.copy(&tile.regs, &from.regs);
+            }
             VarRegs::Tile(tile) => {
                 for (i, &reg) in tile.regs.iter().enumerate() {
                     let (band, block) = (i / (tile.blocks * 4), i / 4 % tile.blocks);
@@ -552,6 +603,32 @@ impl Lower<'_> {
         let more = self.e.op(Class::Pred, "setp.lt.s32", [counter.into(), hi]);
         self.e.guarded((more, false), "bra", [Operand::Label(head)]);
         self.e.place(&done);
+        self.e.close();
+    }
+
+    fn endless(&mut self, body: &[Stmt]) {
+        self.e.open(true);
+        let (head, done) = (self.e.label("loop"), self.e.label("done"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        self.ends.push(done);
+        self.body(body);
+        self.e.inst("bra", [Operand::Label(head)]);
+        let done = self.ends.pop().expect("pushed above");
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    fn leave(&mut self, cond: ValueId, body: &[Stmt]) {
+        let cond = self.scalar(cond);
+        let cond = self.in_predicate(cond);
+        let stay = self.e.label("stay");
+        self.e.open(false);
+        self.e.guarded((cond, true), "bra", [Operand::Label(stay.clone())]);
+        self.body(body);
+        let done = self.ends.last().expect("verified: a loop is left").clone();
+        self.e.inst("bra", [Operand::Label(done)]);
+        self.e.place(&stay);
         self.e.close();
     }
 
@@ -592,11 +669,18 @@ fn word(op: &Op) -> &'static str {
         Op::Settle(_) => "settle",
         Op::Clear(_) => "clear",
         Op::Segment { .. } => "segment",
-        Op::For { .. } => "loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "loop",
         Op::If { .. } => "branch",
         Op::Exit(_) => "end",
         Op::Write(..) => "write",
-        Op::Commit | Op::Wait(_) | Op::Barrier => "pipeline",
+        Op::Commit | Op::Wait(_) | Op::Barrier | Op::Publish => "pipeline",
+        Op::Produce(_) => "producer",
+        Op::Consume(_) => "consumers",
+        Op::Acquire { .. } | Op::Await { .. } => "wait",
+        Op::Release { .. } => "release",
+        Op::Fill { .. } => "fill",
+        Op::Start { .. } | Op::Fence | Op::Close => "product",
+        Op::Land(_) | Op::Hold(_) => "landing",
         Op::Convert(_) => "convert",
         Op::Iota(_) => "index",
         _ => "arithmetic",

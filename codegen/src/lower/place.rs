@@ -140,7 +140,10 @@ fn find_lazy(func: &Func, stmts: &[Stmt], lazy: &mut HashSet<ValueId>) {
 pub(super) fn place(func: &Func) -> Placement {
     let mut placement = Placement::default();
     find_lazy(func, &func.body, &mut placement.lazy);
-    find_stepped(func, &func.body, &mut placement);
+    // Warpgroups take a left operand that is whole.
+    if func.partition.is_none_or(|part| part.roles.is_none()) {
+        find_stepped(func, &func.body, &mut placement);
+    }
     body(func, &func.body, &mut placement);
     placement
 }
@@ -148,7 +151,7 @@ pub(super) fn place(func: &Func) -> Placement {
 fn mutated(stmt: &Stmt) -> HashSet<VarId> {
     let mut vars = HashSet::new();
     visit(std::slice::from_ref(stmt), &mut |s| match &s.op {
-        Op::Write(var, _) | Op::Accumulate(var, ..) => {
+        Op::Write(var, _) | Op::Accumulate(var, ..) | Op::Start { acc: var, .. } => {
             vars.insert(*var);
         }
         Op::Merge { max, sum, acc, .. } => vars.extend([*max, *sum].into_iter().chain(*acc)),
@@ -204,10 +207,12 @@ fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
     for (at, stmt) in stmts.iter().enumerate() {
         let Op::Write(var, value) = stmt.op else { continue };
         let Some(&made) = made_at.get(&value) else { continue };
-        let elementwise = matches!(
-            stmts[made].op,
-            Op::Unary(..) | Op::Binary(..) | Op::Select(..) | Op::Fma(..) | Op::Dot(..) | Op::Reduce(..)
-        ) && !is_lazy(placement, &stmts[made])
+        let packed = |value: ValueId| matches!(func.values[value.index()].ty.elem, Elem::Bf16 | Elem::F16);
+        let elementwise = match stmts[made].op {
+            Op::Unary(..) | Op::Binary(..) | Op::Select(..) | Op::Fma(..) | Op::Dot(..) | Op::Reduce(..) => true,
+            Op::Convert(_) => packed(value),
+            _ => false,
+        } && !is_lazy(placement, &stmts[made])
             && !placement.by_the_way.contains(&value);
         let same = func.values[value.index()].ty.rank() > 0;
         let alone = count[&value] == 1 && !mentions[made + 1..at].iter().any(|m| m.contains(&var));
@@ -232,7 +237,7 @@ fn body(func: &Func, stmts: &[Stmt], placement: &mut Placement) {
                 placement.copied.insert(result);
             }
         }
-        if let Op::For { body: inner, .. } | Op::If { body: inner, .. } = &stmt.op {
+        if let Some(inner) = stmt.op.body() {
             body(func, inner, placement);
         }
     }

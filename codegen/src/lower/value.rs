@@ -228,6 +228,17 @@ impl Lower<'_> {
                     && ty.elem == Elem::I32
                 {
                     self.sums.insert(result, (parts[0], parts[1]));
+                    let first = |operand: &Operand| matches!(operand, Operand::Int(first) if *first >= 0);
+                    let counted = |at: usize| self.part.roles.is_some() && self.counts.contains(&parts[at]);
+                    if counted(0) && first(&operands[1]) || counted(1) && first(&operands[0]) {
+                        self.counts.insert(result);
+                    }
+                }
+                if let (Op::Binary(Binary::Mul, ..), [_, Operand::Int(1..)]) = (&stmt.op, &operands[..])
+                    && self.part.roles.is_some()
+                    && self.counts.contains(&parts[0])
+                {
+                    self.counts.insert(result);
                 }
                 match fold(&stmt.op, &operands) {
                     Some(folded) => folded,
@@ -235,6 +246,12 @@ impl Lower<'_> {
                         let Operand::Int(divisor) = operands[1] else { unreachable!("a constant divisor") };
                         let operands = [operands[0].clone(), (divisor - 1).into()];
                         Low::Scalar(self.e.invariant(Class::B32, "and.b32", operands))
+                    }
+                    None if self.shifts(&stmt.op, &parts, &operands) => {
+                        let Operand::Int(divisor) = operands[1] else { unreachable!("a constant divisor") };
+                        let by = i64::from(divisor.trailing_zeros());
+                        self.counts.insert(result);
+                        Low::Scalar(self.e.invariant(Class::B32, "shr.u32", [operands[0].clone(), by.into()]))
                     }
                     None => match self.compute(&stmt.op, ty.elem, source, operands, None, Share::All) {
                         Operand::Reg(reg) => Low::Scalar(reg),
@@ -268,8 +285,11 @@ impl Lower<'_> {
                     .map(|&v| self.shape_of(v))
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
-                let skip =
-                    into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
+                let skip = into
+                    .as_ref()
+                    .filter(|_| self.func.overlap != crate::ir::Overlap::Deferred)
+                    .and_then(|_| self.factors(&stmt.op))
+                    .map(|factors| self.skip_if_ones(&factors));
                 let mut regs = vec![None; self.bands() * blocks * 4];
                 // Block by block: what is of its columns is done with before the next one's is made.
                 for block in 0..blocks {
@@ -328,6 +348,14 @@ impl Lower<'_> {
     /// Whether a remainder is a mask: of what is never negative, by a power of two.
     fn masks(&self, op: &Op, parts: &[ValueId], operands: &[Operand]) -> bool {
         matches!(op, Op::Binary(Binary::Rem, ..))
+            && self.counts.contains(&parts[0])
+            && matches!(operands[1], Operand::Int(divisor) if divisor > 0 && divisor & (divisor - 1) == 0)
+    }
+
+    /// Whether a quotient is a shift, as a remainder is a mask. The mma.sync family has none.
+    fn shifts(&self, op: &Op, parts: &[ValueId], operands: &[Operand]) -> bool {
+        self.part.roles.is_some()
+            && matches!(op, Op::Binary(Binary::Div, ..))
             && self.counts.contains(&parts[0])
             && matches!(operands[1], Operand::Int(divisor) if divisor > 0 && divisor & (divisor - 1) == 0)
     }
@@ -509,13 +537,19 @@ impl Lower<'_> {
     pub(super) fn pack(&mut self, x: ValueId, elem: Elem, result: ValueId) {
         let form = Self::packing(elem);
         let (blocks, split) = self.shape_of(x);
+        let into = self.home(result);
         let mut regs = Vec::with_capacity(self.bands() * blocks * 2);
         for band in 0..self.bands() {
             for block in 0..blocks {
                 for half in 0..2 {
                     let low = self.element(x, Cell { band, block, cell: half * 2 });
                     let high = self.element(x, Cell { band, block, cell: half * 2 + 1 });
-                    regs.push(self.e.op(Class::B32, form, [high, low]));
+                    let reg = match &into {
+                        Some(into) => into[regs.len()],
+                        None => self.e.reg(Class::B32),
+                    };
+                    self.e.inst(form, [reg.into(), high, low]);
+                    regs.push(reg);
                 }
             }
         }

@@ -21,7 +21,9 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let (state, lhs) = registers(&func);
     // Where the best of rows are found, warps wait for one another's comparisons, and more of them at once is worth more than
     // fewer reads of Q.
-    let keep = state + lhs <= BUDGET && func.bests.is_empty();
+    // Warpgroups multiply a left operand where it lies.
+    let warps = func.partition.is_none_or(|part| part.roles.is_none());
+    let keep = warps && state + lhs <= BUDGET && func.bests.is_empty();
     let mut body = std::mem::take(&mut func.body);
     place(&mut func, &mut body, 0, keep, &mut HashSet::new());
     func.body = body;
@@ -153,6 +155,6 @@ fn left_operands(body: &[Stmt]) -> Vec<ValueId> {
 }
 
 fn buffer(func: &mut Func, name: String, ty: Type) -> BufferId {
-    func.buffers.push(Buffer { name, ty, slots: 1 });
+    func.buffers.push(Buffer { name, ty, slots: 1, ring: false });
     BufferId(func.buffers.len() as u32 - 1)
 }

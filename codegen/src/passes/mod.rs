@@ -4,16 +4,21 @@
 //! name in [`ORDER`], which is also what file tests call it.
 
 mod layout;
+mod multiply;
 mod partition;
 mod pipeline;
+mod produce;
+mod skew;
 mod sweep;
 mod verify;
 mod walk;
+mod warpgroups;
 
 pub use verify::verify;
 
 pub(crate) use layout::registers;
 pub(crate) use walk::{fresh, lane_axes, name_of, operands, operands_mut, visit};
+pub(crate) use warpgroups::WARPGROUP;
 
 use crate::Error;
 use crate::ir::Func;
@@ -22,12 +27,15 @@ use crate::ir::Func;
 pub type Pass = fn(Func) -> Result<Func, Error>;
 
 /// The passes by name, in the order they run.
-pub const ORDER: [(&str, Pass); 5] = [
+pub const ORDER: [(&str, Pass); 8] = [
     ("verify", verify::run),
     ("sweep", sweep::run),
     ("partition", partition::run),
     ("layout", layout::run),
+    ("produce", produce::run),
     ("pipeline", pipeline::run),
+    ("multiply", multiply::run),
+    ("skew", skew::run),
 ];
 
 /// Runs one pass by name. An unknown name is an error that lists the known ones.

@@ -5,7 +5,8 @@
 //! Out: `func.partition` is set. `rows * cols` is the number of warps; each warp has whole bands of 16 rows, and whole
 //!      steps of 16 columns; one that finds the best of rows has all of their columns. A value that only one part of the
 //!      column axis knows reaches a store only through a merge. Without tiles of two axes there are no rows
-//!      and columns. No rows are loaded or stored as a lane tile.
+//!      and columns. No rows are loaded or stored as a lane tile. Where warpgroups can multiply, there is a warp a band,
+//!      whatever the pick says of warps, and the registers are shared out between them and a warpgroup more, which fetches.
 //!
 //! Rows are split first: warps that share rows would need one another's row maxima. What rows are left over, a small
 //! group's for instance, goes to the column axis: each warp then keeps a private online softmax over its own keys, and the
@@ -13,7 +14,7 @@
 
 use std::collections::HashSet;
 
-use super::{lane_axes, visit};
+use super::{lane_axes, visit, warpgroups};
 use crate::Error;
 use crate::ir::{AxisId, Func, Op, Partition, ValueId, VarId};
 
@@ -26,7 +27,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let (row_axis, col_axis) = match roles(&func)? {
         (Some(row_axis), col_axis) => (row_axis, col_axis),
         (None, _) => {
-            func.partition = Some(Partition { row_axis: None, col_axis: None, rows: func.warps, cols: 1 });
+            func.partition = Some(Partition { row_axis: None, col_axis: None, rows: func.warps, cols: 1, roles: None });
             return Ok(func);
         }
     };
@@ -41,6 +42,12 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
         )));
     }
     let bands = extent(row_axis) / BAND;
+    if let Some(roles) = warpgroups::roles(&func, row_axis) {
+        func.warps = bands;
+        func.partition =
+            Some(Partition { row_axis: Some(row_axis), col_axis, rows: bands, cols: 1, roles: Some(roles) });
+        return Ok(func);
+    }
     let Some(rows) = (1..=func.warps).rev().find(|&rows| func.warps.is_multiple_of(rows) && bands.is_multiple_of(rows))
     else {
         return Err(Error::Unsupported("a CTA has no warps; 1, 2, 4 or 8 are right".to_owned()));
@@ -67,7 +74,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
             name(row_axis)
         )));
     }
-    func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols });
+    func.partition = Some(Partition { row_axis: Some(row_axis), col_axis, rows, cols, roles: None });
     if cols > 1 {
         whole_rows_of_bests(&func, rows, cols)?;
         whole_rows_of_numbers(&func, row_axis, cols)?;

@@ -29,8 +29,19 @@ use crate::ir::{Binary, Compare, Const, Elem, Func, Loc, Op, Stmt, Type, ValueId
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
-    let body = std::mem::take(&mut func.body);
-    func.body = top(&mut func, body)?;
+    let mut body = std::mem::take(&mut func.body);
+    // Where there are roles, what is left to copy is the consumers'.
+    match body.pop() {
+        Some(Stmt { result, op: Op::Consume(consumers), loc }) => {
+            let consumers = top(&mut func, consumers)?;
+            body.push(Stmt { result, op: Op::Consume(consumers), loc });
+        }
+        last => {
+            body.extend(last);
+            body = top(&mut func, body)?;
+        }
+    }
+    func.body = body;
     Ok(func)
 }
 
@@ -48,6 +59,8 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
                 committed = false;
                 out.stmts.push(stmt);
             }
+            // What a producer fetches is awaited already.
+            Op::Shared(buffer, _) if out.func.buffers[buffer.index()].ring => out.stmts.push(stmt),
             Op::Shared(..) => {
                 pending.extend(stmt.result);
                 out.stmts.push(stmt);
@@ -87,28 +100,28 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
 }
 
 /// Statements under construction.
-struct Out<'a> {
-    func: &'a mut Func,
-    stmts: Vec<Stmt>,
-    loc: Loc,
+pub(super) struct Out<'a> {
+    pub(super) func: &'a mut Func,
+    pub(super) stmts: Vec<Stmt>,
+    pub(super) loc: Loc,
 }
 
 impl Out<'_> {
-    fn effect(&mut self, op: Op) {
+    pub(super) fn effect(&mut self, op: Op) {
         self.stmts.push(Stmt { result: None, op, loc: self.loc });
     }
 
-    fn value(&mut self, op: Op, ty: Type) -> ValueId {
+    pub(super) fn value(&mut self, op: Op, ty: Type) -> ValueId {
         let result = fresh(self.func, ty, self.loc);
         self.stmts.push(Stmt { result: Some(result), op, loc: self.loc });
         result
     }
 
-    fn int(&mut self, value: i32) -> ValueId {
+    pub(super) fn int(&mut self, value: i32) -> ValueId {
         self.value(Op::Const(Const::I32(value)), Type::scalar(Elem::I32))
     }
 
-    fn add(&mut self, a: ValueId, b: i32) -> ValueId {
+    pub(super) fn add(&mut self, a: ValueId, b: i32) -> ValueId {
         if b == 0 {
             return a;
         }
@@ -116,12 +129,12 @@ impl Out<'_> {
         self.value(Op::Binary(Binary::Add, a, b), Type::scalar(Elem::I32))
     }
 
-    fn less(&mut self, a: ValueId, b: ValueId) -> ValueId {
+    pub(super) fn less(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.value(Op::Compare(Compare::Lt, a, b), Type::scalar(Elem::Bool))
     }
 
     /// `slot + by`, round again past the last of `slots`.
-    fn wrapped(&mut self, slot: ValueId, by: i32, slots: u32) -> ValueId {
+    pub(super) fn wrapped(&mut self, slot: ValueId, by: i32, slots: u32) -> ValueId {
         let slots = slots as i32;
         let on = self.add(slot, by);
         let back = self.add(slot, by - slots);
@@ -130,18 +143,18 @@ impl Out<'_> {
         self.value(Op::Select(fits, on, back), Type::scalar(Elem::I32))
     }
 
-    fn var(&mut self, name: String) -> VarId {
+    pub(super) fn var(&mut self, name: String) -> VarId {
         self.func.vars.push(Var { name, ty: Type::scalar(Elem::I32), init: Const::I32(0), loc: self.loc });
         VarId(self.func.vars.len() as u32 - 1)
     }
 
-    fn read(&mut self, var: VarId) -> ValueId {
+    pub(super) fn read(&mut self, var: VarId) -> ValueId {
         let ty = self.func.vars[var.index()].ty.clone();
         self.value(Op::Read(var), ty)
     }
 
     /// Everything that `build` appends, under a condition.
-    fn when(&mut self, cond: ValueId, build: impl FnOnce(&mut Self)) {
+    pub(super) fn when(&mut self, cond: ValueId, build: impl FnOnce(&mut Self)) {
         let before = std::mem::take(&mut self.stmts);
         build(self);
         let body = std::mem::replace(&mut self.stmts, before);
@@ -150,16 +163,16 @@ impl Out<'_> {
 }
 
 /// What one round's copies need: the statements that compute it, in order, and the copies.
-struct Issue {
+pub(super) struct Issue {
     /// What the copies depend on, without single table elements. Tiles among it are worked out where the rows are copied.
-    scalars: Vec<Stmt>,
+    pub(super) scalars: Vec<Stmt>,
     /// Table elements among them, with the statements that their own indices depend on before each.
-    elements: Vec<Stmt>,
-    copies: Vec<Stmt>,
+    pub(super) elements: Vec<Stmt>,
+    pub(super) copies: Vec<Stmt>,
 }
 
 /// The statements of `body` that its copies depend on.
-fn issue_of(func: &Func, body: &[Stmt]) -> Result<Issue, Error> {
+pub(super) fn issue_of(func: &Func, body: &[Stmt]) -> Result<Issue, Error> {
     let copies: Vec<Stmt> = body.iter().filter(|s| matches!(s.op, Op::CopyAsync { .. })).cloned().collect();
     let mut needed: HashSet<ValueId> = HashSet::new();
     for copy in &copies {
@@ -220,7 +233,7 @@ fn issue_of(func: &Func, body: &[Stmt]) -> Result<Issue, Error> {
 }
 
 /// Appends copies of `stmts` with fresh results, `map` renaming their operands.
-fn replay(out: &mut Out<'_>, stmts: &[Stmt], map: &mut HashMap<ValueId, ValueId>) {
+pub(super) fn replay(out: &mut Out<'_>, stmts: &[Stmt], map: &mut HashMap<ValueId, ValueId>) {
     for stmt in stmts {
         let mut stmt = stmt.clone();
         operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
@@ -371,9 +384,9 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
 }
 
 /// Renames operands in a statement and in what it encloses.
-fn rename(stmt: &mut Stmt, map: &HashMap<ValueId, ValueId>) {
+pub(super) fn rename(stmt: &mut Stmt, map: &HashMap<ValueId, ValueId>) {
     operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
-    if let Op::For { body, .. } | Op::If { body, .. } = &mut stmt.op {
+    if let Some(body) = stmt.op.body_mut() {
         body.iter_mut().for_each(|s| rename(s, map));
     }
 }

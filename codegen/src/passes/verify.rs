@@ -15,11 +15,14 @@
 //!  * The best of rows is offered tiles over those rows, settled, and then read; a loop or branch leaves it as it finds it.
 //!  * A buffer is read and written as tiles of its own type, in slots that it has; a register operand comes from a shared
 //!    tile.
+//!  * A loop that is left is left by statements of its own body, and by one at least.
+//!  * A func has both roles or none, at its end, and each has vars of its own; only rings are handed from one to the other.
 //!
 //! What tensor cores can do with the extents is `partition`'s to say.
 
 mod best;
 mod lanes;
+mod roles;
 
 use std::collections::HashSet;
 
@@ -172,6 +175,8 @@ impl<'f> Verifier<'f> {
         }
         for var in &func.vars {
             let found = self.ty(&var.ty).and_then(|()| match var.init.elem() {
+                // There are no constants of 16 bits but this one.
+                Elem::F32 if matches!(var.ty.elem, Elem::Bf16 | Elem::F16) && var.init == Const::f32(0.0) => Ok(()),
                 elem if elem != var.ty.elem => {
                     let (holds, init) = (self.show(&var.ty), var.init);
                     mistake(format!("`{}` holds {holds}", var.name), format!("it cannot start as {init}"))
@@ -222,6 +227,8 @@ impl<'f> Verifier<'f> {
             };
             self.note(found, || "partition".to_owned(), None);
         }
+        let found = self.roles().and_then(|()| self.leaves(&self.func.body, false));
+        self.note(found, || "roles".to_owned(), None);
     }
 
     /// A type is possible.
@@ -256,7 +263,9 @@ impl<'f> Verifier<'f> {
                         *visible = false;
                     }
                 }
-                Op::If { body, .. } => self.enclosed(stmt, body, depth),
+                Op::If { .. } | Op::Produce(_) | Op::Consume(_) | Op::Loop(_) | Op::Leave { .. } => {
+                    self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
+                }
                 _ => {}
             }
             if let Some(result) = stmt.result {
@@ -684,14 +693,7 @@ impl<'f> Verifier<'f> {
                 let var = self.var(*var)?;
                 self.is(&format!("what `{}` holds", var.name), *value, &var.ty)
             }
-            Op::Accumulate(var, lhs, rhs) => {
-                let (var, product) = (self.var(*var)?, self.product(*lhs, *rhs)?);
-                if var.ty == product {
-                    return Ok(());
-                }
-                let (product, found) = (self.show(&product), self.show(&var.ty));
-                mistake(format!("the product is {product}"), format!("and `{}` holds {found}", var.name))
-            }
+            Op::Accumulate(var, lhs, rhs) => self.product_into(*var, *lhs, *rhs),
             Op::For { index, lo, hi, .. } => {
                 self.ints("a bound of a loop", &[*lo, *hi])?;
                 match self.func.values.get(index.index()) {
@@ -701,7 +703,7 @@ impl<'f> Verifier<'f> {
                     _ => Ok(()),
                 }
             }
-            Op::If { cond, .. } => self.is("a condition", *cond, &TRUTH),
+            Op::If { cond, .. } | Op::Leave { cond, .. } => self.is("a condition", *cond, &TRUTH),
             Op::Exit(cond) => {
                 self.is("a condition", *cond, &TRUTH)?;
                 match () {
@@ -719,8 +721,8 @@ impl<'f> Verifier<'f> {
                 let buffer = self.buffer(*buffer, *slot)?;
                 self.slice(from, &buffer.ty)
             }
-            // The rest have no operands, or make values and do not come here.
-            _ => Ok(()),
+            // What is left of the rest has no operands, or makes values and does not come here.
+            op => self.role_op(op),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::ir::{Func, Loc, Op, Slice, Stmt, Type, Value, ValueId};
 pub(crate) fn visit(body: &[Stmt], see: &mut impl FnMut(&Stmt)) {
     for stmt in body {
         see(stmt);
-        if let Op::For { body, .. } | Op::If { body, .. } = &stmt.op {
+        if let Some(body) = stmt.op.body() {
             visit(body, see);
         }
     }
@@ -30,7 +30,14 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         | Op::BestScore(..)
         | Op::Commit
         | Op::Wait(_)
-        | Op::Barrier => {}
+        | Op::Barrier
+        | Op::Produce(_)
+        | Op::Consume(_)
+        | Op::Loop(_)
+        | Op::Publish
+        | Op::Fence
+        | Op::Close
+        | Op::Land(_) => {}
         Op::Unary(_, a)
         | Op::Convert(a)
         | Op::Broadcast(a)
@@ -80,12 +87,21 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
             see(lo);
             see(hi);
         }
-        Op::If { cond, .. } => see(cond),
-        Op::CopyAsync { from, slot, .. } => {
+        Op::If { cond, .. } | Op::Leave { cond, .. } => see(cond),
+        Op::CopyAsync { from, slot, .. } | Op::Fill { from, slot, .. } => {
             slice(from, see);
             see(slot);
         }
-        Op::Shared(_, slot) => see(slot),
+        Op::Shared(_, slot) | Op::Release { slot, .. } => see(slot),
+        Op::Acquire { slot, phase, .. } | Op::Await { slot, phase, .. } => {
+            see(slot);
+            see(phase);
+        }
+        Op::Start { lhs, rhs, .. } => {
+            see(lhs);
+            see(rhs);
+        }
+        Op::Hold(values) => values.iter_mut().for_each(see),
     }
 }
 
@@ -98,6 +114,8 @@ pub(crate) fn operands(op: &Op) -> Vec<ValueId> {
             Op::For { index: *index, lo: *lo, hi: *hi, pipelined: *pipelined, body: Vec::new() }
         }
         Op::If { cond, .. } => Op::If { cond: *cond, body: Vec::new() },
+        Op::Leave { cond, .. } => Op::Leave { cond: *cond, body: Vec::new() },
+        Op::Produce(_) | Op::Consume(_) | Op::Loop(_) => return all,
         op => op.clone(),
     };
     operands_mut(&mut shallow, &mut |v| all.push(*v));
@@ -142,14 +160,17 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Take { .. } | Op::Settle(_) | Op::Clear(_) | Op::BestColumn(..) | Op::BestScore(..) => "the best of rows",
         Op::Element { .. } => "a table element",
         Op::Segment { .. } => "a search of a table",
-        Op::Load(_) | Op::CopyAsync { .. } | Op::Shared(..) | Op::Operand(_) => "a loaded tile",
+        Op::Load(_) | Op::CopyAsync { .. } | Op::Fill { .. } | Op::Shared(..) | Op::Operand(_) => "a loaded tile",
         Op::Store(..) => "a store",
-        Op::Dot(..) | Op::Accumulate(..) => "a product",
+        Op::Dot(..) | Op::Accumulate(..) | Op::Start { .. } => "a product",
         Op::Read(_) | Op::Write(..) => "a var",
         Op::Merge { .. } => "a merge",
-        Op::For { .. } => "a loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "a loop",
         Op::If { .. } => "a branch",
         Op::Exit(_) => "an early end",
+        Op::Produce(_) | Op::Consume(_) => "a role",
         Op::Commit | Op::Wait(_) | Op::Barrier => "a wait",
+        Op::Acquire { .. } | Op::Await { .. } | Op::Release { .. } | Op::Publish => "a wait",
+        Op::Fence | Op::Close | Op::Land(_) | Op::Hold(_) => "a wait",
     }
 }

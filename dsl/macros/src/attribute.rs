@@ -10,7 +10,19 @@ use crate::Errors;
 
 const EXAMPLE: &str = "`tune(Rows in [128, 64], stages in [2, 3])`";
 
+/// The knobs of a schedule.
+#[derive(Default)]
+pub(crate) struct Knobs {
+    /// Those that vary where a target has no values of its own, then those that only some targets have.
+    pub(crate) all: Vec<Knob>,
+    /// How many of them are the first.
+    pub(crate) portable: usize,
+    /// A target, and what varies there instead.
+    pub(crate) targets: Vec<(Ident, Vec<Knob>)>,
+}
+
 /// A knob: a name and the values it may take.
+#[derive(Clone)]
 pub(crate) struct Knob {
     pub(crate) name: Ident,
     pub(crate) values: Vec<LitInt>,
@@ -36,7 +48,8 @@ impl Knob {
 }
 
 /// The knobs, and what is wrong with them. A knob that is wrong is kept by its name, so that the body still finds it.
-pub(crate) fn knobs(args: TokenStream, errors: &mut Errors) -> Vec<Knob> {
+pub(crate) fn knobs(args: TokenStream, errors: &mut Errors) -> Knobs {
+    let mut targets = Vec::new();
     let parse = |input: ParseStream<'_>| -> syn::Result<Vec<Knob>> {
         let mut knobs = Vec::new();
         while !input.is_empty() {
@@ -49,7 +62,7 @@ pub(crate) fn knobs(args: TokenStream, errors: &mut Errors) -> Vec<Knob> {
             }
             let inner;
             syn::parenthesized!(inner in input);
-            list(&inner, &mut knobs, errors);
+            list(&inner, &mut knobs, Some(&mut targets), errors);
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;
             }
@@ -63,12 +76,32 @@ pub(crate) fn knobs(args: TokenStream, errors: &mut Errors) -> Vec<Knob> {
             Vec::new()
         }
     };
-    unique(knobs, errors)
+    let mut all = unique(knobs, errors);
+    let portable = all.len();
+    let targets: Vec<(Ident, Vec<Knob>)> =
+        targets.into_iter().map(|(target, knobs)| (target, unique(knobs, errors))).collect();
+    for knob in targets.iter().flat_map(|(_, knobs)| knobs) {
+        if all.iter().all(|known| known.name != knob.name) {
+            // Elsewhere it has its first value, 1.
+            all.push(Knob { name: knob.name.clone(), values: vec![LitInt::new("1", knob.name.span())] });
+        }
+    }
+    Knobs { all, portable, targets }
 }
 
-fn list(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) {
+/// Knobs; and in the outer list what varies on a target instead, `sm_90a(..)`.
+fn list(
+    input: ParseStream<'_>,
+    knobs: &mut Vec<Knob>,
+    mut targets: Option<&mut Vec<(Ident, Vec<Knob>)>>,
+    errors: &mut Errors,
+) {
     while !input.is_empty() {
-        if let Err(error) = knob(input, knobs, errors) {
+        let result = match targets.as_deref_mut() {
+            Some(targets) if input.peek2(token::Paren) => of_target(input, targets, errors),
+            _ => knob(input, knobs, errors),
+        };
+        if let Err(error) = result {
             errors.0.push(error);
             // On to the next knob.
             while !input.is_empty() && !input.peek(Token![,]) {
@@ -82,6 +115,23 @@ fn list(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) {
             let _ = input.parse::<TokenStream>();
         }
     }
+}
+
+/// `sm_90a(Rows in [128, 192])`
+fn of_target(input: ParseStream<'_>, targets: &mut Vec<(Ident, Vec<Knob>)>, errors: &mut Errors) -> syn::Result<()> {
+    let target: Ident = input.parse()?;
+    let inner;
+    syn::parenthesized!(inner in input);
+    let mut knobs = Vec::new();
+    list(&inner, &mut knobs, None, errors);
+    if !target.to_string().starts_with("sm_") {
+        errors.at(&target, format!("`{target}` is no target; one is called `sm_90a`, say"));
+    } else if targets.iter().any(|(other, _)| *other == target) {
+        errors.at(&target, format!("`{target}` stands twice"));
+    } else {
+        targets.push((target, knobs));
+    }
+    Ok(())
 }
 
 fn knob(input: ParseStream<'_>, knobs: &mut Vec<Knob>, errors: &mut Errors) -> syn::Result<()> {

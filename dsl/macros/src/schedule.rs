@@ -5,11 +5,14 @@ use quote::{ToTokens as _, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, Ident, ItemFn, Pat, ReturnType, Type, Visibility};
 
-use crate::attribute::{self, Knob};
+use crate::attribute::{self, Knob, Knobs};
 use crate::{Errors, staged};
 
 /// Names that the outputs and the scale have.
 const TAKEN: [&str; 5] = ["o", "lse", "scale", "cu_seqlens", "max_seqlen"];
+
+/// Knobs that the body does not see: they say how it is compiled.
+const OF_STAGING: [&str; 2] = ["warps", "overlap"];
 
 /// A parameter after the context.
 struct Param {
@@ -46,10 +49,14 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
     let cx = context(&func, &mut errors);
     let params = params(&mut func, &mut errors);
     let whole = signature(&func, &mut errors);
-    knobs.retain(|knob| {
+    let portable = knobs.portable;
+    let mut at = 0;
+    knobs.all.retain(|knob| {
+        at += 1;
         let taken = params.iter().any(|p| p.name == knob.name);
         if taken {
             errors.at(&knob.name, format!("`{}` is also a parameter of the function", knob.name));
+            knobs.portable -= usize::from(at <= portable);
         }
         !taken
     });
@@ -58,7 +65,7 @@ pub(crate) fn expand(dsl: &TokenStream, args: TokenStream, item: TokenStream) ->
         return quote!(#errors #[allow(dead_code, unused_variables)] #func);
     };
     staged::check(&mut func, &cx, &mut errors);
-    bind_knobs(&mut func, &cx, &knobs);
+    bind_knobs(&mut func, &cx, &knobs.all);
 
     let schedule = schedule(dsl, &func, &knobs, &params);
     if errors.0.is_empty() {
@@ -172,7 +179,7 @@ fn signature(func: &ItemFn, errors: &mut Errors) -> bool {
 fn bind_knobs(func: &mut ItemFn, cx: &Ident, knobs: &[Knob]) {
     let bound: Vec<syn::Stmt> = knobs
         .iter()
-        .filter(|knob| !knob.is_axis() && knob.name != "warps")
+        .filter(|knob| !knob.is_axis() && !OF_STAGING.iter().any(|name| knob.name == name))
         .map(|knob| {
             let (name, text) = (&knob.name, knob.name.to_string());
             syn::parse_quote_spanned!(name.span()=> let #name: u32 = #cx.knob(#text);)
@@ -181,7 +188,7 @@ fn bind_knobs(func: &mut ItemFn, cx: &Ident, knobs: &[Knob]) {
     func.block.stmts.splice(0..0, bound);
 }
 
-fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) -> TokenStream {
+fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &Knobs, params: &[Param]) -> TokenStream {
     let (vis, function) = (&func.vis, &func.sig.ident);
     let name = Ident::new(&pascal(&function.to_string()), function.span());
     let pick = format_ident!("{name}Pick");
@@ -191,13 +198,13 @@ fn schedule(dsl: &TokenStream, func: &ItemFn, knobs: &[Knob], params: &[Param]) 
     let definition = definition(vis, &name, function, &docs, params);
     let pick_definition = pick_definition(dsl, vis, &pick, &name, knobs);
 
-    let settings = knobs.iter().map(|knob| {
+    let settings = knobs.all.iter().map(|knob| {
         let (field, span) = (knob.field(), knob.name.span());
         let (knob_name, text) = (&knob.name, knob.name.to_string());
         if knob.is_axis() {
             quote_spanned!(span=> staging.axis::<#knob_name>(pick.#field);)
-        } else if knob_name == "warps" {
-            quote!(staging.warps(pick.warps);)
+        } else if OF_STAGING.iter().any(|name| knob_name == name) {
+            quote!(staging.#knob_name(pick.#knob_name);)
         } else {
             quote!(staging.knob(#text, pick.#field);)
         }
@@ -319,13 +326,15 @@ fn definition(vis: &Visibility, name: &Ident, function: &Ident, docs: &[&Attribu
 }
 
 /// The typed pick: one `u32` a knob.
-fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: &Ident, knobs: &[Knob]) -> TokenStream {
+fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: &Ident, knobs: &Knobs) -> TokenStream {
+    let Knobs { all: knobs, portable, targets } = knobs;
     let line = format!("A value for each knob of [`{schedule}`]; the default is the first one of each.");
     let fields: Vec<Ident> = knobs.iter().map(Knob::field).collect();
     let texts: Vec<String> = fields.iter().map(|f| f.to_string()).collect();
     let lines = knobs.iter().map(|knob| match (knob.is_axis(), knob.name == "warps") {
         (true, _) => format!("The extent of `{}`.", knob.name),
-        (_, true) => "Warps of a CTA.".to_owned(),
+        (_, true) => "Warps of a CTA, where each multiplies for itself.".to_owned(),
+        _ if knob.name == "overlap" => "How products overlap: 1 is serial, 2 fenced, 3 deferred.".to_owned(),
         _ => format!("`{}`.", knob.name),
     });
     let first = knobs.iter().map(|k| &k.values[0]);
@@ -334,6 +343,11 @@ fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: 
         quote!(&[#(#values),*])
     });
     let index = 0..knobs.len();
+    let targets = targets.iter().map(|(target, knobs)| {
+        let (name, texts) = (target.to_string(), knobs.iter().map(|knob| knob.field().to_string()));
+        let values = knobs.iter().map(|knob| &knob.values);
+        quote!((#name, &[#((#texts, &[#(#values),*])),*]))
+    });
     quote! {
         #[doc = #line]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -349,6 +363,8 @@ fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: 
 
         impl #dsl::Knobs for #pick {
             const KNOBS: &'static [(&'static str, &'static [u32])] = &[#((#texts, #values)),*];
+            const PORTABLE: usize = #portable;
+            const TARGETS: &'static [#dsl::OfTarget] = &[#(#targets),*];
 
             fn values(&self) -> ::std::vec::Vec<u32> {
                 ::std::vec![#(self.#fields),*]

@@ -36,7 +36,8 @@ fn every_pick_computes_attention_under_the_score() {
     let trial = drawn.clone().under(scored(2.0, 16.0));
     let device = Device::emulator();
     // Four warps cannot share blocks of 32 keys, which rows of one group leave them to.
-    for pick in attention.space().picks().into_iter().filter(|pick| pick["kv"] == 64 || pick["warps"] <= 2) {
+    for pick in attention.space(Target::SM_80).picks().into_iter().filter(|pick| pick["kv"] == 64 || pick["warps"] <= 2)
+    {
         let result = trial.run(&device, &attention, &pick).unwrap_or_else(|e| panic!("{pick:?}: {e}"));
         let verdicts = trial.check(&result, seen(32, 4));
         assert!(verdicts.ok(), "{pick:?}: {verdicts}");

@@ -38,8 +38,8 @@ impl Classified {
 }
 
 impl Tunable for Classified {
-    fn space(&self) -> Space {
-        QueryMajorClassifiedPick::space()
+    fn space(&self, target: Target) -> Space {
+        QueryMajorClassifiedPick::space(target)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {

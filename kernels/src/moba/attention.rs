@@ -355,11 +355,11 @@ fn apart(pick: &Pick) -> [Pick; 3] {
 }
 
 impl Tunable for Moba {
-    fn space(&self) -> Space {
-        let mut space = ChosenBlocksPick::space();
+    fn space(&self, target: Target) -> Space {
+        let mut space = ChosenBlocksPick::space(target);
         space.knobs.push((JOINED.to_owned(), JOIN.to_vec()));
         space.knobs.push((PARTS.to_owned(), vec![16, 32]));
-        for (prefix, more) in [(OWN, OwnAndPartsPick::space()), (ROUTE, MobaRoutePick::space())] {
+        for (prefix, more) in [(OWN, OwnAndPartsPick::space(target)), (ROUTE, MobaRoutePick::space(target))] {
             space.knobs.extend(more.knobs.into_iter().map(|(name, values)| (format!("{prefix}{name}"), values)));
         }
         space
@@ -368,7 +368,7 @@ impl Tunable for Moba {
     /// Each of the launches that the knobs are of is chosen for by itself.
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
         self.check()?;
-        let space = self.space();
+        let space = self.space(target);
         if let Some(name) = wanted.keys().find(|&name| space.knobs.iter().all(|(knob, _)| knob != name)) {
             let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
             return Err(Error::Unsupported(format!("there is no knob `{name}`; this has {}", known.join(", "))));

@@ -36,8 +36,8 @@ impl ByBlock {
 }
 
 impl Tunable for ByBlock {
-    fn space(&self) -> Space {
-        BlockMajorPick::space()
+    fn space(&self, target: Target) -> Space {
+        BlockMajorPick::space(target)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {

@@ -202,7 +202,7 @@ impl Attention {
     /// [`Error::Unsupported`] for a knob that there is not, or a value that it does not have; if no pick compiles, why the
     /// first one does not.
     pub fn pick(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
-        let space = self.space();
+        let space = self.space(target);
         for (name, value) in wanted {
             let Some((_, values)) = space.knobs.iter().find(|(knob, _)| knob == name) else {
                 let known: Vec<&str> = space.knobs.iter().map(|(knob, _)| knob.as_str()).collect();
@@ -291,8 +291,8 @@ impl Attention {
 }
 
 impl Tunable for Attention {
-    fn space(&self) -> Space {
-        self.schedule.space()
+    fn space(&self, target: Target) -> Space {
+        self.schedule.space(target)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {

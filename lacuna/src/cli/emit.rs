@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lacuna::codegen::plan::{Access, Arg, Dim, Expr, Launch, Pick, Plan, Scalar};
+use lacuna::codegen::plan::{
+    Access, Arg, Dim, Expr, Launch, MapBase, MapDim, MapStride, Pick, Plan, Promotion, Scalar, TensorMap,
+};
 use lacuna::dsl::Tunable as _;
 use lacuna::kernels::registry::{Attention, Known};
 use serde_json::{Value, json};
@@ -77,7 +79,7 @@ impl Emit {
     }
 
     fn space(&self, attention: &Attention) -> Result<String> {
-        let space = attention.space();
+        let space = attention.space(self.shaped.target);
         let size = space.size();
         // Where several launches have knobs of their own, all picks are too many to compile.
         let picks = match size > MOST_PICKS {
@@ -153,6 +155,7 @@ fn launch(launch: &Launch) -> Value {
             Arg::Computed(value) => json!({ "type": "i32", "value": expr(value) }),
             Arg::Wide(value) => json!({ "type": "u64", "value": expr(value) }),
             Arg::Workspace { offset } => json!({ "type": "u64", "workspace_offset": expr(offset) }),
+            Arg::TensorMap(map) => json!({ "type": "tensor_map", "tensor_map": tensor_map(map) }),
         })
         .collect();
     json!({
@@ -163,6 +166,37 @@ fn launch(launch: &Launch) -> Value {
         "cluster": launch.cluster,
         "args": args,
         "ptx": &*launch.ptx,
+    })
+}
+
+/// A tensor map, its dimensions innermost first; the innermost has no stride. A stride is a tensor's, or a number of elements,
+/// or 2^34 elements less a tensor's.
+fn tensor_map(map: &TensorMap) -> Value {
+    let base = match &map.base {
+        MapBase::Tensor(name) => json!({ "tensor": name }),
+        MapBase::Workspace(offset) => json!({ "workspace_offset": expr(offset) }),
+    };
+    let stride = |dim: &MapDim| match &dim.stride {
+        MapStride::Dim { tensor, dim } => json!({ "stride": { "tensor": tensor, "dim": dim } }),
+        MapStride::WrapLess { tensor, dim } => json!({ "wrap_less": { "tensor": tensor, "dim": dim } }),
+        MapStride::Elements(value) => json!({ "elements": expr(value) }),
+    };
+    let extents = std::iter::once(&map.inner.extent).chain(map.outer.iter().map(|dim| &dim.extent));
+    let tile = std::iter::once(map.inner.tile).chain(map.outer.iter().map(|dim| dim.tile));
+    let promotion = match map.promotion {
+        Promotion::None => 0,
+        Promotion::B64 => 64,
+        Promotion::B128 => 128,
+        Promotion::B256 => 256,
+    };
+    json!({
+        "base": base,
+        "dtype": map.elem.name(),
+        "extents": extents.map(expr).collect::<Vec<_>>(),
+        "strides": map.outer.iter().map(stride).collect::<Vec<_>>(),
+        "tile": tile.collect::<Vec<_>>(),
+        "swizzle_bytes": map.swizzle.span().unwrap_or(0),
+        "promotion_bytes": promotion,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Making an instruction, and which registers it touches.
 
 use super::Slot;
-use crate::{Base, Form, Guard, Inst, Operand, Reg};
+use crate::{Address, Base, Form, Guard, Inst, Op, Operand, Reg};
 
 impl Inst {
     /// An instruction without a guard. Whether the operands fit the form is for [`verify`](crate::verify()) to say.
@@ -38,23 +38,42 @@ impl Inst {
     /// The registers that it reads: the guard, sources, the bases of addresses.
     pub fn reads(&self) -> impl Iterator<Item = Reg> + '_ {
         let slots = self.form.slots();
-        let written = move |i: usize| slots.get(i).is_some_and(|slot: &Slot| slot.is_written());
-        let operands =
-            self.operands.iter().enumerate().filter(move |(i, _)| !written(*i)).flat_map(|(_, o)| registers(o));
+        let accumulates = self.accumulates();
+        let read = move |i: usize| match slots.get(i) {
+            Some(Slot::Accumulator(..)) => accumulates,
+            slot => !slot.is_some_and(|slot| slot.is_written()),
+        };
+        let operands = self.operands.iter().enumerate().filter(move |(i, _)| read(*i)).flat_map(|(_, o)| registers(o));
         self.guard.iter().map(|guard| guard.reg).chain(operands)
+    }
+
+    /// Whether what its accumulator holds may count: not where the scale of it, the fourth operand, is the immediate 0.
+    fn accumulates(&self) -> bool {
+        self.form.op() != Op::Wgmma || self.operands.get(3) != Some(&Operand::Int(0))
     }
 }
 
 /// The registers that an operand names.
 fn registers(operand: &Operand) -> impl Iterator<Item = Reg> + '_ {
-    let regs: &[Reg] = match operand {
-        Operand::Reg(reg) => std::slice::from_ref(reg),
-        Operand::Vector(regs) => regs,
-        Operand::Address(address) => match &address.base {
-            Base::Reg(reg) => std::slice::from_ref(reg),
-            Base::Symbol(_) => &[],
-        },
-        Operand::Int(_) | Operand::Float(_) | Operand::Symbol(_) | Operand::Label(_) | Operand::Special(_) => &[],
+    let (first, others): (Option<Reg>, &[Reg]) = match operand {
+        Operand::Reg(reg) => (Some(*reg), &[]),
+        Operand::WithPred(value, pred) => (*value, std::slice::from_ref(pred)),
+        Operand::Vector(regs) => (None, regs),
+        Operand::Address(address) => (base(address), &[]),
+        Operand::Tensor { map, coords } => (base(map), coords),
+        Operand::Int(_)
+        | Operand::Float(_)
+        | Operand::Symbol(_)
+        | Operand::Label(_)
+        | Operand::Special(_)
+        | Operand::Sink => (None, &[]),
     };
-    regs.iter().copied()
+    first.into_iter().chain(others.iter().copied())
+}
+
+fn base(address: &Address) -> Option<Reg> {
+    match address.base {
+        Base::Reg(reg) => Some(reg),
+        Base::Symbol(_) => None,
+    }
 }

@@ -1,6 +1,7 @@
 //! The instruction set as a table.
 //!
-//! A row of `table.rs` is a family of forms: its text has `{a,b,c}` choices, and every combination is one [`Form`].
+//! A row of `table.rs` is a family of forms: its text has `{a,b,c}` choices, or `{8..256/8}` for numbers in steps, and every
+//! combination is one [`Form`].
 //! The printer, the reader, the verifier and the emulator's decoder all come from these rows; a test asks ptxas whether
 //! each row's lowest target and PTX version are true. Adding an instruction is adding a row.
 //!
@@ -34,7 +35,7 @@ struct Row {
     op: Op,
     /// The text with its choices, `ld.global{,.nc}.v{2,4}.{b32,u32,f32}`.
     pattern: &'static str,
-    /// The operands in the language of [`slot`]; `$0` stands for the first choice taken.
+    /// The operands in the language of [`slot`]; `$0` stands for the first choice taken, `f32x$0/2` for half as many.
     signature: &'static str,
     lowest: &'static str,
     since: &'static str,
@@ -149,10 +150,11 @@ fn expand(row: &Row) -> Vec<Info> {
     let mut rest = row.pattern;
     while let Some((text, tail)) = rest.split_once('{') {
         let Some((choices, tail)) = tail.split_once('}') else { broken("a `{` has no `}`") };
+        let choices = alternatives(choices).unwrap_or_else(|| broken("a range is `first..last/step`"));
         taken = taken
             .into_iter()
             .flat_map(|(name, path): (String, Vec<&'static str>)| {
-                choices.split(',').map(move |choice| {
+                choices.iter().map(move |&choice| {
                     let mut path = path.clone();
                     path.push(choice);
                     (format!("{name}{text}{choice}"), path)
@@ -174,6 +176,16 @@ fn expand(row: &Row) -> Vec<Info> {
             Info { name: name + rest, op: row.op, choices, slots, required, lowest, since }
         })
         .collect()
+}
+
+/// What stands between braces: `a,b,c`, or the numbers of `8..256/8`.
+fn alternatives(text: &'static str) -> Option<Vec<&'static str>> {
+    let Some((first, rest)) = text.split_once("..") else { return Some(text.split(',').collect()) };
+    let (last, step) = rest.split_once('/')?;
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    let step = step.parse().ok().filter(|step| *step > 0)?;
+    // The table lives as long as the program, and so do its names.
+    Some((first..=last).step_by(step).map(|number| &*number.to_string().leak()).collect())
 }
 
 /// A multiply and a rotate for eight bytes at a time: names are short and ours, and codegen looks up thousands of them in a millisecond.

@@ -12,7 +12,12 @@
 //! | `#16` | an immediate that must be this; ranges and lists as above |
 //! | `u32!` | what a `mov` reads: a register, an immediate, a special register, the address of a symbol |
 //! | `=b64\|b32x2`, `b64!\|b32x2` | a whole register or its parts |
+//! | `=b32\|pred` | a register that is written, or `_`, and a predicate that is: `%r0\|%p0` |
+//! | `+f32x4` | an accumulator: a vector of registers that are added to |
+//! | `%b64\|b32x4` | a register that is read, or a vector of others |
+//! | `_` | a result that nobody wants, written `_` |
 //! | `[shared]` | an address in a state space |
+//! | `[tensor2]` | a tensor map's address and two coordinates: `[%d0, {%r0, %r1}]` |
 //! | `label` | a branch target |
 //! | `~b32` | `b32` that takes `%f` registers too: data movement does not care; other types are as without the `~` |
 //! | `T?` | may be left out, with everything after it |
@@ -104,8 +109,12 @@ pub enum Space {
     Param,
     /// Shared memory: the base is a 32-bit register or the name of a shared array.
     Shared,
+    /// Shared memory of any CTA of the cluster: as [`Space::Shared`], whose addresses are the CTA's own here.
+    Cluster,
     /// Global memory: the base is a 64-bit register.
     Global,
+    /// Any memory, by its generic address: the base is a 64-bit register.
+    Generic,
 }
 
 /// Which integers an immediate may be.
@@ -161,8 +170,17 @@ pub enum Slot {
     OutVector(Type, u16),
     /// A register that is written, or the `bits(whole) / bits(part)` registers that it is taken apart into.
     OutOrParts(Type, Type),
+    /// A register that is written, or nothing (`_`), and behind a `|` a predicate that is written.
+    OutWithPred(Type),
+    /// A vector of registers that are added to. Where the instruction's scale of what they hold is the immediate 0, they are
+    /// not read.
+    Accumulator(Type, u16),
+    /// `_` in the place of a result.
+    Sink,
     /// A register that is read.
     In(Type),
+    /// A register that is read, or a vector of registers of another type.
+    InOrVector(Type, Type, u16),
     /// A vector of registers that are read.
     InVector(Type, u16),
     /// A register or an immediate.
@@ -175,6 +193,8 @@ pub enum Slot {
     Imm(Ints),
     /// An address.
     Address(Space),
+    /// A place in a tensor: the generic address of its map, and a coordinate for each of so many dimensions, innermost first.
+    Tensor(u8),
     /// A branch target.
     Label,
 }
@@ -182,7 +202,10 @@ pub enum Slot {
 impl Slot {
     /// Whether the instruction writes the registers here. (An address's base is read.)
     pub const fn is_written(self) -> bool {
-        matches!(self, Slot::Out(_) | Slot::OutVector(..) | Slot::OutOrParts(..))
+        matches!(
+            self,
+            Slot::Out(_) | Slot::OutVector(..) | Slot::OutOrParts(..) | Slot::OutWithPred(_) | Slot::Accumulator(..)
+        )
     }
 }
 
@@ -207,6 +230,7 @@ pub(super) fn parse(signature: &str) -> Result<(Vec<Slot>, usize), String> {
 fn slot(text: &str) -> Option<Slot> {
     if let Some(text) = text.strip_prefix('=') {
         return match (text.split_once('|'), vector(text)) {
+            (Some((value, "pred")), _) => Some(Slot::OutWithPred(ty(value)?)),
             (Some((whole, part)), _) => {
                 let (whole, (part, count)) = (ty(whole)?, vector(part)?);
                 (whole.bits() == part.bits() * u32::from(count)).then_some(Slot::OutOrParts(whole, part))
@@ -215,8 +239,22 @@ fn slot(text: &str) -> Option<Slot> {
             (None, None) => Some(Slot::Out(ty(text)?)),
         };
     }
+    if let Some(text) = text.strip_prefix('+') {
+        let (ty, count) = vector(text)?;
+        return Some(Slot::Accumulator(ty, count));
+    }
     if let Some(text) = text.strip_prefix('%') {
-        return Some(Slot::In(ty(text)?));
+        return match text.split_once('|') {
+            Some((register, others)) => {
+                let (other, count) = vector(others)?;
+                Some(Slot::InOrVector(ty(register)?, other, count))
+            }
+            None => Some(Slot::In(ty(text)?)),
+        };
+    }
+    if let Some(dims) = text.strip_prefix("[tensor") {
+        let dims = dims.strip_suffix(']')?.parse().ok()?;
+        return (1..=5).contains(&dims).then_some(Slot::Tensor(dims));
     }
     if let Some(text) = text.strip_prefix('#') {
         return Some(Slot::Imm(ints(text)?));
@@ -237,7 +275,10 @@ fn slot(text: &str) -> Option<Slot> {
     match text {
         "[param]" => Some(Slot::Address(Space::Param)),
         "[shared]" => Some(Slot::Address(Space::Shared)),
+        "[cluster]" => Some(Slot::Address(Space::Cluster)),
         "[global]" => Some(Slot::Address(Space::Global)),
+        "[generic]" => Some(Slot::Address(Space::Generic)),
+        "_" => Some(Slot::Sink),
         "label" => Some(Slot::Label),
         "mask" => Some(Slot::Source(Type::U32, Ints::Range { first: 1, last: u32::MAX.into(), step: 1 })),
         _ => match vector(text) {
@@ -255,10 +296,12 @@ fn ty(text: &str) -> Option<Type> {
     Some(if loose && ty == Type::B32 { Type::Word } else { ty })
 }
 
-/// `f32x4`.
+/// `f32x4`, `f32x64/2`.
 fn vector(text: &str) -> Option<(Type, u16)> {
     let (element, count) = text.split_once('x')?;
-    Some((ty(element)?, count.parse().ok().filter(|count| *count > 0)?))
+    let (count, by) = count.split_once('/').unwrap_or((count, "1"));
+    let count = count.parse::<u16>().ok()?.checked_div(by.parse().ok()?)?;
+    (count > 0).then_some((ty(element)?, count))
 }
 
 /// `16`, `4|8|16`, `0..31`, `32..1024/32`.

@@ -43,6 +43,7 @@ isa! {
     Selp            "selp.{b32,u32,s32,f32,b64,u64,s64}"                                    "=~$0, ~$0, ~$0, %pred"                      sm_80   7.0
     Prmt            "prmt.b32"                                                              "=b32, b32, b32, b32"                        sm_80   7.0
     CvtaTo          "cvta.to.{global,shared}.u64"                                           "=u64, %u64"                                 sm_80   7.0
+    CvtaParam       "cvta.param.u64"                                                        "=u64, %u64"                                 sm_80   7.7
 
     // Memory.
     LdParam         "ld.param.{b32,u32,s32,f32,b64,u64,s64}"                                "=~$0, [param]"                              sm_80   7.0
@@ -59,6 +60,8 @@ isa! {
     AtomAdd         "atom.global.add.{u32,f32}"                                             "=$0, [global], $0"                          sm_80   7.0
     AtomMinMax      "atom.global.{min,max}.s32"                                             "=s32, [global], s32"                        sm_80   7.0
     RedAdd          "red.global.add.{u32,f32}"                                              "[global], $0"                               sm_80   7.0
+    RedAddVector    "red.global.add.v{2,4}.f32"                                             "[global], f32x$0"                           sm_90   8.1
+    RedAddHalves    "red.global.add.noftz.v{2,4}.{bf16x2,f16x2}"                            "[global], b32x$0"                           sm_90   8.1
     Prefetch        "prefetch.global.L2"                                                    "[global]"                                   sm_80   7.0
 
     // Asynchronous copies.
@@ -69,6 +72,27 @@ isa! {
     CpAsyncCommit   "cp.async.commit_group"                                                 ""                                           sm_80   7.0
     CpAsyncWait     "cp.async.wait_group"                                                   "#0..2147483647"                             sm_80   7.0
     CpAsyncWaitAll  "cp.async.wait_all"                                                     ""                                           sm_80   7.0
+    CpAsyncArrive   "cp.async.mbarrier.arrive.noinc.shared::cta.b64"                        "[shared]"                                   sm_80   7.8
+
+    // Bulk copies: bytes in one piece, and boxes of a tensor. Where they end is an mbarrier, or a bulk group.
+    BulkLoad        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"                                                       "[cluster], [global], u32#16..1048560/16, [cluster]"      sm_90   8.0
+    BulkLoadHint    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"                                        "[cluster], [global], u32#16..1048560/16, [cluster], b64" sm_90   8.0
+    BulkPass        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes"                                                  "[cluster], [shared], u32#16..1048560/16, [cluster]"      sm_90   8.0
+    BulkStore       "cp.async.bulk.global.shared::cta.bulk_group"                                                                             "[global], [shared], u32#16..1048560/16"                  sm_90   8.0
+    BulkStoreHint   "cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint"                                                              "[global], [shared], u32#16..1048560/16, b64"             sm_90   8.0
+    BulkAdd         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.{f32,noftz.bf16,noftz.f16}"                                       "[global], [shared], u32#16..1048560/16"                  sm_90   8.0
+    BulkAddHint     "cp.reduce.async.bulk.global.shared::cta.bulk_group.L2::cache_hint.add.{f32,noftz.bf16,noftz.f16}"                        "[global], [shared], u32#16..1048560/16, b64"             sm_90   8.0
+    TensorLoad      "cp.async.bulk.tensor.{1,2,3,4,5}d.shared::cluster.global.mbarrier::complete_tx::bytes"                                   "[cluster], [tensor$0], [cluster]"                        sm_90   8.0
+    TensorLoadHint  "cp.async.bulk.tensor.{1,2,3,4,5}d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"                    "[cluster], [tensor$0], [cluster], b64"                   sm_90   8.0
+    TensorCast      "cp.async.bulk.tensor.{1,2,3,4,5}d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"                "[cluster], [tensor$0], [cluster], b16"                   sm_90   8.0
+    TensorCastHint  "cp.async.bulk.tensor.{1,2,3,4,5}d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint" "[cluster], [tensor$0], [cluster], b16, b64"              sm_90   8.0
+    TensorStore     "cp.async.bulk.tensor.{1,2,3,4,5}d.global.shared::cta.bulk_group"                                                         "[tensor$0], [shared]"                                    sm_90   8.0
+    TensorAdd       "cp.reduce.async.bulk.tensor.{1,2,3,4,5}d.global.shared::cta.add.bulk_group"                                              "[tensor$0], [shared]"                                    sm_90   8.0
+    TensorPrefetch  "cp.async.bulk.prefetch.tensor.{1,2,3,4,5}d.L2.global"                                                                    "[tensor$0]"                                              sm_90   8.0
+    PrefetchMap     "prefetch.tensormap"                                                                                                      "[generic]"                                               sm_90   8.0
+    BulkCommit      "cp.async.bulk.commit_group"                                                                                              ""                                                        sm_90   8.0
+    BulkWait        "cp.async.bulk.wait_group{,.read}"                                                                                        "#0..2147483647"                                          sm_90   8.0
+    CreatePolicy    "createpolicy.fractional.L2::{evict_first,evict_last,evict_normal,evict_unchanged}.b64"                                   "=b64"                                                    sm_80   7.4
 
     // Integers.
     AddInt          "add.{u32,s32,u64,s64}"                                                 "=$0, $0, $0"                                sm_80   7.0
@@ -131,6 +155,28 @@ isa! {
     BarArrive       "bar.arrive"                                                            "u32#0..15, u32#32..1024/32"                 sm_80   7.0
     BarWarp         "bar.warp.sync"                                                         "mask"                                       sm_80   7.0
     Membar          "membar.{cta,gl}"                                                       ""                                           sm_80   7.0
+    FenceAcqRel     "fence.acq_rel.{cta,gpu}"                                               ""                                           sm_80   7.0
+    FenceProxyAsync "fence.proxy.async{,.shared::cta,.global}"                              ""                                           sm_90   8.0
+
+    // Objects in shared memory that count arrivals and bytes, phase by phase.
+    MbarrierInit    "mbarrier.init.shared::cta.b64"                                         "[shared], u32#1..1048575"                   sm_80   7.8
+    MbarrierInval   "mbarrier.inval.shared::cta.b64"                                        "[shared]"                                   sm_80   7.8
+    MbarrierFence   "fence.mbarrier_init.release.cluster"                                   ""                                           sm_90   8.0
+    MbarrierArrive  "mbarrier.arrive.shared::cta.b64"                                       "_, [shared]"                                sm_80   7.8
+    MbarrierExpect  "mbarrier.arrive.expect_tx.shared::cta.b64"                             "_, [shared], u32#0..1048575"                sm_90   8.0
+    MbarrierRemote  "mbarrier.arrive.release.cluster.shared::cluster.b64"                   "_, [cluster]"                               sm_90   8.0
+    MbarrierTx      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64"                        "[shared], u32#0..1048575"                   sm_90   8.0
+    MbarrierTry     "mbarrier.try_wait.parity.shared::cta.b64"                              "=pred, [shared], u32#0|1, u32?"             sm_90   7.8
+    MbarrierTryFar  "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64"              "=pred, [shared], u32#0|1, u32?"             sm_90   8.0
+    MbarrierTest    "mbarrier.test_wait.parity.shared::cta.b64"                             "=pred, [shared], u32#0|1"                   sm_80   7.8
+
+    // Clusters, grids, registers.
+    Mapa            "mapa.shared::cluster.u32"                                              "=u32, %u32, u32"                            sm_90   7.8
+    ClusterArrive   "barrier.cluster.arrive{,.aligned}"                                     ""                                           sm_90   7.8
+    ClusterRelaxed  "barrier.cluster.arrive.relaxed{,.aligned}"                             ""                                           sm_90   8.0
+    ClusterWait     "barrier.cluster.wait{,.aligned}"                                       ""                                           sm_90   7.8
+    GridControl     "griddepcontrol.{wait,launch_dependents}"                               ""                                           sm_90   7.8
+    SetMaxNReg      "setmaxnreg.{inc,dec}.sync.aligned.u32"                                 "#24..256/8"                                 sm_90a  8.0
 
     // Across a warp. The last operand is the member mask.
     Shfl            "shfl.sync.{bfly,idx,up,down}.b32"                                      "=~b32, %~b32, u32#0..31, u32#0..7967, mask" sm_80   7.0
@@ -138,9 +184,18 @@ isa! {
     Vote            "vote.sync.{any,all}.pred"                                              "=pred, %pred, mask"                         sm_80   7.0
     Match           "match.any.sync.b32"                                                    "=b32, b32, mask"                            sm_80   7.0
     Redux           "redux.sync.{add,min,max}.{s32,u32}"                                    "=$1, %$1, mask"                             sm_80   7.0
+    Elect           "elect.sync"                                                            "=b32|pred, mask"                            sm_90   8.0
 
     // Tensor cores. `ldmatrix` loads 8 x 8 matrices of 16-bit elements; the accumulator comes first and last.
     Ldmatrix        "ldmatrix.sync.aligned.m8n8.{x1,x2,x4}{,.trans}.shared.b16"             "=b32$0, [shared]"                           sm_80   7.0
+    Stmatrix        "stmatrix.sync.aligned.m8n8.{x1,x2,x4}{,.trans}.shared.b16"             "[shared], b32$0"                            sm_90   7.8
     MmaK16          "mma.sync.aligned.m16n8k16.row.col.f32.{bf16.bf16,f16.f16}.f32"         "=f32x4, b32x4, b32x2, f32x4"                sm_80   7.0
     MmaK8           "mma.sync.aligned.m16n8k8.row.col.f32.{bf16.bf16,f16.f16}.f32"          "=f32x4, b32x2, b32x1, f32x4"                sm_80   7.0
+
+    // Tensor cores over a warpgroup. D, A, B, whether D is added to, the signs of A and B, their transpositions: a descriptor of
+    // A has one, registers have none.
+    Wgmma           "wgmma.mma_async.sync.aligned.m64n{8..256/8}k16.f32.{bf16.bf16,f16.f16}" "+f32x$0/2, %b64|b32x4, %b64, pred, #-1|1, #-1|1, #0|1, #0|1?" sm_90a  8.0
+    WgmmaFence      "wgmma.fence.sync.aligned"                                               ""                                                             sm_90a  8.0
+    WgmmaCommit     "wgmma.commit_group.sync.aligned"                                        ""                                                             sm_90a  8.0
+    WgmmaWait       "wgmma.wait_group.sync.aligned"                                          "#0..7"                                                        sm_90a  8.0
 }

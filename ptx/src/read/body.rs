@@ -149,7 +149,7 @@ impl<'t> Reader<'t> {
     fn operand(&mut self, label: bool, registers: &Registers<'t>) -> Result<Operand, ReadError> {
         self.cursor.skip()?;
         match self.cursor.peek() {
-            Some(b'{') => self.vector(registers),
+            Some(b'{') => Ok(Operand::Vector(self.vector(registers)?)),
             Some(b'[') => self.address(registers),
             Some(b'!') => Err(self.cursor.error("a negated operand is not supported: negate it with `not.pred`")),
             Some(b'-' | b'0'..=b'9') => Ok(match self.cursor.number()? {
@@ -161,26 +161,36 @@ impl<'t> Reader<'t> {
                 let name = self.cursor.word();
                 match (special(name), registers.find(name)) {
                     (Some(special), _) => Ok(Operand::Special(special)),
-                    (None, Some(reg)) => Ok(Operand::Reg(reg)),
+                    (None, Some(reg)) => self.with_pred(Some(reg), registers),
                     (None, None) => {
                         let message = format!("`{}` is no declared register and no special register", shown(name));
                         Err(self.cursor.error_at(start, message))
                     }
                 }
             }
+            _ if self.cursor.eat_sink() => self.with_pred(None, registers),
             _ => {
                 let name = self.cursor.identifier("an operand")?;
-                Ok(match registers.find(name) {
-                    _ if label => Operand::Label(name.to_owned()),
-                    Some(reg) => Operand::Reg(reg),
-                    None => Operand::Symbol(name.to_owned()),
-                })
+                match registers.find(name) {
+                    _ if label => Ok(Operand::Label(name.to_owned())),
+                    Some(reg) => self.with_pred(Some(reg), registers),
+                    None => Ok(Operand::Symbol(name.to_owned())),
+                }
             }
         }
     }
 
+    /// After a register, or after a `_` in its place: `%r0`, `%r0|%p0`, `_`, `_|%p0`.
+    fn with_pred(&mut self, value: Option<Reg>, registers: &Registers<'t>) -> Result<Operand, ReadError> {
+        if !self.next_is(b'|')? {
+            return Ok(value.map_or(Operand::Sink, Operand::Reg));
+        }
+        let name = self.cursor.identifier("a predicate register")?;
+        Ok(Operand::WithPred(value, self.register(name, registers)?))
+    }
+
     /// `{%r0, %r1}`.
-    fn vector(&mut self, registers: &Registers<'t>) -> Result<Operand, ReadError> {
+    fn vector(&mut self, registers: &Registers<'t>) -> Result<Vec<Reg>, ReadError> {
         self.cursor.expect(b'{')?;
         let mut regs = Vec::new();
         loop {
@@ -191,10 +201,10 @@ impl<'t> Reader<'t> {
             }
         }
         self.cursor.expect(b'}')?;
-        Ok(Operand::Vector(regs))
+        Ok(regs)
     }
 
-    /// `[%r1]`, `[%r1+16]`, `[%r1+-16]`, `[smem+16]`.
+    /// `[%r1]`, `[%r1+16]`, `[%r1+-16]`, `[smem+16]`, `[%d1, {%r1, %r2}]`.
     fn address(&mut self, registers: &Registers<'t>) -> Result<Operand, ReadError> {
         self.cursor.expect(b'[')?;
         let name = self.cursor.identifier("a register or a symbol")?;
@@ -213,8 +223,14 @@ impl<'t> Reader<'t> {
         } else if self.cursor.peek() == Some(b'-') {
             return Err(self.cursor.error("PTX writes a negative offset with a plus, `+-16`"));
         }
+        let address = Address { base, offset };
+        let operand = if self.next_is(b',')? {
+            Operand::Tensor { map: address, coords: self.vector(registers)? }
+        } else {
+            Operand::Address(address)
+        };
         self.cursor.expect(b']')?;
-        Ok(Operand::Address(Address { base, offset }))
+        Ok(operand)
     }
 }
 
@@ -228,6 +244,8 @@ fn special(name: &str) -> Option<Special> {
         Some(("%nctaid", of)) => axis(of).map(Special::Nctaid),
         None if name == "%laneid" => Some(Special::Laneid),
         None if name == "%warpid" => Some(Special::Warpid),
+        None if name == "%cluster_ctarank" => Some(Special::ClusterCtarank),
+        None if name == "%cluster_nctarank" => Some(Special::ClusterNctarank),
         _ => None,
     }
 }

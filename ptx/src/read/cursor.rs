@@ -118,6 +118,13 @@ impl<'t> Cursor<'t> {
         word
     }
 
+    /// Goes past a lone `_`.
+    pub(super) fn eat_sink(&mut self) -> bool {
+        let alone = self.starts_with("_") && !self.bytes().get(1).is_some_and(|byte| is_word(*byte));
+        self.at += usize::from(alone);
+        alone
+    }
+
     /// An identifier: what a label, a symbol or a register may be called.
     pub(super) fn identifier(&mut self, what: &str) -> Result<&'t str, ReadError> {
         self.skip()?;

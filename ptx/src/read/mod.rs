@@ -302,8 +302,10 @@ impl<'t> Reader<'t> {
         self.cursor.skip()?;
         let start = self.cursor.offset();
         match self.cursor.word() {
-            ".maxntid" => limits.max_threads = Some(self.threads()?),
-            ".reqntid" => limits.required_threads = Some(self.threads()?),
+            ".maxntid" => limits.max_threads = Some(self.extents("a number of threads")?),
+            ".reqntid" => limits.required_threads = Some(self.extents("a number of threads")?),
+            ".reqnctapercluster" => limits.required_cluster = Some(self.extents("a number of CTAs")?),
+            ".explicitcluster" => limits.explicit_cluster = true,
             ".minnctapersm" => limits.min_ctas = Some(self.cursor.count("a number of CTAs")?),
             ".maxnreg" => limits.max_regs = Some(self.cursor.count("a number of registers")?),
             "" => return Err(self.cursor.error(format!("expected the body, found {}", self.cursor.found()))),
@@ -316,15 +318,15 @@ impl<'t> Reader<'t> {
     }
 
     /// `128`, `128, 1`, `128, 1, 1`.
-    fn threads(&mut self) -> Result<[u32; 3], ReadError> {
-        let mut threads = [self.cursor.count("a number of threads")?, 1, 1];
-        for axis in &mut threads[1..] {
+    fn extents(&mut self, what: &str) -> Result<[u32; 3], ReadError> {
+        let mut extents = [self.cursor.count(what)?, 1, 1];
+        for axis in &mut extents[1..] {
             if !self.next_is(b',')? {
                 break;
             }
-            *axis = self.cursor.count("a number of threads")?;
+            *axis = self.cursor.count(what)?;
         }
-        Ok(threads)
+        Ok(extents)
     }
 }
 

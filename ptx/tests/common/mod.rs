@@ -6,7 +6,7 @@ use lacuna_ptx::isa::{Ints, Slot, Space, Type};
 use lacuna_ptx::*;
 
 /// Registers of each class that [`module`] declares.
-pub(crate) const REGS: u32 = 64;
+pub(crate) const REGS: u32 = 192;
 
 /// Registers that an operand may start from: a vector still fits above.
 pub(crate) const STARTS: u32 = 32;
@@ -29,7 +29,21 @@ pub(crate) fn alternatives(slot: Slot, at: u32, salt: u32) -> Vec<Operand> {
     };
     match slot {
         Slot::Out(ty) | Slot::In(ty) => regs(ty),
-        Slot::OutVector(ty, count) | Slot::InVector(ty, count) => vectors(ty, count.into()),
+        Slot::OutVector(ty, count) | Slot::Accumulator(ty, count) | Slot::InVector(ty, count) => {
+            vectors(ty, count.into())
+        }
+        Slot::OutWithPred(ty) => {
+            let pred = reg(Class::Pred, at);
+            let with = |value| Operand::WithPred(Some(value), pred);
+            classes(ty).into_iter().map(|class| with(reg(class, at))).collect()
+        }
+        Slot::Sink => vec![Operand::Sink],
+        Slot::InOrVector(ty, other, count) => [regs(ty), vectors(other, count.into())].concat(),
+        Slot::Tensor(dims) => {
+            let coords: Vec<Reg> = (0..dims.into()).map(|i| reg(Class::B32, at + i)).collect();
+            let map = Address::at(reg(Class::B64, at), 0);
+            vec![Operand::Tensor { map, coords }]
+        }
         Slot::OutOrParts(whole, part) => [regs(whole), vectors(part, whole.bits() / part.bits())].concat(),
         Slot::Source(ty, allowed) => [regs(ty), literals(ty, allowed, salt)].concat(),
         Slot::Value(ty) => [regs(ty), literals(ty, Ints::Any, salt), values(ty)].concat(),
@@ -67,6 +81,9 @@ fn values(ty: Type) -> Vec<Operand> {
         values.push(Operand::Symbol("smem".to_owned()));
         values.push(Operand::Symbol("fixed".to_owned()));
     }
+    if ty != Type::F32 && ty.bits() == 64 {
+        values.push(Operand::Symbol("bytes".to_owned()));
+    }
     if ty != Type::F32 && ty.bits() == 32 {
         let axes = (0..3)
             .flat_map(|axis| [Special::Tid(axis), Special::Ntid(axis), Special::Ctaid(axis), Special::Nctaid(axis)]);
@@ -79,10 +96,10 @@ fn addresses(space: Space, at: u32, salt: u32) -> Vec<Operand> {
     let offset = i64::from(salt & 0xff0);
     let bases = match space {
         Space::Param => return ["bytes", "wide"].map(|name| Address::symbol(name, 0).into()).into(),
-        Space::Shared => {
+        Space::Shared | Space::Cluster => {
             vec![Base::Reg(reg(Class::B32, at)), Base::Symbol("smem".to_owned()), Base::Symbol("fixed".to_owned())]
         }
-        Space::Global => vec![Base::Reg(reg(Class::B64, at))],
+        Space::Global | Space::Generic => vec![Base::Reg(reg(Class::B64, at))],
     };
     let at = |base: Base| [0, offset, -16].map(|offset| Operand::Address(Address { base: base.clone(), offset }));
     bases.into_iter().flat_map(at).collect()
@@ -112,6 +129,11 @@ pub(crate) fn variants(form: Form) -> Vec<Inst> {
 
 /// Repairs what depends on two operands at once.
 pub(crate) fn mend(inst: &mut Inst) {
+    // Products of a warpgroup: A in registers has no transposition.
+    if inst.form.op() == Op::Wgmma {
+        let in_registers = matches!(inst.operands[1], Operand::Vector(_));
+        inst.operands.resize(if in_registers { 7 } else { 8 }, Operand::Int(1));
+    }
     // Asynchronous copies: no more bytes read than written.
     if let [_, _, Operand::Int(written), Operand::Int(read)] = inst.operands.as_mut_slice()
         && *read > *written

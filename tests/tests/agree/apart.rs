@@ -46,7 +46,7 @@ const SEEN: [Seen; 12] = [
 /// The `i`th of the schedule's picks, or the next one with which the case can be planned.
 fn take_pick(case: &mut Case, i: usize) {
     let fits = |pick: &&Pick| case.work.plan(Target::SM_80, &case.shape, pick).is_ok();
-    let picks = case.work.space().picks();
+    let picks = case.work.space(Target::SM_80).picks();
     case.pick = picks.iter().cycle().skip(i % picks.len()).take(picks.len()).find(fits).expect("a pick fits").clone();
 }
 

@@ -37,7 +37,7 @@ fn case(picks: Picks, n: usize, width: u32, group: u32, lengths: &[usize]) -> Ca
 
 /// The `i`th of the schedule's picks, or the next one with which the case can be planned.
 fn take_pick(case: &mut Case, i: usize) {
-    let picks = case.work.space().picks();
+    let picks = case.work.space(Target::SM_80).picks();
     for i in i..i + picks.len() {
         case.pick = picks[i % picks.len()].clone();
         if case.plan(Target::SM_80).is_ok() {

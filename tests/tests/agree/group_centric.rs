@@ -45,7 +45,7 @@ fn runs(case: &Case) -> bool {
 
 /// The `i`th of the schedule's picks, or the next one with which the case can be planned.
 fn take_pick(case: &mut Case, i: usize) {
-    let picks = case.work.space().picks();
+    let picks = case.work.space(Target::SM_80).picks();
     for i in i..i + picks.len() {
         case.pick = picks[i % picks.len()].clone();
         if runs(case) {
@@ -98,7 +98,7 @@ fn every_pick_at_every_width_and_block() {
     let mut cases = Vec::new();
     for width in widths() {
         for block in BLOCKS {
-            for pick in Work::GroupCentric(Picks::Wild, 3).space().picks() {
+            for pick in Work::GroupCentric(Picks::Wild, 3).space(Target::SM_80).picks() {
                 let group = [6, 17, 64][cases.len() % 3];
                 let picks = [Picks::Wild, Picks::Spoiled(Spoil::Empty), Picks::Drawn(Locality::PerToken)];
                 let mut case = case(picks[cases.len() / 3 % 3], 4, width, group, &[20, 0, 50]);
@@ -115,7 +115,7 @@ fn every_pick_at_every_width_and_block() {
         }
     }
     // All but a few that need more shared memory than there is.
-    let picks = Work::GroupCentric(Picks::Wild, 3).space().picks().len();
+    let picks = Work::GroupCentric(Picks::Wild, 3).space(Target::SM_80).picks().len();
     assert!(cases.len() >= 20 * picks, "{} cases", cases.len());
     agree("group-centric: every pick", &cases);
 }

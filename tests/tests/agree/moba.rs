@@ -112,7 +112,7 @@ fn every_knob() {
     let mut cases = Vec::new();
     for widths in [(64, 64), (128, 128)] {
         let first = case(Mixture::new(Routes::Drawn(Route::Random), 3), widths, 2, 64, &[200, 0, 70]);
-        for (knob, values) in first.work.space().knobs {
+        for (knob, values) in first.work.space(Target::SM_80).knobs {
             for value in values {
                 let shape = &first.shape;
                 let Work::Moba(mixture) = first.work else { unreachable!() };

@@ -49,7 +49,7 @@ fn query_major_picks() {
         for width in widths() {
             let shape = Case::new(work, width, 3, &[1]).shape;
             let before = planned;
-            for pick in work.space().picks() {
+            for pick in work.space(Target::SM_80).picks() {
                 let ok = plans(work, target, &shape, &pick, true);
                 *if ok { &mut planned } else { &mut refused } += 1;
             }
@@ -67,7 +67,7 @@ fn group_centric_picks() {
         for (width, block) in widths().into_iter().flat_map(|width| [16, 32, 48, 64, 128].map(|block| (width, block))) {
             for group in [1, 17, 48, 64] {
                 let shape = Case::new(work, width, group, &[1]).shape.with_block(block);
-                for pick in work.space().picks() {
+                for pick in work.space(Target::SM_80).picks() {
                     let ok = plans(work, target, &shape, &pick, fits(&shape, &pick));
                     *if ok { &mut planned } else { &mut refused } += 1;
                 }
@@ -90,7 +90,7 @@ fn shapes_that_no_kernel_is_made_for() {
             (Shape { elem: lacuna_dsl::Elem::F32, ..right }, "tensor cores take bf16 and f16 here, not f32"),
         ];
         for (shape, message) in wrong {
-            let error = work.plan(Target::SM_80, &shape, &work.space().picks()[0]).expect_err(message);
+            let error = work.plan(Target::SM_80, &shape, &work.space(Target::SM_80).picks()[0]).expect_err(message);
             assert_eq!(error.to_string(), message);
         }
     }

@@ -49,7 +49,7 @@ fn case(seen: Seen, width: u32, group: u32, lengths: &[usize]) -> Case {
 /// Every mask over every kind of batch. Widths, groups, element types and picks take turns, with periods that have no
 /// common factor with one another's.
 fn masks(seen: &[Seen]) -> Vec<Case> {
-    let picks = Work::QueryMajor(Seen::Full).space().picks();
+    let picks = Work::QueryMajor(Seen::Full).space(Target::SM_80).picks();
     let mut cases = Vec::new();
     for &seen in seen {
         for lengths in LENGTHS {
@@ -87,7 +87,7 @@ fn prefixes_steps_chunks_and_global_tokens() {
 fn every_pick_at_every_width() {
     let mut cases = Vec::new();
     for width in widths() {
-        for pick in Work::QueryMajor(Seen::Causal).space().picks() {
+        for pick in Work::QueryMajor(Seen::Causal).space(Target::SM_80).picks() {
             let seen = [Seen::Causal, Seen::WindowSink(20, 6), Seen::Full][cases.len() % 3];
             let mut case = case(seen, width, 2, &[40, 0, 150]);
             case.pick = pick;
@@ -97,7 +97,7 @@ fn every_pick_at_every_width() {
             }
         }
     }
-    let picks = Work::QueryMajor(Seen::Causal).space().picks().len();
+    let picks = Work::QueryMajor(Seen::Causal).space(Target::SM_80).picks().len();
     assert!(cases.len() >= 5 * picks, "{} cases", cases.len());
     agree("query-major: every pick", &cases);
 }
@@ -191,7 +191,7 @@ fn arguments_at_their_ends() {
     {
         for seen in [Seen::Window(window), Seen::WindowSink(window, sink)] {
             for lengths in [&[1][..], &[150, 0, 70]] {
-                let picks = Work::QueryMajor(seen).space().picks();
+                let picks = Work::QueryMajor(seen).space(Target::SM_80).picks();
                 let mut case = case(seen, 32, 1, lengths);
                 case.pick = picks[cases.len() * 5 % picks.len()].clone();
                 cases.push(case);

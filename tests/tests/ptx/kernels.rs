@@ -42,7 +42,7 @@ pub(crate) fn default_pick(attention: &Attention, target: Target) -> Pick {
 /// The picks that are looked at: every one, but where several launches have knobs of their own, which are too many together:
 /// the default one.
 pub(crate) fn picks(attention: &Attention, target: Target) -> Vec<Pick> {
-    let space = attention.space();
+    let space = attention.space(target);
     if space.size() > 200 { vec![default_pick(attention, target)] } else { space.picks() }
 }
 

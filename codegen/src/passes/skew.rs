@@ -1,0 +1,461 @@
+//! Stages: a round's first product is started before the arithmetic and the second product of the round before are done.
+//!
+//! In:  a func with roles, whose products are in serial order: every group has landed before the next statement.
+//! Out: loops of the consumers in which one product (QK) makes what is computed with, and another (PV) adds what was computed
+//!      to a var that the loop does nothing with but rescale, are in the order that `func.overlap` says; others are as they
+//!      were. What a later stage needs of an earlier round is kept in vars. On every path into a loop the same groups are in
+//!      flight, and none is where roles end, branches join, or another loop begins.
+//!
+//! A round is cut into
+//!
+//! ```text
+//!   head      scalars, the wait for K; QK is started, and K is released once it has landed
+//!   soft      the softmax: everything that does not touch PV's var; at last `p`, PV's left operand
+//!   scale     the statements that read and write PV's var
+//!   tail      the wait for V; PV is started, and V is released once it has landed
+//! ```
+//!
+//! Fenced, from round lo + 1 on, with the round before in brackets: what runs beside PV stands between its start and its end.
+//!
+//! ```text
+//!   head; [tail]; land 1; release K; soft; hold; land 0; [release V]; p; scale
+//! ```
+//!
+//! Deferred: PV of the round before the last is in flight where a round begins. `p` has two homes, in turns, so that two rounds
+//! are one of the loop's.
+//!
+//! ```text
+//!   head; land 1; [[release V]]; [scale]; [tail]; land 1; release K; soft; p
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use super::pipeline::Out;
+use super::{fresh, operands, operands_mut, visit};
+use crate::Error;
+use crate::ir::{Compare, Const, Elem, Func, Loc, Op, Overlap, Stmt, Type, ValueId, Var, VarId};
+
+/// The pass.
+pub(super) fn run(mut func: Func) -> Result<Func, Error> {
+    let roles = func.partition.is_some_and(|part| part.roles.is_some());
+    if !roles || func.overlap == Overlap::Serial {
+        return Ok(func);
+    }
+    let mut body = std::mem::take(&mut func.body);
+    if let Some(Stmt { op: Op::Consume(consumers), .. }) = body.last_mut() {
+        let stmts = std::mem::take(consumers);
+        let mut out = Out { func: &mut func, stmts: Vec::with_capacity(stmts.len()), loc: None };
+        for stmt in stmts {
+            match Round::of(out.func, &stmt) {
+                Some(round) => skewed(&mut out, &stmt, &round),
+                None => out.stmts.push(stmt),
+            }
+        }
+        *consumers = out.stmts;
+    }
+    func.body = body;
+    Ok(func)
+}
+
+/// A round of a loop, in stages.
+struct Round {
+    head: Vec<Stmt>,
+    /// Starts QK.
+    first: Vec<Stmt>,
+    /// Releases what QK read.
+    after_first: Vec<Stmt>,
+    soft: Vec<Stmt>,
+    /// Makes `p`.
+    convert: Stmt,
+    /// `p`.
+    weights: ValueId,
+    /// Row sums that the softmax keeps: they need all of its exponentials.
+    sums: Vec<ValueId>,
+    scale: Vec<Stmt>,
+    /// Waits for what PV reads, and starts it.
+    tail: Vec<Stmt>,
+    /// Releases what PV read.
+    after_tail: Vec<Stmt>,
+    /// Which of the round's statements makes a value.
+    made: HashMap<ValueId, Stmt>,
+}
+
+impl Round {
+    /// The stages of a loop's rounds, if they have these.
+    fn of(func: &Func, stmt: &Stmt) -> Option<Round> {
+        let Op::For { body, .. } = &stmt.op else { return None };
+        let fences: Vec<usize> = (0..body.len()).filter(|&at| matches!(body[at].op, Op::Fence)).collect();
+        let [one, two] = *fences else { return None };
+        let Op::Start { fresh: true, .. } = body[one + 1].op else { return None };
+        let Op::Start { acc, lhs: weights, fresh: false, .. } = body[two + 1].op else { return None };
+        let lands = |at: usize| matches!((&body[at + 2].op, &body[at + 3].op), (Op::Close, Op::Land(0)));
+        if !lands(one) || !lands(two) {
+            return None;
+        }
+        let releases_from = |at: usize| -> Vec<usize> {
+            let near = |stmt: &Stmt| matches!(stmt.op, Op::Release { .. } | Op::Read(_));
+            (at..body.len()).take_while(|&i| near(&body[i])).filter(|&i| !matches!(body[i].op, Op::Read(_))).collect()
+        };
+        let (after_first, after_tail) = (releases_from(one + 4), releases_from(two + 4));
+        let awaits: Vec<usize> = (one + 4..two).filter(|&i| matches!(body[i].op, Op::Await { .. })).collect();
+        let taken: HashSet<usize> =
+            (two..two + 4).chain(after_first.iter().chain(&after_tail).chain(&awaits).copied()).collect();
+        let rest: Vec<usize> = (one + 4..body.len()).filter(|i| !taken.contains(i)).collect();
+
+        // What is made of PV's var.
+        let mut of_acc: HashSet<ValueId> = HashSet::new();
+        let mut scale = Vec::new();
+        for &at in &rest {
+            let mut touches = false;
+            visit(std::slice::from_ref(&body[at]), &mut |s| {
+                touches |= matches!(s.op, Op::Read(var) | Op::Write(var, _) if var == acc)
+                    || operands(&s.op).iter().any(|value| of_acc.contains(value));
+            });
+            if touches {
+                of_acc.extend(body[at].result);
+                let alone = matches!(&body[at].op, Op::Write(var, _) if *var == acc) || body[at].result.is_some();
+                if !alone || body[at].op.body().is_some() {
+                    return None;
+                }
+                scale.push(at);
+            }
+        }
+        if at_all(&body[..one], acc) || of_acc.contains(&weights) {
+            return None;
+        }
+        let convert = *rest.iter().find(|&&at| body[at].result == Some(weights))?;
+        let Op::Convert(_) = body[convert].op else { return None };
+        let soft: Vec<usize> = rest.into_iter().filter(|at| !scale.contains(at) && *at != convert).collect();
+        // Nothing of the softmax needs the rounded weights.
+        if soft.iter().any(|&at| operands(&body[at].op).contains(&weights)) {
+            return None;
+        }
+        let sums = soft.iter().filter_map(|&at| match body[at].op {
+            Op::Write(var, value) if func.vars[var.index()].ty.partial => Some(value),
+            _ => None,
+        });
+        let stmts = |at: &[usize]| at.iter().map(|&at| body[at].clone()).collect::<Vec<Stmt>>();
+        Some(Round {
+            head: body[..one].to_vec(),
+            first: body[one..one + 3].to_vec(),
+            after_first: stmts(&after_first),
+            sums: sums.collect(),
+            soft: stmts(&soft),
+            convert: body[convert].clone(),
+            weights,
+            scale: stmts(&scale),
+            tail: awaits.iter().copied().chain(two..two + 3).map(|at| body[at].clone()).collect(),
+            after_tail: stmts(&after_tail),
+            made: body.iter().filter_map(|stmt| Some((stmt.result?, stmt.clone()))).collect(),
+        })
+    }
+}
+
+/// Whether a var is named among statements.
+fn at_all(stmts: &[Stmt], var: VarId) -> bool {
+    let mut named = false;
+    visit(stmts, &mut |stmt| named |= matches!(stmt.op, Op::Read(v) | Op::Write(v, _) if v == var));
+    named
+}
+
+/// Copies statements with fresh results, `map` renaming what they read.
+fn copy(func: &mut Func, stmts: &[Stmt], map: &mut HashMap<ValueId, ValueId>) -> Vec<Stmt> {
+    stmts
+        .iter()
+        .map(|stmt| {
+            let mut stmt = stmt.clone();
+            let loc = stmt.loc;
+            operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
+            let mut again = |value: &mut ValueId| {
+                let ty = func.values[value.index()].ty.clone();
+                let renamed = fresh(func, ty, loc);
+                map.insert(std::mem::replace(value, renamed), renamed);
+            };
+            if let Op::For { index, .. } = &mut stmt.op {
+                again(index);
+            }
+            if let Some(result) = &mut stmt.result {
+                again(result);
+            }
+            if let Some(body) = stmt.op.body_mut() {
+                *body = copy(func, body, map);
+            }
+            stmt
+        })
+        .collect()
+}
+
+/// What a later stage needs of a round: values kept in vars, and what is made of them anew.
+#[derive(Default)]
+struct Carried {
+    vars: Vec<(ValueId, VarId)>,
+    /// Statements that are repeated, in order.
+    again: Vec<Stmt>,
+}
+
+impl Carried {
+    /// What `stmts` need of a round, but for what `known` has.
+    fn of(func: &mut Func, round: &Round, stmts: &[Stmt], known: &[ValueId]) -> Carried {
+        let mut carried = Carried::default();
+        let inside: HashSet<ValueId> = stmts.iter().filter_map(|stmt| stmt.result).collect();
+        let mut seen: HashSet<ValueId> = known.iter().copied().chain(inside).collect();
+        for stmt in stmts {
+            for value in operands(&stmt.op) {
+                carried.need(func, round, value, &mut seen);
+            }
+        }
+        carried
+    }
+
+    fn need(&mut self, func: &mut Func, round: &Round, value: ValueId, seen: &mut HashSet<ValueId>) {
+        let Some(stmt) = round.made.get(&value) else { return };
+        if !seen.insert(value) {
+            return;
+        }
+        if matches!(stmt.op, Op::Const(_) | Op::Iota(_) | Op::Broadcast(_) | Op::Shared(..)) {
+            for operand in operands(&stmt.op) {
+                self.need(func, round, operand, seen);
+            }
+            self.again.push(stmt.clone());
+            return;
+        }
+        let ty = func.values[value.index()].ty.clone();
+        let init = match ty.elem {
+            Elem::I32 => Const::I32(0),
+            Elem::Bool => Const::Bool(false),
+            _ => Const::f32(0.0),
+        };
+        func.vars.push(Var { name: format!("kept{}", func.vars.len()), ty, init, loc: stmt.loc });
+        self.vars.push((value, VarId(func.vars.len() as u32 - 1)));
+    }
+
+    /// Reads what is kept, as `map` then says.
+    fn read(&self, out: &mut Out<'_>, map: &mut HashMap<ValueId, ValueId>) {
+        for (value, var) in &self.vars {
+            let read = out.read(*var);
+            map.insert(*value, read);
+        }
+        let again = copy(out.func, &self.again, map);
+        out.stmts.extend(again);
+    }
+
+    /// Keeps what a round made.
+    fn keep(&self, out: &mut Out<'_>, map: &HashMap<ValueId, ValueId>) {
+        for (value, var) in &self.vars {
+            out.effect(Op::Write(*var, map.get(value).copied().unwrap_or(*value)));
+        }
+    }
+}
+
+/// A loop's rounds, in other orders.
+struct Skew<'r> {
+    round: &'r Round,
+    index: ValueId,
+    /// What the tail and the rescaling need of their round.
+    of_tail: Carried,
+    of_scale: Carried,
+}
+
+type Map = HashMap<ValueId, ValueId>;
+
+impl Skew<'_> {
+    fn copied(&self, out: &mut Out<'_>, stmts: &[Stmt], map: &mut Map) {
+        let stmts = copy(out.func, stmts, map);
+        out.stmts.extend(stmts);
+    }
+
+    /// The head of round `index`, and QK under way.
+    fn begin(&self, out: &mut Out<'_>, index: ValueId) -> Map {
+        let mut map = Map::from([(self.index, index)]);
+        self.copied(out, &self.round.head, &mut map);
+        self.copied(out, &self.round.first, &mut map);
+        map
+    }
+
+    /// PV of the round that is kept, with `weights`, under way.
+    fn tail(&self, out: &mut Out<'_>, weights: VarId) -> Map {
+        let mut map = Map::new();
+        self.of_tail.read(out, &mut map);
+        let read = out.read(weights);
+        map.insert(self.round.weights, read);
+        self.copied(out, &self.round.tail, &mut map);
+        map
+    }
+
+    /// What PV read is released. `map` is its tail's.
+    fn released(&self, out: &mut Out<'_>, map: &mut Map) {
+        self.copied(out, &self.round.after_tail, map);
+    }
+
+    fn scale(&self, out: &mut Out<'_>) {
+        let mut map = Map::new();
+        self.of_scale.read(out, &mut map);
+        self.copied(out, &self.round.scale, &mut map);
+    }
+
+    /// The weights of a round, into their home.
+    fn weights(&self, out: &mut Out<'_>, map: &mut Map, home: VarId) {
+        self.copied(out, std::slice::from_ref(&self.round.convert), map);
+        let made = map[&self.round.weights];
+        out.effect(Op::Write(home, made));
+    }
+
+    fn keep(&self, out: &mut Out<'_>, map: &Map) {
+        self.of_tail.keep(out, map);
+        self.of_scale.keep(out, map);
+    }
+
+    /// A round that nothing runs beside, but for PV.
+    fn opening(&self, out: &mut Out<'_>, lo: ValueId, home: VarId) {
+        let mut map = self.begin(out, lo);
+        out.effect(Op::Land(0));
+        self.copied(out, &self.round.after_first, &mut map);
+        self.copied(out, &self.round.soft, &mut map);
+        self.weights(out, &mut map, home);
+        self.keep(out, &map);
+    }
+
+    /// PV of the last round.
+    fn closing(&self, out: &mut Out<'_>, home: VarId) {
+        let mut tail = self.tail(out, home);
+        out.effect(Op::Land(0));
+        self.released(out, &mut tail);
+    }
+}
+
+/// A var for the weights.
+fn home(func: &mut Func, round: &Round, loc: Loc) -> VarId {
+    let ty = func.values[round.weights.index()].ty.clone();
+    func.vars.push(Var { name: format!("weights{}", func.vars.len()), ty, init: Const::f32(0.0), loc });
+    VarId(func.vars.len() as u32 - 1)
+}
+
+fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
+    let Op::For { index, lo, hi, .. } = &stmt.op else { unreachable!("rounds are a loop's") };
+    let (lo, hi) = (*lo, *hi);
+    out.loc = stmt.loc;
+    let tail: Vec<Stmt> = round.tail.iter().chain(&round.after_tail).cloned().collect();
+    let of_tail = Carried::of(out.func, round, &tail, &[round.weights]);
+    let of_scale = match out.func.overlap {
+        Overlap::Deferred => Carried::of(out.func, round, &round.scale, &[]),
+        // The round's own.
+        Overlap::Fenced | Overlap::Serial => Carried::default(),
+    };
+    let skew = Skew { round, index: *index, of_tail, of_scale };
+    let exists = out.less(lo, hi);
+    match out.func.overlap {
+        Overlap::Deferred => {
+            let homes = [home(out.func, round, stmt.loc), home(out.func, round, stmt.loc)];
+            out.when(exists, |out| deferred(out, &skew, lo, hi, homes));
+        }
+        Overlap::Fenced | Overlap::Serial => {
+            let home = home(out.func, round, stmt.loc);
+            out.when(exists, |out| fenced(out, &skew, lo, hi, home));
+        }
+    }
+}
+
+fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: VarId) {
+    let round = skew.round;
+    let mut map = skew.begin(out, lo);
+    out.effect(Op::Land(0));
+    skew.copied(out, &round.after_first, &mut map);
+    skew.copied(out, &round.soft, &mut map);
+    skew.weights(out, &mut map, home);
+    skew.copied(out, &round.scale, &mut map);
+    skew.keep(out, &map);
+
+    let second = out.add(lo, 1);
+    looped(out, second, hi, |out, index| {
+        let mut map = skew.begin(out, index);
+        let mut before = skew.tail(out, home);
+        out.effect(Op::Land(1));
+        skew.copied(out, &round.after_first, &mut map);
+        skew.copied(out, &round.soft, &mut map);
+        let sums: Vec<ValueId> = round.sums.iter().map(|sum| map[sum]).collect();
+        if !sums.is_empty() {
+            out.effect(Op::Hold(sums));
+        }
+        out.effect(Op::Land(0));
+        skew.released(out, &mut before);
+        skew.weights(out, &mut map, home);
+        skew.copied(out, &round.scale, &mut map);
+        skew.keep(out, &map);
+    });
+    skew.closing(out, home);
+}
+
+fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even, odd]: [VarId; 2]) {
+    let round = skew.round;
+    // Where what PV of the round before last read stands.
+    let before = Carried::of(out.func, round, &round.after_tail, &[]);
+    let step = |out: &mut Out<'_>, index: ValueId, [from, to]: [VarId; 2], first: bool| {
+        let mut map = skew.begin(out, index);
+        if !first {
+            out.effect(Op::Land(1));
+            let mut last = Map::new();
+            before.read(out, &mut last);
+            skew.released(out, &mut last);
+            skew.scale(out);
+        }
+        let tail = skew.tail(out, from);
+        before.keep(out, &tail);
+        out.effect(Op::Land(1));
+        skew.copied(out, &round.after_first, &mut map);
+        skew.copied(out, &round.soft, &mut map);
+        skew.weights(out, &mut map, to);
+        skew.keep(out, &map);
+    };
+    // The round after the last: everything lands, and what is left is PV.
+    let end = |out: &mut Out<'_>, weights: VarId| {
+        out.effect(Op::Land(0));
+        let mut last = Map::new();
+        before.read(out, &mut last);
+        skew.released(out, &mut last);
+        if weights != odd {
+            let read = out.read(weights);
+            out.effect(Op::Write(odd, read));
+        }
+        skew.scale(out);
+    };
+    let leave = |out: &mut Out<'_>, index: ValueId, weights: VarId| {
+        let over = out.value(Op::Compare(Compare::Ge, index, hi), Type::scalar(Elem::Bool));
+        let before = std::mem::take(&mut out.stmts);
+        end(out, weights);
+        let body = std::mem::replace(&mut out.stmts, before);
+        out.effect(Op::Leave { cond: over, body });
+    };
+    skew.opening(out, lo, odd);
+    skew.scale(out);
+    let second = out.add(lo, 1);
+    let more = out.less(second, hi);
+    let counter = out.var(format!("round{}", out.func.vars.len()));
+    out.when(more, |out| {
+        step(out, second, [odd, even], true);
+        let third = out.add(lo, 2);
+        out.effect(Op::Write(counter, third));
+        // A loop that counts pairs, with what is left over behind it, would do the same; ptxas (13.0) then finds the sum read
+        // while it is in flight (C7514), and waits after every product.
+        let before = std::mem::take(&mut out.stmts);
+        let index = out.read(counter);
+        leave(out, index, even);
+        step(out, index, [even, odd], false);
+        let next = out.add(index, 1);
+        leave(out, next, odd);
+        step(out, next, [odd, even], false);
+        let next = out.add(index, 2);
+        out.effect(Op::Write(counter, next));
+        let body = std::mem::replace(&mut out.stmts, before);
+        out.effect(Op::Loop(body));
+    });
+    skew.closing(out, odd);
+}
+
+/// A loop.
+fn looped(out: &mut Out<'_>, lo: ValueId, hi: ValueId, body: impl FnOnce(&mut Out<'_>, ValueId)) {
+    let index = fresh(out.func, Type::scalar(Elem::I32), out.loc);
+    let before = std::mem::take(&mut out.stmts);
+    body(out, index);
+    let body = std::mem::replace(&mut out.stmts, before);
+    out.effect(Op::For { index, lo, hi, pipelined: None, body });
+}

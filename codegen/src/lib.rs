@@ -26,7 +26,10 @@ mod chain;
 mod compile;
 mod error;
 mod lower;
+mod wire;
+mod work;
 
 pub use chain::Temporary;
 pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
+pub use work::Work;

@@ -26,8 +26,11 @@ mod chain;
 mod compile;
 mod error;
 mod lower;
+mod wire;
+mod work;
 
 pub use chain::Temporary;
 pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
 pub use lower::Boxes;
+pub use work::Work;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lacuna_ptx::Target;
+use serde::{Deserialize, Serialize};
 
 use crate::ir::Elem;
 
@@ -13,11 +14,12 @@ mod map;
 pub use map::{MapBase, MapDim, MapRow, MapStride, Promotion, RAGGED_ORIGIN, Swizzle, TensorMap, WRAP};
 
 /// A compiled operation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The kernel's name in the registry.
     pub name: String,
     /// What its PTX is for.
+    #[serde(with = "crate::wire::target")]
     pub target: Target,
     /// The tensors it reads and writes, by name.
     pub tensors: Vec<TensorSpec>,
@@ -32,7 +34,7 @@ pub struct Plan {
 }
 
 /// A tensor of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
     /// Its name.
     pub name: String,
@@ -47,7 +49,7 @@ pub struct TensorSpec {
 }
 
 /// An extent of a [`TensorSpec`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dim {
     /// Any extent, the same wherever this symbol stands: `tokens`, `heads_q`.
     Symbol(String),
@@ -56,7 +58,7 @@ pub enum Dim {
 }
 
 /// Two expressions of extents that must be equal, because the PTX has their relation baked in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {
     /// What must hold, as a sentence without its end.
     pub what: String,
@@ -67,7 +69,7 @@ pub struct Requirement {
 }
 
 /// How a plan uses a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// Read only.
     Read,
@@ -76,7 +78,7 @@ pub enum Access {
 }
 
 /// A number that a plan takes at launch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScalarSpec {
     /// Its name.
     pub name: String,
@@ -85,7 +87,7 @@ pub struct ScalarSpec {
 }
 
 /// A number given at launch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Scalar {
     /// An integer.
     I32(i32),
@@ -101,9 +103,10 @@ pub const MAX_REGISTERS: u32 = 255;
 pub const WARPS: u32 = 8;
 
 /// One kernel launch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
     /// The whole PTX text.
+    #[serde(with = "crate::wire::text")]
     pub ptx: Arc<str>,
     /// Which entry of it.
     pub entry: String,
@@ -124,7 +127,7 @@ pub struct Launch {
 }
 
 /// An argument of a launch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arg {
     /// The address of a tensor, u64.
     Pointer(String),
@@ -151,7 +154,7 @@ pub enum Arg {
 }
 
 /// Arithmetic on extents and numbers known to the host at launch. Never negative.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expr {
     /// A constant.
     Const(u64),
@@ -296,6 +299,16 @@ impl Plan {
 }
 
 impl Plan {
+    /// The launch that attends: the last one that multiplies. Those before it find the blocks that it visits, those after it
+    /// put its parts together.
+    ///
+    /// # Panics
+    /// If the plan launches nothing.
+    pub fn attending(&self) -> &Launch {
+        let multiplies = |launch: &&Launch| launch.ptx.contains("mma.sync");
+        self.launches.iter().rfind(multiplies).or(self.launches.last()).expect("a plan launches something")
+    }
+
     /// The plan with another tensor in the place of one of its own: of the same type and dimensions, under another name.
     #[must_use]
     pub fn with_tensor(mut self, name: &str, other: &str) -> Plan {

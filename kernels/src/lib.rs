@@ -17,4 +17,5 @@ pub mod registry;
 pub mod scores;
 pub mod sparse;
 pub mod tolerance;
+pub mod tuned;
 pub mod validate;

@@ -38,6 +38,7 @@
 //! crate with a pattern, a score and a schedule of its own, and a beginning for another one.
 
 mod trial;
+pub mod tuning;
 
 pub use half::{bf16, f16};
 pub use lacuna_codegen as codegen;
@@ -47,6 +48,7 @@ pub use lacuna_kernels as kernels;
 pub use lacuna_ptx as ptx;
 pub use lacuna_runtime as runtime;
 pub use trial::Trial;
+pub use tuning::tune;
 
 /// What a score reads, as a recorded one says it: in the body of a `#[score]`, a table is a [`Table`](score::Table).
 pub mod score {

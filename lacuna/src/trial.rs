@@ -46,14 +46,16 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use lacuna_codegen::plan::{Pick, Tunable as _};
+use lacuna_codegen::plan::{Pick, Plan, Scalar, Tunable as _};
 use lacuna_dsl::{Bound, Schedule, Shape, Target};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::reference::{self, Attended, Keys, Mask, Problem, Score, Under};
 use lacuna_kernels::registry::{Floats, SINKS};
 use lacuna_kernels::tolerance::{self, Verdicts};
-use lacuna_runtime::{Bindings, Device, Element, Tensor};
+use lacuna_runtime::check::Index;
+use lacuna_runtime::tune::Lengths;
+use lacuna_runtime::{Bindings, CheckError, Device, Element, Tensor};
 
 /// Drawn queries, keys and values of some documents, of [`bf16`](crate::bf16) or [`f16`](crate::f16): the same numbers on
 /// every machine. Logits are scaled by `1 / sqrt(Dk)`, and then near standard normal.
@@ -134,10 +136,46 @@ impl<T: Float + Element> Trial<T> {
         attention: &Bound<S>,
         pick: &Pick,
     ) -> Result<Attended<f32>, Box<dyn Error>> {
-        let portable = device.targets().into_iter().rfind(|target| !target.specific && device.is_cuda());
-        let target = portable.unwrap_or(Target::SM_80);
+        let target = Self::target(device);
         let plan = attention.plan(target, pick)?;
+        Ok(self.run_plan(device, &plan, &attention.given(target)?)?)
+    }
 
+    /// The highest target of the device that is not of one architecture alone; sm_80 on the emulator.
+    pub(crate) fn target(device: &Device) -> Target {
+        let portable = device.targets().into_iter().rfind(|target| !target.specific && device.is_cuda());
+        portable.unwrap_or(Target::SM_80)
+    }
+
+    /// Its lengths.
+    pub(crate) fn lengths(&self) -> Lengths {
+        let lengths = || self.cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as u64);
+        let (tokens, documents) = (lengths().sum(), lengths().count() as u64);
+        let longest = lengths().max().unwrap_or(0);
+        Lengths { tokens, documents, longest, heads_kv: self.qkv.k.shape[1] as u64, overlap: None }
+    }
+
+    /// Pairs of a query and a key that count, for one head: of a long document, as many as evenly spread queries have.
+    pub(crate) fn pairs(&self, sees: &dyn Fn(i64, i64) -> bool) -> u64 {
+        const SAMPLE: i64 = 512;
+        let of = |ends: &[i32]| -> f64 {
+            let length = i64::from(ends[1] - ends[0]);
+            let step = (length / SAMPLE).max(1);
+            let queries = (0..length).step_by(step as usize);
+            let seen = |q: i64| (0..length).filter(|&kv| sees(q, kv)).count() as f64;
+            let (sum, many) = queries.fold((0.0, 0u32), |(sum, many), q| (sum + seen(q), many + 1));
+            if many == 0 { 0.0 } else { sum / f64::from(many) * length as f64 }
+        };
+        self.cu_seqlens.windows(2).map(of).sum::<f64>() as u64
+    }
+
+    /// Everything that a plan of a schedule is given, on a device; and the tensors that the result goes to.
+    pub(crate) fn place(
+        &self,
+        device: &Device,
+        plan: &Plan,
+        given: &BTreeMap<String, Scalar>,
+    ) -> lacuna_runtime::Result<(Bindings, Tensor, Tensor)> {
         let ([total, hq, _], [.., dv]) = (self.qkv.q.shape, self.qkv.v.shape);
         let upload = |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|x| x as u64), &x.data);
         let (q, k, v) = (upload(&self.qkv.q)?, upload(&self.qkv.k)?, upload(&self.qkv.v)?);
@@ -147,25 +185,34 @@ impl<T: Float + Element> Trial<T> {
 
         let bindings = Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v).tensor("o", &o);
         let mut bindings = bindings.tensor("lse", &lse).tensor("cu_seqlens", &cu_seqlens).float("scale", self.scale);
-        let mut tables = Vec::with_capacity(self.tables.len());
         for (name, Floats { shape, data }) in &self.tables {
             let shape: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
-            tables.push((name.as_str(), Tensor::from_slice(device, &shape, data)?));
+            bindings = bindings.tensor(name.as_str(), &Tensor::from_slice(device, &shape, data)?);
         }
-        for &(name, ref table) in &tables {
-            bindings = bindings.tensor(name, table);
-        }
-        for (name, value) in attention.given(target)? {
-            bindings = bindings.scalar(name, value);
+        for (name, value) in given {
+            bindings = bindings.scalar(name, *value);
         }
         if plan.scalars.iter().any(|scalar| scalar.name == "max_seqlen") {
             let longest = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]).max();
             bindings = bindings.int("max_seqlen", longest.unwrap_or(0));
         }
-        device.run(&plan, &bindings)?;
+        Ok((bindings, o, lse))
+    }
+
+    /// Runs a plan of a schedule that gives these numbers itself.
+    pub(crate) fn run_plan(
+        &self,
+        device: &Device,
+        plan: &Plan,
+        given: &BTreeMap<String, Scalar>,
+    ) -> lacuna_runtime::Result<Attended<f32>> {
+        let ([total, hq, _], [.., dv]) = (self.qkv.q.shape, self.qkv.v.shape);
+        let (bindings, o, lse) = self.place(device, plan, given)?;
+        device.run(plan, &bindings)?;
         for (name, tensor) in [("o", &o), ("lse", &lse)] {
             if let Some(element) = tensor.first_poison()? {
-                return Err(format!("`{}` did not write element {element} of {name}", plan.name).into());
+                let (plan, index) = (plan.name.clone(), Index(vec![element]));
+                return Err(CheckError::NotWritten { plan, tensor: name.to_owned(), index }.into());
             }
         }
         let (o, lse) = (Host::new(o.to_f32_vec()?, [total, hq, dv]), Host::new(lse.to_f32_vec()?, [total, hq]));

@@ -16,7 +16,12 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lacuna"));
-    command.args(args).env("LACUNA_DEVICE", "emulator").env("LACUNA_CACHE", "off").stdin(Stdio::null());
+    command
+        .args(args)
+        .env("LACUNA_DEVICE", "emulator")
+        .env("LACUNA_CACHE", "off")
+        .env("LACUNA_TUNED", "off")
+        .stdin(Stdio::null());
     command
 }
 
@@ -99,7 +104,8 @@ fn limited(blocks: u32, args: &[&str]) -> (Option<i32>, String) {
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
     let mut shell = Command::new("sh");
     shell.args(["-c", &script, env!("CARGO_BIN_EXE_lacuna")]).args(args);
-    let done = shell.env("LACUNA_DEVICE", "emulator").env("LACUNA_CACHE", "off").output().unwrap();
+    let done =
+        shell.env("LACUNA_DEVICE", "emulator").env("LACUNA_CACHE", "off").env("LACUNA_TUNED", "off").output().unwrap();
     (done.status.code(), String::from_utf8(done.stderr).unwrap())
 }
 

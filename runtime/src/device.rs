@@ -44,6 +44,8 @@ pub struct DeviceInfo {
     pub shared_per_cta: Option<u32>,
     /// Bytes of shared memory of a streaming multiprocessor.
     pub shared_per_sm: Option<u32>,
+    /// What the driver rates the clocks of multiprocessors and of memory at, in MHz, where it says.
+    pub clocks_mhz: Option<(u32, u32)>,
     /// Why it cannot be used, where it cannot.
     pub trouble: Option<NoCuda>,
 }
@@ -181,6 +183,7 @@ fn nameless(name: String) -> DeviceInfo {
         l2: None,
         shared_per_cta: None,
         shared_per_sm: None,
+        clocks_mhz: None,
         trouble: None,
     }
 }
@@ -196,6 +199,7 @@ fn info(properties: &cuda::Properties) -> DeviceInfo {
         l2: Some(properties.l2),
         shared_per_cta: Some(properties.shared_per_cta),
         shared_per_sm: Some(properties.shared_per_sm),
+        clocks_mhz: properties.clocks_mhz,
         trouble: None,
     }
 }

@@ -32,6 +32,7 @@ mod run;
 mod store;
 mod stream;
 mod tensor;
+pub mod tune;
 mod whole;
 
 pub use bind::{BindError, Bindings};

@@ -124,7 +124,8 @@ pub struct Tensor {
 }
 
 /// What one element is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Elem {
     /// bfloat16.
     Bf16,

@@ -22,7 +22,7 @@ use crate::tolerance::{self, Verdicts};
 use crate::validate::Invalid;
 
 /// A schedule at one shape, whichever it is.
-pub trait Plannable: Tunable {
+pub trait Plannable: Tunable + Send + Sync {
     /// The numbers that the schedule itself gives at launch, by the names the plan has for them.
     fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error>;
 }
@@ -39,7 +39,7 @@ impl Plannable for Moba {
     }
 }
 
-impl<S: Schedule> Plannable for Bound<S> {
+impl<S: Schedule + Send + Sync> Plannable for Bound<S> {
     fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
         Bound::given(self, target)
     }
@@ -116,9 +116,22 @@ impl Attention {
         }
     }
 
+    /// Whose the routing is, where it has one.
+    pub fn routing(&self) -> Option<RoutingIs> {
+        match &self.sees {
+            Sees::Routed(routed) => Some(routed.routing),
+            _ => None,
+        }
+    }
+
     /// Whether the routing is the caller's afterwards.
     pub fn returns_routing(&self) -> bool {
-        matches!(&self.sees, Sees::Routed(routed) if routed.routing == RoutingIs::Returned)
+        self.routing() == Some(RoutingIs::Returned)
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// How large the blocks of its lists are, where it reads lists for tiles of queries.

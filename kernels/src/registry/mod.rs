@@ -15,20 +15,24 @@
 //! ```
 
 mod attention;
+mod class;
 mod extras;
 mod options;
 mod scored;
+mod work;
 
 use std::collections::BTreeMap;
 
 use lacuna_dsl::{Error, Mask, Schedule, Shape, Target, TileSize};
 
 pub use attention::{Attention, Expected, Plannable};
+pub use class::Fact;
 pub use extras::{Extras, Ints};
 use extras::{Listed, Routed, Tabled};
 pub use options::{Allowed, BadOption, Options, Setting};
 use scored::{AHEAD, CAP};
 pub use scored::{Floats, SCORES, SINKS, ScoreKind, Tables, find_score};
+pub use work::{Counted, Extents};
 
 use crate::classified::Classified;
 use crate::dense::QueryMajor;

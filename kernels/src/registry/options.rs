@@ -150,6 +150,13 @@ impl Options {
         Ok(Options { kernel: kernel.name, values, score, sinks })
     }
 
+    /// The same with another value of a setting.
+    pub(super) fn with(&self, name: &'static str, value: u32) -> Self {
+        let mut options = self.clone();
+        options.values.insert(name, value);
+        options
+    }
+
     /// The kernel that they are for.
     pub fn kernel(&self) -> &'static str {
         self.kernel

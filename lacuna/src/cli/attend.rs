@@ -1,6 +1,6 @@
 //! One attention, from a problem to a verdict.
 
-use lacuna::codegen::plan::{Access, Launch, Pick, Plan};
+use lacuna::codegen::plan::{Pick, Plan};
 use lacuna::dsl::Tunable as _;
 use lacuna::kernels::host::{Float, Host, Row};
 use lacuna::kernels::inputs;
@@ -15,16 +15,8 @@ use lacuna::runtime::{BenchOptions, Bindings, Device, Elem, Element, Report, Ten
 
 use super::failure::Result;
 use super::input::{Input, Qkv};
-
-/// The launch of a plan that attends: the last one that multiplies. Those before it find the blocks that it visits,
-/// those after it put its parts together.
-///
-/// # Panics
-/// If the plan launches nothing.
-pub(crate) fn attending(plan: &Plan) -> &Launch {
-    let multiplies = |launch: &&Launch| launch.ptx.contains("mma.sync");
-    plan.launches.iter().rfind(multiplies).or(plan.launches.last()).expect("a plan launches something")
-}
+use super::picked::{Launching, Picked};
+use super::place::{Given, Placed};
 
 /// The most multiply-adds that go into the comparison of every row. Beyond that, rows are sampled.
 const MOST_COMPARED: u128 = 4_000_000_000;
@@ -65,6 +57,8 @@ pub(crate) struct Done {
     pub(crate) extras: Extras,
     /// How it was planned.
     pub(crate) pick: Pick,
+    /// Why so.
+    pub(crate) why: String,
     /// What ran.
     pub(crate) plan: Plan,
     /// What the device says of the run.
@@ -108,6 +102,8 @@ pub(crate) struct Prepared {
     pub(crate) tables: Tables,
     /// How it is planned.
     pub(crate) pick: Pick,
+    /// Why so.
+    pub(crate) why: String,
     /// What will run.
     pub(crate) plan: Plan,
     /// Its operands.
@@ -152,8 +148,16 @@ impl Job<'_> {
     /// A pick that cannot be; extents and indices that are no problem; what the device refuses.
     pub(crate) fn prepare(&self) -> Result<Prepared> {
         let dims = self.input.dims;
-        let attention = self.kernel.build_for(self.input.shape(), self.options, &self.known())?;
-        let pick = attention.pick(self.target, self.wanted)?;
+        let (known, extents) = (self.known(), self.input.launch());
+        let launch = Launching {
+            kernel: self.kernel,
+            options: self.options,
+            shape: self.input.shape(),
+            target: self.target,
+            known: &known,
+            extents: &extents,
+        };
+        let Picked { attention, pick, why } = launch.picked(self.device, self.wanted)?;
         let plan = attention.plan(self.target, &pick)?;
         if self.checked
             && let Some(picks) = self.picks
@@ -168,7 +172,18 @@ impl Job<'_> {
             let full = extras.get(FULL_HEADS).map(|ints| ints.data.as_slice());
             validate::routing_exists(&listed(given.clone()), self.input.sides(), config.block, full)?;
         }
-        let (mut bindings, o, lse) = self.bind(&attention, &plan, &extras, &tables)?;
+        let given = Given {
+            options: self.options,
+            target: self.target,
+            picks: self.picks,
+            extras: &extras,
+            tables: &tables,
+            scale: self.scale,
+        };
+        let placed = Placed::new(self.device, self.input, &[&attention], &given)?;
+        let bindings = placed.bindings(&plan);
+        let mut bindings = if self.checked { bindings.checked() } else { bindings };
+        let Placed { o, lse, .. } = placed;
         let routing = match attention.routed().filter(|_| attention.returns_routing()) {
             None => None,
             Some(config) => {
@@ -178,7 +193,7 @@ impl Job<'_> {
                 Some(routing)
             }
         };
-        Ok(Prepared { attention, extras, tables, pick, plan, bindings, o, lse, routing })
+        Ok(Prepared { attention, extras, tables, pick, why, plan, bindings, o, lse, routing })
     }
 
     /// What is known of the launch. A routing that the kernel makes is looked at where there is a choice.
@@ -208,7 +223,7 @@ impl Job<'_> {
     /// A pick that cannot be; what the device refuses; inputs that checked mode refuses.
     pub(crate) fn run(&self, mut stage: impl FnMut(&str)) -> Result<Done> {
         stage("compiling");
-        let Prepared { attention, mut extras, tables, pick, plan, bindings, o, lse, routing } = self.prepare()?;
+        let Prepared { attention, mut extras, tables, pick, why, plan, bindings, o, lse, routing } = self.prepare()?;
         stage("running");
         let report = self.device.run(&plan, &bindings)?;
         let millis = match self.device.is_cuda() {
@@ -233,66 +248,7 @@ impl Job<'_> {
             }
             false => None,
         };
-        Ok(Done { attention, extras, pick, plan, report, millis, o, lse, compared })
-    }
-
-    /// Every tensor and number of the plan, on the device.
-    fn bind(
-        &self,
-        attention: &Attention,
-        plan: &Plan,
-        extras: &Extras,
-        tables: &Tables,
-    ) -> Result<(Bindings, Tensor, Tensor)> {
-        let Input { dims, cu_seqlens, max_seqlen, max_seqlen_k, .. } = self.input;
-        let extents = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).collect::<Vec<u64>>();
-        let (q, k, v) = match &self.input.qkv {
-            Qkv::Bf16(x) => self.place(x)?,
-            Qkv::F16(x) => self.place(x)?,
-        };
-        let o = Tensor::uninit(self.device, self.input.elem(), &extents(&[dims.total, dims.hq, dims.dv]))?;
-        let lse = Tensor::uninit(self.device, Elem::F32, &extents(&[dims.total, dims.hq]))?;
-        let cu = Tensor::from_slice(self.device, &[cu_seqlens.len() as u64], cu_seqlens)?;
-        let mut bindings =
-            Bindings::new().tensor("q", &q).tensor("k", &k).tensor("v", &v).tensor("o", &o).tensor("lse", &lse);
-        let reads = |name: &str| plan.tensors.iter().any(|t| t.name == name && t.access == Access::Read);
-        if reads("cu_seqlens") {
-            bindings = bindings.tensor("cu_seqlens", &cu).cu_seqlens("cu_seqlens", dims.total as u64);
-        }
-        if reads("cu_seqlens_k") {
-            let cu = self.input.sides().k;
-            let cu = Tensor::from_slice(self.device, &[cu.len() as u64], cu)?;
-            bindings = bindings.tensor("cu_seqlens_k", &cu).cu_seqlens("cu_seqlens_k", dims.keys as u64);
-        }
-        if let Some(picks) = self.picks
-            && reads("picks")
-        {
-            let block = self.options.get("block") as usize;
-            let tensor = Tensor::from_slice(self.device, &extents(&picks.shape), &picks.data)?;
-            bindings = bindings.tensor("picks", &tensor).indices("picks", -1, max_seqlen_k.div_ceil(block) as i64);
-        }
-        for (name, floats) in tables {
-            bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&floats.shape), &floats.data)?);
-        }
-        for (name, ints) in extras.iter().filter(|(name, _)| reads(name)) {
-            bindings = bindings.tensor(name, &Tensor::from_slice(self.device, &extents(&ints.shape), &ints.data)?);
-        }
-        let mut given = attention.given(self.target)?;
-        given.insert("scale".to_owned(), lacuna::runtime::Scalar::F32(self.scale));
-        given.insert("max_seqlen".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen as i32));
-        given.insert("max_seqlen_k".to_owned(), lacuna::runtime::Scalar::I32(*max_seqlen_k as i32));
-        for (name, value) in given {
-            if plan.scalars.iter().any(|scalar| scalar.name == name) {
-                bindings = bindings.scalar(name, value);
-            }
-        }
-        Ok((if self.checked { bindings.checked() } else { bindings }, o, lse))
-    }
-
-    fn place<T: Element + Float>(&self, x: &inputs::Qkv<T>) -> Result<(Tensor, Tensor, Tensor)> {
-        let tensor =
-            |host: &Host<T>| Tensor::from_slice(self.device, &host.shape.map(|extent| extent as u64), &host.data);
-        Ok((tensor(&x.q)?, tensor(&x.k)?, tensor(&x.v)?))
+        Ok(Done { attention, extras, pick, why, plan, report, millis, o, lse, compared })
     }
 
     fn compare<T: Element + Float>(

@@ -8,7 +8,7 @@ use lacuna::runtime::Device;
 use serde_json::{Value, json};
 
 use super::args::{self, Place};
-use super::attend::{Compared, Done, Job, attending};
+use super::attend::{Compared, Done, Job};
 use super::failure::{Failure, Result};
 use super::input::Input;
 use super::output::{self, duration, measure, spinner};
@@ -113,7 +113,7 @@ pub(crate) fn demo(demo: &Demo) -> Result {
         };
         let done = job.run(|stage| progress.set_message(format!("{}: {stage}", row.label)))?;
         let ptx = demo.out.join(format!("{}.ptx", row.stem));
-        output::write(&ptx, attending(&done.plan).ptx.as_bytes())?;
+        output::write(&ptx, done.plan.attending().ptx.as_bytes())?;
         let png = demo.out.join(format!("{}.png", row.stem));
         draw(&png, &job, &done)?;
         progress.finish_and_clear();

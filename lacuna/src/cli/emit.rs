@@ -7,13 +7,14 @@ use lacuna::codegen::plan::{
     Access, Arg, Dim, Expr, Launch, MapBase, MapDim, MapStride, Pick, Plan, Promotion, Scalar, TensorMap,
 };
 use lacuna::dsl::Tunable as _;
-use lacuna::kernels::registry::{Attention, Known};
+use lacuna::kernels::registry::{Attention, Extents, Known};
+use lacuna::runtime::Device;
 use serde_json::{Value, json};
 
 use super::args;
-use super::attend::attending;
 use super::failure::Result;
 use super::output;
+use super::picked::{Launching, Picked};
 use super::shaped::{self, Shaped};
 
 /// What `lacuna emit` takes.
@@ -55,7 +56,11 @@ impl Emit {
             }
         };
         let attention = self.shaped.attention(&known)?;
-        let text = if self.space { self.space(&attention)? } else { self.kernel(&attention)? };
+        let text = match (self.space, if self.space { None } else { self.tuned()? }) {
+            (true, _) => self.space(&attention)?,
+            (false, Some(tuned)) => tuned,
+            (false, None) => self.kernel(&attention)?,
+        };
         match &self.output {
             Some(path) => output::write(path, text.as_bytes()),
             None => output::print(&text),
@@ -64,18 +69,50 @@ impl Emit {
 
     fn kernel(&self, attention: &Attention) -> Result<String> {
         let (pick, plan) = self.shaped.plan(attention)?;
+        self.plan(attention, &pick, &plan, None)
+    }
+
+    /// The kernel as a launch on documents of known lengths has it: in the pick that was tuned for it on the GPU that is
+    /// there, where one was and none is asked for.
+    fn tuned(&self) -> Result<Option<String>> {
+        let device = Device::best();
+        if self.docs.is_empty() || !self.shaped.pick.is_empty() || !device.is_cuda() || !device.runs(self.shaped.target)
+        {
+            return Ok(None);
+        }
+        let heads = self.shaped.heads(self.heads)?;
+        let (heads, kv_heads) = (u64::from(heads), u64::from(heads / self.shaped.group.max(1)));
+        let shape = self.shaped.shape();
+        let extents = Extents { docs: self.docs.clone(), heads, kv_heads, dk: shape.dk.into(), dv: shape.dv.into() };
+        let options = self.shaped.chosen.options()?;
+        let launch = Launching {
+            kernel: self.shaped.chosen.kernel,
+            options: &options,
+            shape,
+            target: self.shaped.target,
+            known: &shaped::known(&self.docs, heads, kv_heads),
+            extents: &extents,
+        };
+        let Picked { attention, pick, why } = launch.picked(&device, &Pick::new())?;
+        let plan = attention.plan(self.shaped.target, &pick)?;
+        output::note(&format!("{}: {why}", args::pick_text(&pick)));
+        self.plan(&attention, &pick, &plan, Some(&why)).map(Some)
+    }
+
+    fn plan(&self, attention: &Attention, pick: &Pick, plan: &Plan, why: Option<&str>) -> Result<String> {
         if self.json {
             let given = attention.given(self.shaped.target)?;
             let given: serde_json::Map<String, Value> =
                 given.iter().map(|(name, value)| (name.clone(), number(value))).collect();
-            let mut all = described(&plan);
+            let mut all = described(plan);
             all["kernel"] = self.shaped.chosen.kernel.name.into();
             all["schedule"] = attention.schedule_name.into();
             all["pick"] = json!(pick);
+            all["pick_why"] = json!(why);
             all["given"] = given.into();
             return Ok(format!("{all:#}\n"));
         }
-        Ok(shaped::text(&plan))
+        Ok(shaped::text(plan))
     }
 
     fn space(&self, attention: &Attention) -> Result<String> {
@@ -91,7 +128,7 @@ impl Emit {
         if self.json {
             let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
                 Ok(plan) => {
-                    json!({ "pick": pick, "threads": attending(plan).threads, "shared_bytes": attending(plan).shared })
+                    json!({ "pick": pick, "threads": plan.attending().threads, "shared_bytes": plan.attending().shared })
                 }
                 Err(error) => json!({ "pick": pick, "error": error.to_string() }),
             };
@@ -102,7 +139,7 @@ impl Emit {
         let width = plans.iter().map(|(pick, _)| args::pick_text(pick).len()).max().unwrap_or(0);
         let row = |(pick, plan): &(Pick, Result<Plan, lacuna::codegen::Error>)| match plan {
             Ok(plan) => {
-                let Launch { threads, shared, .. } = *attending(plan);
+                let Launch { threads, shared, .. } = *plan.attending();
                 format!("{:<width$}  {threads:>4} threads  {shared:>6} bytes of shared memory\n", args::pick_text(pick))
             }
             Err(error) => format!("{:<width$}  {error}\n", args::pick_text(pick)),

@@ -9,7 +9,7 @@ use lacuna::kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::reference::moba;
 use lacuna::kernels::reference::nsa::{self, NsaConfig};
-use lacuna::kernels::registry::{Extras, Floats, Ints, Kernel, Need, Options, Tables};
+use lacuna::kernels::registry::{Extents, Extras, Floats, Ints, Kernel, Need, Options, Tables};
 use lacuna::kernels::validate::{self, Described, Invalid};
 use lacuna::runtime::{Device, Elem, load};
 use safetensors::{Dtype, SafeTensors};
@@ -306,6 +306,13 @@ impl Input {
         let Dims { dk, dv, .. } = self.dims;
         let shape = Shape::new(self.elem(), dk as u32, dv as u32, self.dims.group() as u32);
         if self.keys.is_some() { shape.with_keys_apart() } else { shape }
+    }
+
+    /// The extents of a launch on it. Of keys apart, the documents are as long as their keys: that is what a row reads.
+    pub(crate) fn launch(&self) -> Extents {
+        let Dims { hq, hk, dk, dv, .. } = self.dims;
+        let docs = self.sides().each().map(|(queries, keys)| queries.len().max(keys.len()) as u32).collect();
+        Extents { docs, heads: hq as u64, kv_heads: hk as u64, dk: dk as u64, dv: dv as u64 }
     }
 
     /// Its extents, for people: `1341 tokens in 3 sequences, 12 heads x 32`.

@@ -16,10 +16,15 @@ mod inspect;
 mod interrupt;
 mod output;
 mod pages;
+mod picked;
 mod picture;
+mod place;
 mod run;
 mod selftest;
 mod shaped;
+mod shapes;
+mod tune;
+mod tuned;
 
 use std::process::ExitCode;
 
@@ -38,7 +43,8 @@ Exit codes:
 
 Environment:
   LACUNA_DEVICE     the device where --device is not given: best, emulator, cuda, cuda:1
-  LACUNA_CACHE_DIR  where compiled kernels are kept; LACUNA_CACHE=off keeps none";
+  LACUNA_CACHE_DIR  where compiled kernels are kept; LACUNA_CACHE=off keeps none
+  LACUNA_DATA_DIR   where tuning records are kept; LACUNA_TUNED=off keeps and uses none";
 
 /// Block-sparse attention for NVIDIA tensor cores, as PTX that anyone can read, and run without a GPU.
 ///
@@ -70,6 +76,15 @@ enum Command {
     /// Time a kernel on a GPU, launch by launch, beside how fast it could be
     #[command(after_help = EXIT)]
     Bench(Box<bench::Bench>),
+    /// Find a kernel's fastest pick on a GPU, and remember it
+    #[command(after_help = EXIT)]
+    Tune(Box<tune::Tune>),
+    /// Show what was tuned, and why it won
+    #[command(after_help = EXIT)]
+    Tuned(tuned::Tuned),
+    /// What `lacuna tune` runs candidates in: plans come on the standard input
+    #[command(hide = true)]
+    TuneWorker,
     /// Draw the blocks that a kernel visits
     #[command(after_help = EXIT)]
     Draw(draw::Picture),
@@ -108,6 +123,9 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Emit(emit)) => (emit.emit(), emit.json),
         Some(Command::Inspect(inspect)) => (inspect.inspect(), inspect.json),
         Some(Command::Bench(bench)) => (bench.bench(), bench.json),
+        Some(Command::Tune(tune)) => (tune.tune(), tune.json),
+        Some(Command::Tuned(tuned)) => (tuned.show(), tuned.json),
+        Some(Command::TuneWorker) => (tune::worker(), false),
         Some(Command::Draw(picture)) => (picture.draw(), picture.json),
         Some(Command::Selftest(selftest)) => (selftest.test(), selftest.json),
         Some(Command::Devices(devices)) => (devices.list(), devices.json),

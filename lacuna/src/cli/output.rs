@@ -28,6 +28,11 @@ pub(crate) fn warn(warnings: &[String]) {
     }
 }
 
+/// Says on stderr what is good to know beside what is printed.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// That a file could be written there.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use lacuna::runtime::{Elem, save};
 use serde_json::{Value, json};
 
 use super::args::{self, Chosen, Knob, Place};
-use super::attend::{Compared, Done, Job, attending};
+use super::attend::{Compared, Done, Job};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input, Origin};
 use super::output::{self, count, duration, measure, spinner};
@@ -179,7 +179,7 @@ impl Run {
             let [_, _, n] = picks.shape;
             line("picks", format!("{} a token and KV head, {}", count(n, "block"), origin.text()));
         }
-        let launch = attending(&done.plan);
+        let launch = done.plan.attending();
         line(
             "pick",
             format!(
@@ -189,6 +189,7 @@ impl Run {
                 launch.shared
             ),
         );
+        line("", done.why.clone());
         if done.plan.launches.len() > 1 {
             let names: Vec<&str> = done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
             line("launches", format!("{}; {} bytes of workspace", names.join(", "), workspace(job, done)));
@@ -231,7 +232,7 @@ impl Run {
 
     fn as_json(&self, job: &Job<'_>, done: &Done, picks: Option<&(Host<i32>, Origin)>) -> Value {
         let dims = job.input.dims;
-        let launch = attending(&done.plan);
+        let launch = done.plan.attending();
         let verdict = |v: &Verdict| json!({ "ok": v.ok, "error": v.error, "allowed": v.allowed, "worst": v.worst, "got": v.got, "want": v.want });
         let compared = done.compared.as_ref().map(|compared| {
             let Compared { verdicts, routing, rows, of } = compared;
@@ -256,6 +257,7 @@ impl Run {
             "score": job.options.score.map(|score| score.name),
             "sink_logits": job.options.sinks,
             "pick": done.pick,
+            "pick_why": done.why,
             "launches": done.plan.launches.iter().map(|launch| launch.entry.as_str()).collect::<Vec<_>>(),
             "threads": launch.threads,
             "shared_bytes": launch.shared,

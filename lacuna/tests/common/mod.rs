@@ -24,7 +24,7 @@ pub struct Ended {
 /// The command with these arguments. What the environment says of devices is taken away.
 pub fn lacuna(args: &[&str]) -> Call {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lacuna"));
-    command.args(args).env_remove("LACUNA_DEVICE").env("LACUNA_CACHE", "off");
+    command.args(args).env_remove("LACUNA_DEVICE").env("LACUNA_CACHE", "off").env("LACUNA_TUNED", "off");
     Call(command)
 }
 

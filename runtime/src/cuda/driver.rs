@@ -168,6 +168,8 @@ pub(crate) struct Properties {
     pub(crate) l2: u64,
     pub(crate) shared_per_cta: u32,
     pub(crate) shared_per_sm: u32,
+    /// Multiprocessors' and memory's, in MHz, where the driver says.
+    pub(crate) clocks_mhz: Option<(u32, u32)>,
 }
 
 /// Asks the driver about a device; makes no context.
@@ -183,6 +185,8 @@ pub(crate) fn properties(ordinal: usize) -> Result<Properties, NoCuda> {
         let attribute = |which| unsafe { result::device::get_attribute(handle, which) }.map(i32::unsigned_abs);
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let mhz = |which| attribute(which).ok().filter(|&khz| khz > 0).map(|khz| khz / 1000);
+        let memory_mhz = mhz(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
         Ok(Properties {
             ordinal,
             handle,
@@ -195,6 +199,7 @@ pub(crate) fn properties(ordinal: usize) -> Result<Properties, NoCuda> {
             l2: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
             shared_per_cta: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             shared_per_sm: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+            clocks_mhz: mhz(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE).zip(memory_mhz),
         })
     };
     let found = all().map_err(|error| NoCuda::Init { reason: reason(error) })?;

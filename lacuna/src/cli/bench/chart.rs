@@ -17,13 +17,13 @@ const TOP: i32 = 60;
 const BOTTOM: i32 = 720;
 
 /// Pixels of a point of the font, and of a letter.
-const DOT: i32 = 2;
-const LETTER: i32 = 8 * DOT;
+pub(crate) const DOT: i32 = 2;
+pub(crate) const LETTER: i32 = 8 * DOT;
 
-const INK: RGBColor = RGBColor(24, 28, 36);
-const GRID: RGBColor = RGBColor(214, 218, 226);
+pub(crate) const INK: RGBColor = RGBColor(24, 28, 36);
+pub(crate) const GRID: RGBColor = RGBColor(214, 218, 226);
 const FINE: RGBColor = RGBColor(238, 240, 244);
-const FLOOR: RGBColor = RGBColor(140, 146, 158);
+pub(crate) const FLOOR: RGBColor = RGBColor(140, 146, 158);
 
 /// One for each launch, told apart without telling red from green.
 const COLOURS: [RGBColor; 8] = [
@@ -181,7 +181,7 @@ fn binary(tokens: usize) -> String {
 }
 
 /// Writes text from its upper left corner. What lies outside of ASCII is a blank.
-fn write(sheet: &dyn Sheet, (left, top): (i32, i32), text: &str, colour: RGBColor) -> Result {
+pub(crate) fn write(sheet: &dyn Sheet, (left, top): (i32, i32), text: &str, colour: RGBColor) -> Result {
     for (i, letter) in text.chars().enumerate() {
         let rows = BASIC_LEGACY.get(letter as usize).copied().unwrap_or_default();
         for (y, row) in (0..).zip(rows) {

@@ -1,7 +1,7 @@
 //! `lacuna bench`: how long a kernel takes on a GPU, launch by launch, beside how fast it could be.
 
-mod chart;
-mod report;
+pub(crate) mod chart;
+pub(crate) mod report;
 
 use std::path::PathBuf;
 
@@ -10,50 +10,25 @@ use lacuna::codegen::plan::{Pick, Plan};
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::registry::Options;
 use lacuna::ptx::Target;
-use lacuna::runtime::{BenchOptions, Device, Elem, Timing};
+use lacuna::runtime::{BenchOptions, Device, Timing};
 
 use super::args::{self, Chosen, Knob, Place};
 use super::attend::{Job, Prepared};
 use super::failure::{Failure, Result};
 use super::input::{Draw, Input};
-use super::inspect::floor::{Extents, Floor};
+use super::inspect::floor::Floor;
 use super::output::{self, spinner};
 use super::picture::Format;
 use super::shaped;
+use super::shapes::Shapes;
 
 /// What `lacuna bench` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     #[command(flatten)]
     chosen: Chosen,
-    /// Tokens of a document, one shape each, as a list with commas; 8k is 8192, 1m is 1048576
-    #[arg(
-        long,
-        value_name = "N,..",
-        value_delimiter = ',',
-        value_parser = tokens,
-        default_value = "8k,32k",
-        help_heading = "Shapes"
-    )]
-    tokens: Vec<usize>,
-    /// Documents, all of one length
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Shapes")]
-    batch: usize,
-    /// Query heads
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Shapes")]
-    heads: usize,
-    /// KV heads [default: as many as query heads]
-    #[arg(long, value_name = "N", help_heading = "Shapes")]
-    kv_heads: Option<usize>,
-    /// Width of queries and keys: 32, 64, 96, 128, 192 or 256
-    #[arg(long, alias = "dim", value_name = "N", default_value_t = 128, help_heading = "Shapes")]
-    head_dim: usize,
-    /// Width of values [default: as wide as keys]
-    #[arg(long, value_name = "N", help_heading = "Shapes")]
-    dv: Option<usize>,
-    /// bf16 or f16
-    #[arg(long, value_parser = args::dtype, default_value = "bf16", help_heading = "Shapes")]
-    dtype: Elem,
+    #[command(flatten)]
+    shapes: Shapes,
     /// Timed runs of a shape at most; fewer where they would take longer than two seconds, and at least 3
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -80,23 +55,14 @@ const MOST_MILLIS: f64 = 2000.0;
 /// How many timed runs there are at least, unless fewer are asked for.
 const FEWEST: u32 = 3;
 
-/// `8192`, `8k`, `1m`.
-fn tokens(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-        _ => (text, 1),
-    };
-    let count = digits.parse::<usize>().ok().and_then(|count| count.checked_mul(unit));
-    count.filter(|&count| count > 0).ok_or_else(|| "a number of tokens is right, such as 8192, 8k or 1m".to_owned())
-}
-
 /// A shape, timed.
 struct Measured {
     /// Tokens of a document.
     tokens: usize,
     /// How it was planned.
     pick: Pick,
+    /// Why so.
+    why: String,
     schedule: &'static str,
     workspace: u64,
     /// The whole plan, with nothing between its launches.
@@ -131,7 +97,7 @@ impl Bench {
         let target = args::target(&device, self.target)?;
         let progress = spinner(self.json);
         let mut rows = Vec::new();
-        for &tokens in &self.tokens {
+        for &tokens in &self.shapes.tokens {
             let stage = |what: &str| {
                 progress.set_message(format!("{what} {} at {tokens} tokens", self.chosen.kernel.name));
             };
@@ -172,17 +138,18 @@ impl Bench {
     ) -> Result<Measured> {
         stage("drawing inputs of");
         let kernel = self.chosen.kernel;
-        let (kv_heads, dv) = (self.kv_heads.unwrap_or(self.heads), self.dv.unwrap_or(self.head_dim));
+        let shapes = &self.shapes;
+        let kv_heads = shapes.kv_heads();
         let input = Input::draw(&Draw {
             tokens: None,
-            docs: vec![tokens; self.batch],
+            docs: vec![tokens; shapes.batch],
             keys: Vec::new(),
-            heads: self.heads,
+            heads: shapes.heads,
             kv_heads,
-            dim: self.head_dim,
-            dv,
+            dim: shapes.head_dim,
+            dv: shapes.dv(),
             seed: 0,
-            elem: self.dtype,
+            elem: shapes.dtype,
             repeats: true,
         })?;
         input.fits(kernel)?;
@@ -197,12 +164,12 @@ impl Bench {
             wanted,
             input: &input,
             picks: picks.as_ref(),
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            scale: 1.0 / (shapes.head_dim as f32).sqrt(),
             checked: false,
             compare: false,
         };
         stage("compiling");
-        let Prepared { attention, pick, plan, bindings, .. } = job.prepare()?;
+        let Prepared { attention, pick, why, plan, bindings, .. } = job.prepare()?;
         stage("timing");
         let once = device.run(&plan, &bindings)?.millis;
         let fits = (MOST_MILLIS / once.max(1e-3)) as u32;
@@ -210,9 +177,7 @@ impl Bench {
         let timed = BenchOptions { warmup: reps.min(3), reps, flush_l2: true };
         let whole = device.bench(&plan, &bindings, &timed)?;
         let each = device.bench_launches(&plan, &bindings, &timed)?;
-        let (heads, kv) = (self.heads as u64, kv_heads as u64);
-        let (dk, docs) = (self.head_dim as u64, vec![tokens as u32; self.batch]);
-        let extents = Extents { docs, heads, kv_heads: kv, dk, dv: dv as u64 };
+        let extents = shapes.extents(tokens);
         Ok(Measured {
             tokens,
             schedule: attention.schedule_name,
@@ -221,6 +186,7 @@ impl Bench {
             launches: names(&plan).into_iter().zip(each).collect(),
             floor: Floor::of(&attention, &pick, &extents),
             pick,
+            why,
         })
     }
 }
@@ -233,17 +199,4 @@ fn names(plan: &Plan) -> Vec<String> {
         before => format!("{entry} {}", before + 1),
     };
     entries.iter().enumerate().map(name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_counted_in_thousands_and_millions_of_two() {
-        assert_eq!(["1", "8192", "8k", "32K", "1m"].map(|text| tokens(text).unwrap()), [1, 8192, 8192, 32768, 1 << 20]);
-        for text in ["", "k", "0", "-1", "8 k", "8kb", "1.5m", "99999999999999999999", "99999999999999m"] {
-            assert_eq!(tokens(text).unwrap_err(), "a number of tokens is right, such as 8192, 8k or 1m", "{text}");
-        }
-    }
 }

@@ -37,7 +37,7 @@ impl Measured {
 }
 
 /// Four figures: `0.0123`, `1.234`, `12.34`, `1234`.
-fn millis(ms: f64) -> String {
+pub(crate) fn millis(ms: f64) -> String {
     match ms {
         ms if ms >= 1000.0 => format!("{ms:.0}"),
         ms if ms >= 100.0 => format!("{ms:.1}"),
@@ -58,7 +58,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 /// Rows of cells, each column as wide as its widest cell: the first to the left, the others to the right.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let wide = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| wide(column).unwrap_or(0)).collect();
@@ -90,14 +90,15 @@ impl Bench {
         if !options.is_empty() {
             line("options", options.join(","));
         }
-        let kv_heads = self.kv_heads.unwrap_or(self.heads);
-        let heads = match kv_heads == self.heads {
-            true => count(self.heads, "head"),
-            false => format!("{} over {}", count(self.heads, "query head"), count(kv_heads, "KV head")),
+        let shapes = &self.shapes;
+        let kv_heads = shapes.kv_heads();
+        let heads = match kv_heads == self.shapes.heads {
+            true => count(self.shapes.heads, "head"),
+            false => format!("{} over {}", count(self.shapes.heads, "query head"), count(kv_heads, "KV head")),
         };
-        let dv = self.dv.filter(|&dv| dv != self.head_dim).map_or(String::new(), |dv| format!(" (v {dv})"));
-        let documents = count(self.batch, "document");
-        line("shapes", format!("{documents}, {heads} x {}{dv}, {}", self.head_dim, self.dtype.name()));
+        let dv = if shapes.dv() == shapes.head_dim { String::new() } else { format!(" (v {})", shapes.dv()) };
+        let documents = count(self.shapes.batch, "document");
+        line("shapes", format!("{documents}, {heads} x {}{dv}, {}", self.shapes.head_dim, self.shapes.dtype.name()));
         line(
             "times",
             match sitting.device.is_cuda() {
@@ -141,6 +142,7 @@ impl Bench {
             text.push_str(&table(&cells));
         }
         let mut notes = vec!["floors and shares are those of an H200".to_owned()];
+        notes.extend(rows.iter().map(|row| format!("pick at {}: {}", row.tokens, row.why)));
         notes.extend(self.picture.as_ref().map(|path| format!("{}: time against tokens", path.display())));
         text.push_str(&format!("\n{}\n", notes.join("\n")));
         text
@@ -166,6 +168,7 @@ impl Bench {
                 "tokens": row.tokens,
                 "schedule": row.schedule,
                 "pick": row.pick,
+                "pick_why": row.why,
                 "rounds": row.whole.reps,
                 "milliseconds": row.whole.median_ms,
                 "least": row.whole.min_ms,
@@ -192,12 +195,12 @@ impl Bench {
             "options": sitting.options.iter().collect::<BTreeMap<_, _>>(),
             "score": sitting.options.score.map(|score| score.name),
             "sink_logits": sitting.options.sinks,
-            "batch": self.batch,
-            "heads": self.heads,
-            "kv_heads": self.kv_heads.unwrap_or(self.heads),
-            "head_dim": self.head_dim,
-            "dv": self.dv.unwrap_or(self.head_dim),
-            "dtype": self.dtype.name(),
+            "batch": self.shapes.batch,
+            "heads": self.shapes.heads,
+            "kv_heads": self.shapes.kv_heads(),
+            "head_dim": self.shapes.head_dim,
+            "dv": self.shapes.dv(),
+            "dtype": self.shapes.dtype.name(),
             "rows": sitting.rows.iter().map(row).collect::<Vec<_>>(),
             "picture": self.picture.as_ref().map(|path| path.display().to_string()),
         })

@@ -6,8 +6,6 @@ use lacuna::codegen::plan::Plan;
 use lacuna::ptx::{self, Stmt, tools};
 use lacuna::runtime::{Device, Resources};
 
-use super::super::attend::attending;
-
 /// What the machine code uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Used {
@@ -38,7 +36,7 @@ pub(super) struct ByDriver {
 
 /// What ptxas makes of the launch that attends: the usage, and the machine code.
 pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Vec<u8>>) {
-    let launch = attending(plan);
+    let launch = plan.attending();
     match tools::assemble(&launch.ptx, plan.target).map_err(|error| one_line(&error.to_string())) {
         Ok(done) => {
             let used = done.usage(&launch.entry).filter(|usage| usage.registers > 0).map(|usage| Used {
@@ -64,7 +62,7 @@ pub(super) fn by_driver(plan: &Plan) -> Known<ByDriver> {
         return Err(format!("{device} does not run {}", plan.target));
     }
     let compiled = device.compile(plan).map_err(|error| one_line(&error.to_string()))?;
-    let main = compiled.iter().find(|compiled| compiled.entry == attending(plan).entry);
+    let main = compiled.iter().find(|compiled| compiled.entry == plan.attending().entry);
     let first = main.and_then(|compiled| compiled.resources.zip(compiled.ctas));
     let (resources, ctas) = first.ok_or_else(|| "the driver does not say".to_owned())?;
     Ok(ByDriver { device: device.name(), resources, ctas })
@@ -96,7 +94,7 @@ pub(super) const KINDS: [(&str, &str); 7] = [
 
 /// How many instructions of each kind, and of each name up to its first dot, stand in the entry.
 pub(super) fn counted(plan: &Plan) -> Known<([usize; KINDS.len()], BTreeMap<String, usize>)> {
-    let launch = attending(plan);
+    let launch = plan.attending();
     let module = ptx::read(&launch.ptx).map_err(|error| error.to_string())?;
     let entry = module.entries.iter().find(|entry| entry.name == launch.entry);
     let entry = entry.ok_or_else(|| format!("there is no entry `{}`", launch.entry))?;
@@ -132,7 +130,7 @@ pub(super) type Sass = ([usize; SASS_KINDS.len()], BTreeMap<String, usize>);
 
 /// Counts what nvdisasm finds in the machine code.
 pub(super) fn disassembled(plan: &Plan, cubin: &Known<Vec<u8>>) -> Known<Sass> {
-    let entry = &attending(plan).entry;
+    let entry = &plan.attending().entry;
     let cubin = cubin.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
     let all = tools::disassemble(cubin).map_err(|error| one_line(&error.to_string()))?;
     let names = all.entries.get(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))?;

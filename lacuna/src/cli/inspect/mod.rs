@@ -2,22 +2,21 @@
 
 pub(crate) mod floor;
 mod machine;
-mod occupancy;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use lacuna::codegen::plan::{Pick, Plan};
+use lacuna::kernels::registry::Extents;
+use lacuna::runtime::tune::occupancy::{self, Cta, Occupancy};
 use serde_json::{Value, json};
 
 use super::args;
-use super::attend::attending;
 use super::failure::{Failure, Result};
 use super::output::{self, count, duration, spinner};
 use super::shaped::{self, Shaped};
-use floor::{Extents, Floor};
+use floor::Floor;
 use machine::{ByDriver, KINDS, Known, SASS_KINDS, Sass, Used};
-use occupancy::{Cta, Occupancy};
 
 /// What `lacuna inspect` takes.
 #[derive(Debug, Args)]
@@ -79,7 +78,7 @@ impl Inspect {
             (Err(_), Ok(driver)) => Ok(driver.used()),
             (Err(why), Err(no_gpu)) => Err(format!("{why}; {no_gpu}")),
         };
-        let launch = attending(&plan);
+        let launch = plan.attending();
         let cta = Cta {
             threads: launch.threads,
             registers: used.as_ref().ok().map(|used| used.registers),
@@ -115,7 +114,7 @@ impl Inspect {
 
     fn as_text(&self, found: &Found) -> String {
         let kernel = self.shaped.chosen.kernel;
-        let launch = attending(&found.plan);
+        let launch = found.plan.attending();
         let mut text = format!("{}: {}, {}\n", kernel.name, found.schedule, found.plan.target);
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12}  {value}\n"));
         let before: Vec<_> = found.plan.launches.iter().take_while(|other| other.entry != launch.entry).collect();
@@ -226,7 +225,7 @@ impl Inspect {
 
     fn as_json(&self, found: &Found) -> Value {
         let kernel = self.shaped.chosen.kernel;
-        let launch = attending(&found.plan);
+        let launch = found.plan.attending();
         let used = found.used.as_ref().map(|used| {
             json!({
                 "by": used.by,

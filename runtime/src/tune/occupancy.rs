@@ -1,6 +1,6 @@
 //! How many CTAs a multiprocessor holds, and what keeps it from holding more.
 
-use lacuna::ptx::Target;
+use lacuna_ptx::Target;
 
 /// What a multiprocessor has (CUDA C++ Programming Guide, technical specifications by compute capability).
 struct Limits {
@@ -30,29 +30,32 @@ const RESERVED: u32 = KIB;
 
 /// What a CTA takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cta {
-    pub(super) threads: u32,
+pub struct Cta {
+    /// Its threads.
+    pub threads: u32,
     /// Registers a thread, where they are known.
-    pub(super) registers: Option<u32>,
-    /// Bytes, static and dynamic.
-    pub(super) shared: u32,
+    pub registers: Option<u32>,
+    /// Bytes of shared memory, static and dynamic.
+    pub shared: u32,
 }
 
 /// What resides on a multiprocessor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Occupancy {
-    pub(super) ctas: u32,
-    pub(super) warps: u32,
+pub struct Occupancy {
+    /// CTAs.
+    pub ctas: u32,
+    /// Their warps.
+    pub warps: u32,
     /// Warps that would reside if nothing limited but threads.
-    pub(super) most_warps: u32,
+    pub most_warps: u32,
     /// What limits, first of all.
-    pub(super) limited_by: &'static str,
+    pub limited_by: &'static str,
     /// CTAs that each of them allows.
-    pub(super) allowed: Vec<(&'static str, u32)>,
+    pub allowed: Vec<(&'static str, u32)>,
 }
 
 /// What resides on a multiprocessor of the GPU that `target` names; `None` for one that is not in the table.
-pub(super) fn occupancy(target: Target, cta: Cta) -> Option<Occupancy> {
+pub fn occupancy(target: Target, cta: Cta) -> Option<Occupancy> {
     let limits = LIMITS.iter().find(|limits| limits.capability == target.capability)?;
     let warps = cta.threads.div_ceil(32).max(1);
     // Registers are given out 8 a thread, shared memory by 128 bytes.

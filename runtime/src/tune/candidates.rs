@@ -1,0 +1,149 @@
+//! What may be tried: every way to plan an operation, in the order in which the static model has them.
+
+use std::sync::Arc;
+
+use lacuna_codegen::plan::{Pick, Plan, Space, Tunable};
+use lacuna_codegen::{Error, Work};
+use lacuna_ptx::Target;
+use rayon::prelude::*;
+
+use super::class::Class;
+use super::model::{Prediction, Registers, predict};
+use super::profile::Profile;
+use super::record::{pick_text, text_hash};
+
+/// An operation at one shape class, to be planned in any of its ways.
+pub trait Subject: Sync {
+    /// What its records are filed under: the kernel's name.
+    fn kernel(&self) -> &str;
+
+    /// Which launches it stands for.
+    fn class(&self) -> Class;
+
+    /// What it is compiled for.
+    fn target(&self) -> Target;
+
+    /// The schedules that compute it, the one that is taken without a tuner first.
+    fn schedules(&self) -> Vec<Schedule<'_>>;
+
+    /// What a launch does in one of its ways.
+    fn work(&self, schedule: &str, pick: &Pick, plan: &Plan) -> Work;
+}
+
+/// One of the schedules that compute an operation.
+#[derive(Clone)]
+pub struct Schedule<'a> {
+    /// Its name: `group-centric`.
+    pub name: &'a str,
+    /// It, at the shape.
+    pub tunable: &'a (dyn Tunable + Sync),
+    /// The pick that it has without a tuner.
+    pub first: Pick,
+}
+
+/// One way to do it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The schedule.
+    pub schedule: String,
+    /// Its pick.
+    pub pick: Pick,
+    /// What would run.
+    pub plan: Arc<Plan>,
+    /// [`text_hash`] of the plan.
+    pub ptx: String,
+    /// What the model says.
+    pub prediction: Prediction,
+}
+
+impl Candidate {
+    /// `query-major rows=64,stages=2`.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.schedule, pick_text(&self.pick)).trim_end().to_owned()
+    }
+
+    /// Candidates that differ in how many stages and warps they have alone share a group: one tile.
+    pub(super) fn group(&self) -> String {
+        let tile = self.pick.iter().filter(|(name, _)| !name.ends_with("stages") && !name.ends_with("warps"));
+        tile.fold(self.schedule.clone(), |group, (name, value)| format!("{group} {name}={value}"))
+    }
+}
+
+/// What became of a pick before anything ran.
+pub type Staged = Result<Candidate, Dropped>;
+
+/// A pick that does not fit the target.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// The schedule.
+    pub schedule: String,
+    /// The pick.
+    pub pick: Pick,
+    /// Why it cannot be.
+    pub why: Error,
+}
+
+/// Plans a subject's picks and asks the model about them, in parallel; those that the model expects to be faster first,
+/// and those that cannot be last.
+pub(super) fn stage(
+    subject: &dyn Subject,
+    picks: Vec<(String, Pick)>,
+    profile: &Profile,
+    registers: &Registers,
+) -> Vec<Staged> {
+    let schedules = subject.schedules();
+    let one = |(schedule, pick): (String, Pick)| -> Staged {
+        let found = schedules.iter().find(|known| known.name == schedule);
+        let missing = || Error::Unsupported(format!("`{}` has no schedule `{schedule}`", subject.kernel()));
+        let plan = found.ok_or_else(missing).and_then(|known| known.tunable.plan(subject.target(), &pick));
+        let plan = match plan {
+            Ok(plan) => Arc::new(plan),
+            Err(why) => return Err(Dropped { schedule, pick, why }),
+        };
+        let ptx = text_hash(&plan);
+        let work = subject.work(&schedule, &pick, &plan);
+        let uses = registers.of(&ptx, plan.attending().registers);
+        let stages = pick.get("stages").copied().unwrap_or(2);
+        let prediction = predict(&work, &plan, uses, stages, profile);
+        Ok(Candidate { schedule, pick, plan, ptx, prediction })
+    };
+    let mut all: Vec<Staged> = picks.into_par_iter().map(one).collect();
+    let expected = |staged: &Staged| staged.as_ref().map_or(f64::INFINITY, |candidate| candidate.prediction.ms);
+    all.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
+    all
+}
+
+/// The most picks of a schedule that are all candidates. Where several launches have knobs of their own, their product is
+/// more: then those are that differ in one knob from the best so far.
+pub(super) const MOST_PICKS: usize = 512;
+
+/// The picks to begin with.
+pub(super) fn picks(subject: &dyn Subject) -> Vec<(String, Pick)> {
+    let of = |schedule: &Schedule<'_>| -> Vec<(String, Pick)> {
+        let space = schedule.tunable.space();
+        let picks = if is_wide(&space) { space.around(&schedule.first) } else { space.picks() };
+        picks.into_iter().map(|pick| (schedule.name.to_owned(), pick)).collect()
+    };
+    subject.schedules().iter().flat_map(of).collect()
+}
+
+/// Whether a space has too many picks to try all.
+pub(super) fn is_wide(space: &Space) -> bool {
+    space.size() > MOST_PICKS
+}
+
+/// By how much a candidate must be expected to be faster than the first schedule's own pick to be taken in its place
+/// untimed: what the model's word is good for.
+const MARGIN: f64 = 0.10;
+
+/// What the model chooses among candidates in its order: the first schedule's own pick, unless another one is expected to
+/// be faster by more than the model is usually wrong by. `None` where none can be.
+pub fn models_choice<'a>(staged: &'a [Staged], schedule: &Schedule<'_>) -> Option<&'a Candidate> {
+    let candidates = || staged.iter().filter_map(|staged| staged.as_ref().ok());
+    let fastest = candidates().next()?;
+    let own = candidates().find(|c| c.schedule == schedule.name && c.pick == schedule.first);
+    match own {
+        Some(own) if fastest.prediction.ms > own.prediction.ms * (1.0 - MARGIN) => Some(own),
+        _ => Some(fastest),
+    }
+}

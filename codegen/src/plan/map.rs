@@ -6,11 +6,13 @@
 //! 16 bytes, strides below 2^40 bytes, at most 256 elements of a box along a dimension, rows of a box that are multiples of 16
 //! bytes and, under a swizzle, just as long as its span.
 
+use serde::{Deserialize, Serialize};
+
 use super::Expr;
 use crate::ir::Elem;
 
 /// A tensor map: one to five dimensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorMap {
     /// Where it begins.
     pub base: MapBase,
@@ -27,7 +29,7 @@ pub struct TensorMap {
 }
 
 /// Where the tensor of a map begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MapBase {
     /// At the address of a tensor.
     Tensor(String),
@@ -36,7 +38,7 @@ pub enum MapBase {
 }
 
 /// The innermost dimension of a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapRow {
     /// Elements.
     pub extent: Expr,
@@ -45,7 +47,7 @@ pub struct MapRow {
 }
 
 /// Any other dimension of a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapDim {
     /// Elements.
     pub extent: Expr,
@@ -56,7 +58,7 @@ pub struct MapDim {
 }
 
 /// What lies between two neighbours along a dimension of a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MapStride {
     /// The stride of a tensor's dimension.
     Dim {
@@ -77,7 +79,7 @@ pub enum MapStride {
 }
 
 /// Where the 16-byte pieces of a box's rows lie: bits 4 to 6 of a shared address are exchanged by bits 7 to 9, or fewer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Swizzle {
     /// As they come.
     #[default]
@@ -103,7 +105,7 @@ impl Swizzle {
 }
 
 /// How much of a line L2 fetches from memory when a part of it is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Promotion {
     /// What is wanted.
     #[default]

@@ -120,7 +120,7 @@ pub(super) const MOST_PICKS: usize = 512;
 /// The picks to begin with.
 pub(super) fn picks(subject: &dyn Subject) -> Vec<(String, Pick)> {
     let of = |schedule: &Schedule<'_>| -> Vec<(String, Pick)> {
-        let space = schedule.tunable.space();
+        let space = schedule.tunable.space(subject.target());
         let picks = if is_wide(&space) { space.around(&schedule.first) } else { space.picks() };
         picks.into_iter().map(|pick| (schedule.name.to_owned(), pick)).collect()
     };

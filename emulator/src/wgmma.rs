@@ -273,9 +273,9 @@ fn take_registers(m: &mut Machine<'_, '_, '_>, wgmma: &Wgmma, pc: u32) -> Result
     let accumulators = wgmma.accumulators.iter().map(|register| (*register, wgmma.columns() as u16));
     for (register, columns) in wgmma.fragments.iter().map(|register| (*register, 0)).chain(accumulators) {
         let last = &mut flight.registers[usize::from(register)];
-        let unfenced = FaultKind::RegisterUnfenced { register: Some(name(kernel, register)) };
+        let unfenced = || FaultKind::RegisterUnfenced { register: Some(name(kernel, register)) };
         if last.touched == fences + 1 {
-            return Err(clash(unfenced, m.number, last.touched_at));
+            return Err(clash(unfenced(), m.number, last.touched_at));
         }
         // What accumulates in one shape, or is only read, is in order by itself.
         if last.group != 0 && last.columns != columns {
@@ -284,7 +284,7 @@ fn take_registers(m: &mut Machine<'_, '_, '_>, wgmma: &Wgmma, pc: u32) -> Result
                 return Err(clash(kind, m.number, last.issued_at));
             }
             if last.fences == fences {
-                return Err(clash(unfenced, m.number, last.issued_at));
+                return Err(clash(unfenced(), m.number, last.issued_at));
             }
         }
         (last.group, last.issued_at, last.fences, last.columns) = (group, pc, fences, columns);
@@ -351,6 +351,7 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
             of_a.map(|(of_a, major)| of_a.granules(major, tile::ROWS)).unwrap_or_default(),
             of_b.granules(wgmma.b_major, wgmma.columns()),
         ];
+        m.moved.shared += 16 * granules.iter().map(Vec::len).sum::<usize>() as u64;
         for &granule in granules.iter().flatten() {
             let noted = m.common.shared.tensor_read(granule, warpgroup, group, pc);
             noted.map_err(|why| reads(why, m.common.shared.bytes(), granule, pc))?;

@@ -61,6 +61,21 @@ fn an_arrival_reaches_the_other_cta() {
 }
 
 #[test]
+fn global_memory_is_handed_over_too() {
+    // Each thread writes its word and reads the other CTA's.
+    let words =
+        "xor.b32 %r16, %r14, 32; mul.wide.u32 %d4, %r16, 4; add.u64 %d4, %d1, %d4;\nst.global.u32 [%d2], %r14;\n";
+    let read = format!("ld.global.u32 %r1, [%d4];\n{MEET}");
+    let out = clustered(4, 0, &format!("{words}{MEET}{read}")).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(out.iter().enumerate().all(|(at, word)| *word == at as u32 ^ 32), "{out:?}");
+    let made = handshake(MEET, "").replacen("mapa", &format!("{words}bar.warp.sync 0xffffffff;\nmapa"), 1);
+    let out = clustered(2, 0, &format!("{made}{read}")).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(out.iter().enumerate().all(|(at, word)| *word == at as u32 ^ 32), "{out:?}");
+    let fault = fault(&format!("{words}{}{read}", MEET.replace("arrive.aligned", "arrive.relaxed.aligned")));
+    assert!(matches!(fault.kind, FaultKind::Race { .. } | FaultKind::UnwrittenMemory { .. }), "{fault}");
+}
+
+#[test]
 fn an_mbarrier_must_be_made_before_the_other_arrives() {
     // Without the cluster's barrier between.
     let fault = fault(&handshake("bar.warp.sync 0xffffffff;\n", MEET));

@@ -11,7 +11,7 @@ use lacuna_kernels::nsa::{GroupCentric, GroupCentricPick};
 use lacuna_kernels::patterns::{causal, full, window, window_sink};
 
 fn query_major(mask: Mask) -> String {
-    let pick = QueryMajorPick { rows: 32, kv: 16, stages: 2, warps: 2 };
+    let pick = QueryMajorPick { rows: 32, kv: 16, stages: 2, warps: 2, ..Default::default() };
     let shape = Shape::new(Elem::Bf16, 32, 64, 4);
     QueryMajor::new(mask).stage(Target::SM_80, &shape, &pick).unwrap().func.to_string()
 }

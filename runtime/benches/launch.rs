@@ -14,7 +14,7 @@ use lacuna_runtime::tune::{Chooser, Class, Lengths, Records, Schedule, Stamp, Su
 struct One;
 
 impl Tunable for One {
-    fn space(&self) -> Space {
+    fn space(&self, _: Target) -> Space {
         Space::default()
     }
 

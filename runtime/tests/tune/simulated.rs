@@ -114,7 +114,7 @@ fn text(pick: &Pick, version: &str) -> String {
 }
 
 impl Tunable for Landscape {
-    fn space(&self) -> Space {
+    fn space(&self, _: Target) -> Space {
         self.space.clone()
     }
 

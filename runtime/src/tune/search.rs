@@ -303,7 +303,9 @@ impl Run<'_> {
     fn around(&self) -> Vec<(String, Pick)> {
         let Some(best) = self.best().map(|best| &self.trials[best].candidate) else { return Vec::new() };
         let schedules = self.subject.schedules();
-        let Some(space) = schedules.iter().find(|s| s.name == best.schedule).map(|s| s.tunable.space(self.subject.target())) else {
+        let Some(space) =
+            schedules.iter().find(|s| s.name == best.schedule).map(|s| s.tunable.space(self.subject.target()))
+        else {
             return Vec::new();
         };
         if !is_wide(&space) {

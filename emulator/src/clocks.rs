@@ -80,7 +80,7 @@ impl Knowledge {
     }
 
     /// These as the rows of somebody in another CTA who touches memory of this one.
-    pub(crate) fn from_afar(&self, pc: u32) -> Toucher<'_> {
+    pub(crate) fn afar(&self, pc: u32) -> Toucher<'_> {
         Toucher { warp: usize::MAX, clock: 0, pc, seen: &self.seen, fenced: &self.fenced }
     }
 }

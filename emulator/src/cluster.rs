@@ -16,6 +16,7 @@ use crate::clocks::Knowledge;
 use crate::cta::{Common, Cta};
 use crate::decode::Inst;
 use crate::fault::{FaultKind, Trap};
+use crate::global::{self, Known};
 use crate::shared::Thread;
 use crate::step::Machine;
 use crate::warp::Status;
@@ -59,8 +60,9 @@ pub(crate) struct Remote {
     pub(crate) to: usize,
     pub(crate) thread: Thread,
     pub(crate) pc: u32,
-    /// What the warp has seen.
+    /// What the warp has seen, of global memory too.
     pub(crate) known: Knowledge,
+    pub(crate) global: Known,
     pub(crate) deed: Deed,
 }
 
@@ -85,6 +87,8 @@ pub(crate) struct Place {
     /// What those who arrived had seen, and all of the cluster the last time.
     arriving: Knowledge,
     passed: Knowledge,
+    /// The same of global memory.
+    global: Known,
 }
 
 impl Place {
@@ -97,6 +101,7 @@ impl Place {
             entered: 0,
             arriving: Knowledge::default(),
             passed: Knowledge::default(),
+            global: Known::new(),
         }
     }
 
@@ -156,7 +161,14 @@ pub(crate) fn arrive_at(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u
         } else {
             let mut known = Knowledge::default();
             m.common.clocks.release(m.number, &mut known);
-            m.common.place.outbox.push(Remote { to, thread, pc, known, deed: Deed::Arrive { mbarrier } });
+            m.common.place.outbox.push(Remote {
+                to,
+                thread,
+                pc,
+                known,
+                global: m.common.knows(m.number),
+                deed: Deed::Arrive { mbarrier },
+            });
         }
     }
     Ok(!m.common.place.outbox.is_empty())
@@ -173,12 +185,14 @@ pub(crate) fn arrive(m: &mut Machine<'_, '_, '_>, i: &Inst, lanes: u32) -> Resul
         return Err(Trap::new(FaultKind::Operand(what), None));
     }
     m.common.tick(m.number);
+    let knows = m.common.knows(m.number);
     let Common { place, clocks, .. } = &mut *m.common;
     place.arrived |= bit;
     place.entered |= bit;
     // A relaxed arrival hands nothing over.
     if i.aux == 0 {
         clocks.release(m.number, &mut place.arriving);
+        global::learn(&mut place.global, &knows);
     }
     Ok(())
 }
@@ -227,7 +241,12 @@ pub(crate) fn meet(ctas: &mut [Cta<'_>]) -> bool {
         }
         ctas[to].common.place.passed = passed;
     }
+    let mut all = Known::new();
+    for cta in ctas.iter_mut() {
+        global::learn(&mut all, &std::mem::take(&mut cta.common.place.global));
+    }
     for cta in ctas {
+        cta.common.learn(&all);
         cta.common.place.arrived = 0;
         cta.common.place.arriving.clear();
     }
@@ -236,7 +255,7 @@ pub(crate) fn meet(ctas: &mut [Cta<'_>]) -> bool {
 
 /// Does to a CTA what another sent.
 pub(crate) fn deliver(remote: Remote, from: usize, cta: &mut Cta<'_>) -> Result<(), Box<Trap>> {
-    let Remote { to, pc, known, deed, .. } = remote;
+    let Remote { to, pc, known, global, deed, .. } = remote;
     if cta.ended() {
         let what = format!(
             "CTA {to} of the cluster has ended: its shared memory is no more, and it must wait for those who reach it"
@@ -244,6 +263,7 @@ pub(crate) fn deliver(remote: Remote, from: usize, cta: &mut Cta<'_>) -> Result<
         return Err(Trap::new(FaultKind::Operand(what), None));
     }
     let known = known.handed(from, &cta.common.clocks);
+    cta.common.learn(&global);
     match deed {
         Deed::Arrive { mbarrier } => cta.common.arrive_from(mbarrier, &known, pc),
         Deed::Copy(copy) => copy.deliver(&mut cta.common, &known),

@@ -79,10 +79,20 @@ impl Common {
         for offered in std::mem::take(&mut self.handovers[warp].offered) {
             learn(&mut self.known, &offered);
         }
+        self.handovers[warp].released = Some(self.knows(warp).into());
+    }
+
+    /// What a warp has seen of what was done to global memory, by its own CTA too.
+    pub(crate) fn knows(&self, warp: usize) -> Known {
         let mut all = self.known.clone();
         let own = self.clocks.of_warps(warp).iter().map(|clock| Time::new(self.round, *clock)).collect();
         learn(&mut all, &Known::from([(self.number, own)]));
-        self.handovers[warp].released = Some(all.into());
+        all
+    }
+
+    /// The same was handed over by another CTA of the cluster.
+    pub(crate) fn learn(&mut self, other: &Known) {
+        learn(&mut self.known, other);
     }
 
     /// What a warp hands to others and was handed.

@@ -6,14 +6,16 @@
 //!  Launch, Memory ── run ──▶ CTAs over cores ── cta ──▶ warps in turn ── step ──▶ one instruction, 32 lanes
 //!                                                          │                        │
 //!                                            barriers, vector clocks      access: shared, memory, cp.async
-//!                                                                         sync: barriers, shuffles, votes
+//!                                            products under way           bulk, tensor: copies by themselves
+//!                                            copies in flight             sync, mbarrier, cluster: who waits for whom
 //!                                                                         lanes, mma, wgmma: arithmetic
 //! ```
 //! It knows nothing of how the text was made. It takes what the driver would take, and besides computing it finds
 //! accesses out of bounds or off their alignment, reads of what nobody wrote (registers by lane, memory by byte), races
-//! in shared and global memory, touches of an asynchronous copy's destination or source before its wait, divergence where a warp must be
-//! together, and deadlocks. Each report names the PTX line and, where `// from file:line:column` comments say so, the
-//! author's line.
+//! in shared and global memory, touches of an asynchronous copy's destination or source before its wait and of a `wgmma`'s
+//! registers and operands before theirs, missing proxy fences, wrong phases and byte counts, divergence where a warp or a
+//! warpgroup must be together, and deadlocks. Each report names the PTX line and, where `// from file:line:column` comments say
+//! so, the author's line.
 //!
 //! ```
 //! use lacuna_emulator::{Arg, Launch, Memory, Options, Program, run};

@@ -279,7 +279,7 @@ impl Common {
             let space = Space::Shared;
             return Err(Trap::new(FaultKind::Misaligned { space, address: address.into(), bytes: BYTES }, None));
         }
-        self.mbarriers.at(address, Thread::MAX, known.from_afar(pc))?;
+        self.mbarriers.at(address, Thread::MAX, known.afar(pc))?;
         self.arrive_late(address, known)
     }
 

@@ -11,6 +11,8 @@
 //! |---|---|---|
 //! | `bar.sync`, `bar.arrive` then `bar.sync` | who waited sees what those who arrived had seen, and did | 9.7.13.1, 8.9 |
 //! | `mbarrier.arrive`, `cp.async.mbarrier.arrive`, then a wait for the phase that passes | who waited sees what those who arrived in it, or in one before, had seen, and did; and what bulk copies brought in it | 9.7.13.15, 8.9 |
+//! | the same on the mbarrier of another CTA of the cluster | the same, and what each has seen of the other's shared memory | 9.7.13.15, 8.9 |
+//! | `barrier.cluster.arrive`, not `.relaxed`, then `.wait` | who waited sees what all warps of the cluster had seen, and did | 9.7.13.4 |
 //! | `cp.async.bulk.wait_group` | the warp sees the end of its thread's groups but the last ones: they have read their sources and, without `.read`, written | 9.7.9.25.4 |
 //! | `fence.mbarrier_init`, `fence.proxy.async` | bulk copies may count on the mbarriers that the warp made before | 9.7.13.15.9, 8.4 |
 //! | `wgmma.wait_group` | the warp sees the end of its warpgroup's groups but the last ones: they have read their operands | 9.7.15.7.3 |
@@ -66,11 +68,12 @@
 //!
 //! **Mbarriers** are used once their making was seen; their bytes are no ordinary memory until they are unmade.
 //!
-//! **What is let pass**: global memory is not told apart by proxies; a read and a write by two lanes of one warp in that order; a warp's earlier read of other words of a
-//! granule of shared memory, once it reads it again; halves of one word written with nothing between (the word is then
-//! unordered until a write that has seen the last one); of several atomic updates of a word all but the last by each of two
-//! CTAs; what one warp acquires counts for its CTA, and a fence for all lanes of its warp; reads of an allocation that
-//! no address which the kernel stores to seems to derive from, before the first such store; the 65th reader at once.
+//! **What is let pass**: global memory is not told apart by proxies; a read and a write by two lanes of one warp in that order;
+//! a warp's earlier read of other words of a granule of shared memory, once it reads it again; halves of one word written with
+//! nothing between (the word is then unordered until a write that has seen the last one); of several atomic updates of a word
+//! all but the last by each of two CTAs; what one warp acquires counts for its CTA, and a fence for all lanes of its warp; reads
+//! of an allocation that no address which the kernel stores to seems to derive from, before the first such store; the 65th
+//! reader at once; waits at an mbarrier see other CTAs of the cluster whatever their scope.
 
 use crate::global::Known;
 use crate::shared::CLOCK_LIMIT;

@@ -8,13 +8,13 @@
 //! What is found here: warps of a warpgroup that issue different `wgmma`s, descriptors that differ, registers that are touched
 //! too early or without `wgmma.fence`, operands in shared memory that are not there yet for all four warps.
 
+mod compute;
 mod descriptor;
 mod tile;
 
 use std::collections::VecDeque;
 
-use pulp::Arch;
-
+pub(crate) use compute::compute;
 pub(crate) use descriptor::{Descriptor, Major};
 pub(crate) use tile::Element;
 use tile::Tile;
@@ -24,7 +24,7 @@ use crate::clocks::Knowledge;
 use crate::cta::Common;
 use crate::decode::{File, Inst, Kernel, Slot};
 use crate::fault::{FaultKind, Other, Trap};
-use crate::shared::{Earlier, UNKNOWN};
+use crate::shared::Earlier;
 use crate::step::Machine;
 use crate::sync;
 use crate::warp::{ALL, Status, Warp};
@@ -131,6 +131,8 @@ struct Issued {
     group: u32,
     /// Descriptors; A's is 0 where A is in registers.
     descriptors: [u64; 2],
+    /// Where A and B lie, over 16, in the order of their descriptors.
+    granules: [Vec<u32>; 2],
     adds: bool,
     /// The warp that came first.
     first: usize,
@@ -271,9 +273,9 @@ fn take_registers(m: &mut Machine<'_, '_, '_>, wgmma: &Wgmma, pc: u32) -> Result
     let accumulators = wgmma.accumulators.iter().map(|register| (*register, wgmma.columns() as u16));
     for (register, columns) in wgmma.fragments.iter().map(|register| (*register, 0)).chain(accumulators) {
         let last = &mut flight.registers[usize::from(register)];
-        let unfenced = FaultKind::RegisterUnfenced { register: Some(name(kernel, register)) };
+        let unfenced = || FaultKind::RegisterUnfenced { register: Some(name(kernel, register)) };
         if last.touched == fences + 1 {
-            return Err(clash(unfenced, m.number, last.touched_at));
+            return Err(clash(unfenced(), m.number, last.touched_at));
         }
         // What accumulates in one shape, or is only read, is in order by itself.
         if last.group != 0 && last.columns != columns {
@@ -282,7 +284,7 @@ fn take_registers(m: &mut Machine<'_, '_, '_>, wgmma: &Wgmma, pc: u32) -> Result
                 return Err(clash(kind, m.number, last.issued_at));
             }
             if last.fences == fences {
-                return Err(clash(unfenced, m.number, last.issued_at));
+                return Err(clash(unfenced(), m.number, last.issued_at));
             }
         }
         (last.group, last.issued_at, last.fences, last.columns) = (group, pc, fences, columns);
@@ -317,12 +319,12 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
     }
     let refuse = |what: String| Trap::new(FaultKind::Operand(what), None);
     let b = uniform(m, wgmma.b, "B")?;
-    let b_granules = Descriptor::new(b).map_err(refuse)?.granules(wgmma.b_major, wgmma.columns());
-    let (a, a_granules) = match wgmma.a {
-        Source::Registers(_) => (0, Vec::new()),
+    let of_b = Descriptor::new(b).map_err(refuse)?;
+    let (a, of_a) = match wgmma.a {
+        Source::Registers(_) => (0, None),
         Source::Shared(slot, major) => {
             let a = uniform(m, slot, "A")?;
-            (a, Descriptor::new(a).map_err(refuse)?.granules(major, tile::ROWS))
+            (a, Some((Descriptor::new(a).map_err(refuse)?, major)))
         }
     };
     let adds = m.warp.registers.pred(i.slots[0]);
@@ -345,7 +347,12 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
     if products.groups[warpgroup].issued.get(index as usize).is_none() {
         let mut seen = Knowledge::default();
         m.common.clocks.release(m.number, &mut seen);
-        for &granule in a_granules.iter().chain(&b_granules) {
+        let granules = [
+            of_a.map(|(of_a, major)| of_a.granules(major, tile::ROWS)).unwrap_or_default(),
+            of_b.granules(wgmma.b_major, wgmma.columns()),
+        ];
+        m.moved.shared += 16 * granules.iter().map(Vec::len).sum::<usize>() as u64;
+        for &granule in granules.iter().flatten() {
             let noted = m.common.shared.tensor_read(granule, warpgroup, group, pc);
             noted.map_err(|why| reads(why, m.common.shared.bytes(), granule, pc))?;
         }
@@ -353,6 +360,7 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
             pc,
             group,
             descriptors: [a, b],
+            granules,
             adds: adds == ALL,
             first: m.number,
             warps: 1 << (m.number % WARPS),
@@ -407,113 +415,4 @@ fn reads(why: crate::shared::Refusal, limit: u32, granule: u32, pc: u32) -> Box<
     let mut trap = refused(limit, why, granule * 16, 16, 0, false);
     (trap.lane, trap.pc) = (None, Some(pc));
     trap
-}
-
-/// Computes what all four warps of a warpgroup have issued. A fault comes with the warp that issued it first.
-pub(crate) fn compute(kernel: &Kernel, warps: &mut [Warp<'_>], common: &mut Common) -> Result<(), (usize, Box<Trap>)> {
-    Arch::new().dispatch(Compute { kernel, warps, common })
-}
-
-struct Compute<'a, 'k> {
-    kernel: &'a Kernel,
-    warps: &'a mut [Warp<'k>],
-    common: &'a mut Common,
-}
-
-impl pulp::WithSimd for Compute<'_, '_> {
-    type Output = Result<(), (usize, Box<Trap>)>;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) -> Self::Output {
-        let Compute { kernel, warps, common } = self;
-        let mut products = std::mem::take(&mut common.products);
-        let ready = std::mem::take(&mut products.ready);
-        for number in (0..products.groups.len()).filter(|number| ready >> number & 1 != 0) {
-            let warps = &mut warps[number * WARPS..][..WARPS];
-            // Accumulators that the tile holds.
-            let mut held: &[Slot] = &[];
-            while products.groups[number].issued.front().is_some_and(|issued| issued.warps == 0xf) {
-                let group = &mut products.groups[number];
-                let Some(issued) = group.issued.pop_front() else { break };
-                group.computed += 1;
-                let wgmma = &kernel.wgmmas[kernel.code[issued.pc as usize].aux as usize];
-                let tile = &mut products.tile;
-                if held != wgmma.d {
-                    give(tile, held, warps);
-                    take(tile, wgmma, issued.adds, warps);
-                } else if !issued.adds {
-                    tile.clear(wgmma.columns());
-                }
-                held = &wgmma.d;
-                gather(tile, &mut products.granules, wgmma, &issued, common, warps)
-                    .map_err(|trap| (issued.first, trap))?;
-                if wgmma.negated {
-                    tile.negate_a();
-                }
-                tile.multiply(simd);
-            }
-            give(&products.tile, held, warps);
-        }
-        common.products = products;
-        Ok(())
-    }
-}
-
-#[inline(always)]
-fn take(tile: &mut Tile, wgmma: &Wgmma, adds: bool, warps: &[Warp<'_>]) {
-    tile.clear(wgmma.columns());
-    if adds {
-        for (number, warp) in warps.iter().enumerate() {
-            tile.load(number, |i| warp.registers.word(wgmma.d[i]));
-        }
-    }
-}
-
-#[inline(always)]
-fn give(tile: &Tile, held: &[Slot], warps: &mut [Warp<'_>]) {
-    if !held.is_empty() {
-        for (number, warp) in warps.iter_mut().enumerate() {
-            tile.store(number, |i, value| warp.registers.set_word(held[i], value, ALL));
-        }
-    }
-}
-
-/// The operands of a `wgmma`, into the tile.
-#[inline(always)]
-fn gather(
-    tile: &mut Tile,
-    granules: &mut Vec<[u32; 4]>,
-    wgmma: &Wgmma,
-    issued: &Issued,
-    common: &Common,
-    warps: &[Warp<'_>],
-) -> Result<(), Box<Trap>> {
-    let by = issued.seen.toucher(issued.first, issued.pc);
-    let mut read = |descriptor: u64, major: Major, extent: usize| -> Result<Vec<[u32; 4]>, Box<Trap>> {
-        let mut out = std::mem::take(granules);
-        out.clear();
-        let mut good = UNKNOWN;
-        // It was found right when it was issued.
-        let at = Descriptor::new(descriptor).map(|descriptor| descriptor.granules(major, extent)).unwrap_or_default();
-        for granule in at {
-            let words = common.shared.async_granule(granule, by, &mut good);
-            out.push(words.map_err(|why| reads(why, common.shared.bytes(), granule, issued.pc))?);
-        }
-        Ok(out)
-    };
-    match wgmma.a {
-        Source::Registers(slots) => {
-            for (number, warp) in warps.iter().enumerate() {
-                tile.load_a(number, wgmma.element, slots.map(|slot| warp.registers.word(slot)));
-            }
-        }
-        Source::Shared(_, major) => {
-            let a = read(issued.descriptors[0], major, tile::ROWS)?;
-            tile.gather_a(major, wgmma.element, &a);
-        }
-    }
-    let b = read(issued.descriptors[1], wgmma.b_major, wgmma.columns())?;
-    tile.gather_b(wgmma.b_major, wgmma.element, &b);
-    *granules = b;
-    Ok(())
 }

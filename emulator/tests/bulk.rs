@@ -284,7 +284,7 @@ fn sums_of_every_type() {
         )
     };
     let cells: Vec<u8> = (0..64).flat_map(|i| bf16::from_f32(256.0 + i as f32).to_le_bytes()).collect();
-    let added = |i: usize| if i % 2 == 0 { 1.0 } else { (i / 2 * 2) as f32 };
+    let added = |i: usize| if i.is_multiple_of(2) { 1.0 } else { (i / 2 * 2) as f32 };
     let expected: Vec<u8> = (0..64)
         .flat_map(|i| bf16::from_f32(f32::from(bf16::from_f32(256.0 + i as f32)) + added(i)).to_le_bytes())
         .collect();

@@ -61,6 +61,21 @@ fn an_arrival_reaches_the_other_cta() {
 }
 
 #[test]
+fn global_memory_is_handed_over_too() {
+    // Each thread writes its word and reads the other CTA's.
+    let words =
+        "xor.b32 %r16, %r14, 32; mul.wide.u32 %d4, %r16, 4; add.u64 %d4, %d1, %d4;\nst.global.u32 [%d2], %r14;\n";
+    let read = format!("ld.global.u32 %r1, [%d4];\n{MEET}");
+    let out = clustered(4, 0, &format!("{words}{MEET}{read}")).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(out.iter().enumerate().all(|(at, word)| *word == at as u32 ^ 32), "{out:?}");
+    let made = handshake(MEET, "").replacen("mapa", &format!("{words}bar.warp.sync 0xffffffff;\nmapa"), 1);
+    let out = clustered(2, 0, &format!("{made}{read}")).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(out.iter().enumerate().all(|(at, word)| *word == at as u32 ^ 32), "{out:?}");
+    let fault = fault(&format!("{words}{}{read}", MEET.replace("arrive.aligned", "arrive.relaxed.aligned")));
+    assert!(matches!(fault.kind, FaultKind::Race { .. } | FaultKind::UnwrittenMemory { .. }), "{fault}");
+}
+
+#[test]
 fn an_mbarrier_must_be_made_before_the_other_arrives() {
     // Without the cluster's barrier between.
     let fault = fault(&handshake("bar.warp.sync 0xffffffff;\n", MEET));
@@ -76,12 +91,16 @@ fn an_mbarrier_must_be_made_before_the_other_arrives() {
 
 #[test]
 fn a_cta_that_has_ended_cannot_be_reached() {
-    let gone = handshake(MEET, "").replace("W: ", "setp.eq.u32 %p2, %r11, 0;\n@%p2 bra OUT;\nW: ")
-        + "\nOUT: mov.u32 %r1, 0;\n";
-    // CTA 1 arrives once more, after CTA 0 has ended.
-    let late = format!("{gone}@%p0 mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r15];\n");
-    let report = fault(&late).to_string();
-    assert!(report.contains("of the cluster has ended") || report.contains("arrivals"), "{report}");
+    // Without the barrier at the end: CTA 0 ends as soon as it was reached, and CTA 1 arrives once more.
+    let again = "mapa.shared::cluster.u32 %r15, %r10, %r12;\n@%p0 mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r15];";
+    let body = handshake(MEET, &format!("setp.eq.u32 %p2, %r11, 0;\n@%p2 bra DONE;\n{again}\nDONE:"));
+    let report = fault(&body).to_string();
+    assert!(
+        report.contains("CTA 0 of the cluster has ended: its shared memory is no more")
+            || report.contains("the mbarrier at 0x0") && report.contains("arrivals"),
+        "{report}"
+    );
+    assert!(report.contains("mbarrier.arrive.release.cluster") && report.contains("CTA 1,0,0"), "{report}");
 }
 
 #[test]

@@ -98,7 +98,9 @@ fn gradients_of_causal_attention() {
 
 #[test]
 fn the_hang_of_the_backward_is_a_barrier_for_more_threads_than_come() {
-    let fault = Backward::draw(256, false).run(BACKWARD_HANGS, &Options::default()).unwrap_err();
+    // One CTA after the other: each hangs.
+    let options = Options { threads: 1, ..Options::default() };
+    let fault = Backward::draw(256, false).run(BACKWARD_HANGS, &options).unwrap_err();
     let report = fault.to_string();
     assert!(matches!(fault.kind, FaultKind::Deadlock { .. }), "{report}");
     for word in [

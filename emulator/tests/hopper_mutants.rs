@@ -114,11 +114,14 @@ enum Fate {
     Survived,
 }
 
-/// A kernel at a size: whether its result is right.
+/// Runs a text: whether its result is right.
+type Trial = Box<dyn Fn(&str, &Options) -> Result<bool, Box<Fault>> + Sync>;
+
+/// A kernel at a size.
 struct Subject {
     name: &'static str,
     text: &'static str,
-    run: Box<dyn Fn(&str, &Options) -> Result<bool, Box<Fault>> + Sync>,
+    run: Trial,
     /// Of so many changes one is made.
     every: usize,
 }

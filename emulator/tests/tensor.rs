@@ -64,7 +64,7 @@ fn swizzled(swizzle: Swizzle, byte: usize) -> usize {
     };
     let (line, within) = (byte / 128, byte % 128);
     let (group, piece) = (within / 16 / pieces, within / 16 % pieces);
-    line * 128 + (group * pieces + (piece ^ line % pieces)) * 16 + within % 16
+    line * 128 + (group * pieces + (piece ^ (line % pieces))) * 16 + within % 16
 }
 
 /// A tensor of 16-bit numbers, each of which is its own place.

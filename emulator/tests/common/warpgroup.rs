@@ -97,6 +97,8 @@ pub fn accumulator(columns: usize) -> String {
 pub struct Warpgroup {
     pub threads: usize,
     pub image: Vec<u8>,
+    /// Bytes of shared memory behind the image.
+    pub room: usize,
     /// Accumulators to put out, for each thread.
     pub registers: usize,
     pub options: Options,
@@ -105,7 +107,7 @@ pub struct Warpgroup {
 impl Default for Warpgroup {
     fn default() -> Self {
         let options = Options { max_instructions: Some(1_000_000), ..Options::default() };
-        Warpgroup { threads: 128, image: Vec::new(), registers: 0, options }
+        Warpgroup { threads: 128, image: Vec::new(), room: 0, registers: 0, options }
     }
 }
 
@@ -159,7 +161,7 @@ impl Warpgroup {
             entry: "k",
             grid: [1, 1, 1],
             block: [self.threads as u32, 1, 1],
-            shared: self.image.len().max(1024) as u32,
+            shared: (self.image.len() + self.room).max(1024) as u32,
             args: &args,
         };
         run(&program, &launch, &memory, &self.options)?;

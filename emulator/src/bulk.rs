@@ -319,7 +319,8 @@ impl Load {
         let mut known = Knowledge::default();
         common.clocks.release(warp, &mut known);
         let deed = cluster::Deed::Copy(Box::new(Sent { load: self, from, bytes }));
-        common.place.outbox.push(Remote { to, thread, pc, known, deed });
+        let global = common.knows(warp);
+        common.place.outbox.push(Remote { to, thread, pc, known, global, deed });
         Ok(())
     }
 
@@ -327,7 +328,7 @@ impl Load {
     fn receive(self, common: &mut Common, from: From, bytes: u32, afar: Option<&Knowledge>) -> Result<(), Box<Trap>> {
         let Load { thread, pc, to, mbarrier } = self;
         let moment = common.expect_copy(mbarrier, bytes.into(), thread, pc, afar)?;
-        let by = afar.map_or_else(|| common.clocks.toucher(thread as usize / 32, pc), |known| known.from_afar(pc));
+        let by = afar.map_or_else(|| common.clocks.toucher(thread as usize / 32, pc), |known| known.afar(pc));
         let poisoned = common.shared.async_poison(to, bytes, thread, by, moment.column, moment.time);
         poisoned.map_err(|why| common.refused(why, to, bytes, true))?;
         common.bulk.phases.insert(pc, (mbarrier, moment));

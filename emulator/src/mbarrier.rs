@@ -306,7 +306,7 @@ impl Common {
         let Common { mbarriers, clocks, .. } = self;
         let object = match afar {
             None => mbarriers.at(address, thread, clocks.toucher(thread as usize / 32, pc))?,
-            Some(known) => mbarriers.at(address, Thread::MAX, known.from_afar(pc))?,
+            Some(known) => mbarriers.at(address, Thread::MAX, known.afar(pc))?,
         };
         if !object.maker.fenced {
             let mut trap = misuse(address, Misuse::Unfenced);

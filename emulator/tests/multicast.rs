@@ -113,7 +113,7 @@ fn bytes_are_passed_on_to_another_cta() {
     let fence = "fence.proxy.async.shared::cta;\n";
     for seed in 0..8 {
         let out = clustered(4, seed, &pass(fence, "%r32")).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
-        assert_eq!(out, (0..128u32).map(|at| 100 + (at / 32 ^ 1)).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(out, (0..128u32).map(|at| 100 + ((at / 32) ^ 1)).collect::<Vec<_>>(), "seed {seed}");
     }
     let unfenced = fault(&pass("", "%r32"));
     assert!(matches!(unfenced.kind, FaultKind::Unfenced { .. }), "{unfenced}");

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::access::{self, each};
 use crate::clocks::Knowledge;
+use crate::cluster::{self, Remote};
 use crate::cta::Common;
 use crate::decode::Inst;
 use crate::fault::{FaultKind, Other, Space, Trap};
@@ -30,7 +31,7 @@ use crate::tensor::{BOX_ALIGN, Maps, Row, Swizzle, TensorElem, TensorMap};
 use crate::warp::Warp;
 
 /// What a copy to shared memory brings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum From {
     Global(u64),
     Box {
@@ -270,8 +271,9 @@ pub(crate) fn add_halves(elem: TensorElem, a: u32, b: u32) -> u32 {
     }
 }
 
-/// What a copy to shared memory is given: where to, where it completes.
-struct Load {
+/// A copy to shared memory: where to, and where it completes, both in one CTA's.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
     thread: Thread,
     pc: u32,
     to: u32,
@@ -283,16 +285,70 @@ impl Load {
         Doer { thread: self.thread, pc: self.pc }
     }
 
-    /// From now on its destination belongs to it.
+    /// The rank of the CTA in whose shared memory it ends, and the same without it.
+    fn split(&self, common: &Common) -> Result<(usize, Load), Box<Trap>> {
+        let ((rank, to), (other, mbarrier)) = (common.place.split(self.to)?, common.place.split(self.mbarrier)?);
+        if rank == other {
+            return Ok((rank, Load { to, mbarrier, ..*self }));
+        }
+        let what = format!(
+            "a copy into the shared memory of CTA {rank} of the cluster completes at an mbarrier of it, not of CTA {other}"
+        );
+        Err(Trap::new(FaultKind::Operand(what), None))
+    }
+
+    /// What the copy does to global memory now: where it ends elsewhere, its source is read when it is issued, for the order.
+    fn reads(&self, common: &Common) -> Result<Deed, Box<Trap>> {
+        Ok(if self.split(common)?.0 == common.place.rank { Deed::ReadLater } else { Deed::Read })
+    }
+
+    /// From now on its destination belongs to it; in another CTA from when it is delivered.
     fn issue(self, common: &mut Common, from: From, bytes: u32) -> Result<(), Box<Trap>> {
+        let (rank, load) = self.split(common)?;
+        if rank == common.place.rank {
+            load.receive(common, from, bytes, None)
+        } else {
+            load.send(common, rank, from, bytes)
+        }
+    }
+
+    fn send(self, common: &mut Common, to: usize, from: From, bytes: u32) -> Result<(), Box<Trap>> {
+        let Load { thread, pc, .. } = self;
+        let warp = thread as usize / 32;
+        common.tick(warp);
+        let mut known = Knowledge::default();
+        common.clocks.release(warp, &mut known);
+        let deed = cluster::Deed::Copy(Box::new(Sent { load: self, from, bytes }));
+        let global = common.knows(warp);
+        common.place.outbox.push(Remote { to, thread, pc, known, global, deed });
+        Ok(())
+    }
+
+    /// Its destination is in this CTA; `afar` is what is known by a thread of another one that issues it.
+    fn receive(self, common: &mut Common, from: From, bytes: u32, afar: Option<&Knowledge>) -> Result<(), Box<Trap>> {
         let Load { thread, pc, to, mbarrier } = self;
-        let moment = common.expect_copy(mbarrier, bytes.into(), thread, pc)?;
-        let by = common.clocks.toucher(thread as usize / 32, pc);
+        let moment = common.expect_copy(mbarrier, bytes.into(), thread, pc, afar)?;
+        let by = afar.map_or_else(|| common.clocks.toucher(thread as usize / 32, pc), |known| known.afar(pc));
         let poisoned = common.shared.async_poison(to, bytes, thread, by, moment.column, moment.time);
         poisoned.map_err(|why| common.refused(why, to, bytes, true))?;
         common.bulk.phases.insert(pc, (mbarrier, moment));
         common.bulk.flying.push(Flight { thread, pc, mbarrier, what: Flying::Copy { to, from, bytes, moment } });
         Ok(())
+    }
+}
+
+/// A copy on its way to another CTA of the cluster.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    load: Load,
+    from: From,
+    bytes: u32,
+}
+
+impl Sent {
+    /// It is issued there.
+    pub(crate) fn deliver(self, common: &mut Common, known: &Knowledge) -> Result<(), Box<Trap>> {
+        self.load.receive(common, self.from, self.bytes, Some(known))
     }
 }
 
@@ -345,7 +401,8 @@ pub(crate) fn load(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -
         let from = double(m, i, 1, lane).wrapping_add(i.imm[1] as u64);
         let bytes = size(word(m, i, 2, lane))?;
         aligned(Space::Global, from, 16)?;
-        load.doer().note(m.common, m.view, from, bytes, Deed::ReadLater)?;
+        let reads = load.reads(m.common)?;
+        load.doer().note(m.common, m.view, from, bytes, reads)?;
         m.moved.global += u64::from(bytes);
         m.moved.shared += u64::from(bytes);
         load.issue(m.common, From::Global(from), bytes)
@@ -358,9 +415,18 @@ pub(crate) fn pass(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -
         let load = Load { thread, pc, to: place(m, i, 0, 0, lane), mbarrier: place(m, i, 3, 2, lane) };
         let from = place(m, i, 1, 1, lane);
         let bytes = size(word(m, i, 2, lane))?;
-        let moment = m.common.see_mbarrier(load.mbarrier, thread, pc)?;
+        let (rank, local) = load.split(m.common)?;
+        let (column, time) = if rank == m.common.place.rank {
+            let moment = m.common.see_mbarrier(local.mbarrier, thread, pc)?;
+            (moment.column, moment.time)
+        } else {
+            // When it has been read is known in the other CTA alone; here it counts as read at once.
+            let column = m.common.clocks.add_column();
+            (0..m.common.clocks.warps()).for_each(|warp| m.common.clocks.saw(warp, column, 1));
+            (column, 0)
+        };
         let by = m.common.clocks.toucher(m.number, pc);
-        let words = m.common.shared.async_read(from, bytes, thread, by, moment.column, moment.time);
+        let words = m.common.shared.async_read(from, bytes, thread, by, column, time);
         let words = words.map_err(|why| m.common.refused(why, from, bytes, false))?;
         m.moved.shared += 2 * u64::from(bytes);
         load.issue(m.common, From::Words(words), bytes)
@@ -375,11 +441,46 @@ pub(crate) fn load_tensor(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes:
         let (address, coords) = tensor(m, i, 1, 1, lane);
         let map = ranked(m.maps, address, &coords)?;
         aligned(Space::Shared, load.to.into(), BOX_ALIGN)?;
-        let (doer, bytes) = (load.doer(), map.box_bytes() as u32);
-        map.rows(&coords, |row| doer.note(m.common, m.view, row.address, row.bytes, Deed::ReadLater))?;
+        let (doer, bytes, reads) = (load.doer(), map.box_bytes() as u32, load.reads(m.common)?);
+        map.rows(&coords, |row| doer.note(m.common, m.view, row.address, row.bytes, reads))?;
         m.moved.global += u64::from(bytes);
         m.moved.shared += u64::from(bytes);
         load.issue(m.common, From::Box { map: address, coords }, bytes)
+    })
+}
+
+/// `cp.async.bulk.tensor` to the same place in several CTAs of the cluster: destination, map, coordinates, mbarrier, mask of ranks.
+/// Each copy completes at the mbarrier at the same place there.
+pub(crate) fn cast_tensor(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
+    per_lane(m, lanes, |m, lane, thread| {
+        let mbarrier = place(m, i, 2 + i.aux as usize, 2, lane);
+        let mask = word(m, i, 3 + i.aux as usize, lane) & 0xffff;
+        let load = Load { thread, pc, to: place(m, i, 0, 0, lane), mbarrier };
+        let (address, coords) = tensor(m, i, 1, 1, lane);
+        let map = ranked(m.maps, address, &coords)?;
+        let (own, size) = (m.common.place.rank, m.common.place.size);
+        if mask == 0 || mask >> size != 0 {
+            let what = format!(
+                "the mask of a multicast names CTAs of the cluster, of which there are {size}, and is {mask:#x}"
+            );
+            return Err(Trap::new(FaultKind::Operand(what), None));
+        }
+        let (_, load) = load.split(m.common)?;
+        aligned(Space::Shared, load.to.into(), BOX_ALIGN)?;
+        let (doer, bytes) = (load.doer(), map.box_bytes() as u32);
+        let reads = if mask >> own & 1 != 0 { Deed::ReadLater } else { Deed::Read };
+        map.rows(&coords, |row| doer.note(m.common, m.view, row.address, row.bytes, reads))?;
+        m.moved.global += u64::from(bytes);
+        m.moved.shared += u64::from(bytes) * u64::from(mask.count_ones());
+        for rank in each(mask) {
+            let (load, from) = (load.clone(), From::Box { map: address, coords: coords.clone() });
+            if rank == own {
+                load.receive(m.common, from, bytes, None)?;
+            } else {
+                load.send(m.common, rank, from, bytes)?;
+            }
+        }
+        Ok(())
     })
 }
 

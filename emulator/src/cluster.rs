@@ -9,7 +9,9 @@
 //! | `barrier.cluster.arrive` then `.wait` | who waited sees what all warps of the cluster had seen, and did |
 //! | `.arrive.relaxed` | nothing for what its warp did |
 //! | an arrival at another CTA's mbarrier | as one at the own |
+//! | a bulk copy into another CTA's shared memory | as one of the own, by what the issuing warp had seen |
 
+use crate::bulk::Sent;
 use crate::clocks::Knowledge;
 use crate::cta::{Common, Cta};
 use crate::decode::Inst;
@@ -68,6 +70,8 @@ pub(crate) struct Remote {
 pub(crate) enum Deed {
     /// An arrival at an mbarrier.
     Arrive { mbarrier: u32 },
+    /// A bulk copy into its shared memory.
+    Copy(Box<Sent>),
 }
 
 /// A CTA's place in its cluster.
@@ -111,7 +115,7 @@ impl Place {
     }
 
     /// An address, and the rank of the CTA in whose shared memory it lies.
-    fn split(&self, address: u32) -> Result<(usize, u32), Box<Trap>> {
+    pub(crate) fn split(&self, address: u32) -> Result<(usize, u32), Box<Trap>> {
         let rank = (address >> RANK).checked_sub(1).map_or(self.rank, |rank| rank as usize);
         if rank < self.size {
             return Ok((rank, address & ((1 << RANK) - 1)));
@@ -262,5 +266,6 @@ pub(crate) fn deliver(remote: Remote, from: usize, cta: &mut Cta<'_>) -> Result<
     cta.common.learn(&global);
     match deed {
         Deed::Arrive { mbarrier } => cta.common.arrive_from(mbarrier, &known, pc),
+        Deed::Copy(copy) => copy.deliver(&mut cta.common, &known),
     }
 }

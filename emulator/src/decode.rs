@@ -199,12 +199,8 @@ impl Kernel {
             ..Pool::default()
         };
         let mut raw = Vec::new();
-        for (pc, text) in texts.iter().enumerate() {
-            let Some(what) = Micro::of(text) else {
-                let line = lines.get(pc).map_or(String::new(), |line| format!("line {line}: "));
-                return Err(format!("{line}the emulator does not run `{text}` yet"));
-            };
-            raw.push(raw_inst(text, what, &mut pool, &symbols, &params, &labels)?);
+        for text in &texts {
+            raw.push(raw_inst(text, &mut pool, &symbols, &params, &labels)?);
         }
         let needed = pool.words as usize + pool.specials.len() + pool.word_constants.len();
         if needed.max(pool.doubles as usize + pool.double_constants.len()).max(pool.preds as usize + 2)
@@ -330,12 +326,12 @@ struct Raw {
 /// One instruction with its constants still numbered apart from the registers.
 fn raw_inst(
     text: &Text,
-    (micro, aux): (Micro, u32),
     pool: &mut Pool,
     symbols: &HashMap<String, u32>,
     params: &[(u32, lacuna_ptx::Param)],
     labels: &HashMap<String, u32>,
 ) -> Result<Raw, String> {
+    let (micro, aux) = Micro::of(text);
     let unfit = || format!("`{text}` has an operand that its form does not take");
     let mut slots = Vec::new();
     let mut imm = Vec::new();

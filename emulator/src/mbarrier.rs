@@ -289,20 +289,25 @@ impl Common {
         Ok(self.mbarriers.at(address, thread, by)?.moment())
     }
 
-    /// A bulk copy of a thread is issued that completes so many bytes: when that is.
+    /// A bulk copy of a thread is issued that completes so many bytes: when that is. `afar` is what the thread knows where it is one
+    /// of another CTA.
     pub(crate) fn expect_copy(
         &mut self,
         address: u32,
         bytes: u64,
         thread: Thread,
         pc: u32,
+        afar: Option<&Knowledge>,
     ) -> Result<Moment, Box<Trap>> {
         if !address.is_multiple_of(BYTES) {
             let space = Space::Shared;
             return Err(Trap::new(FaultKind::Misaligned { space, address: address.into(), bytes: BYTES }, None));
         }
-        let by = self.clocks.toucher(thread as usize / 32, pc);
-        let object = self.mbarriers.at(address, thread, by)?;
+        let Common { mbarriers, clocks, .. } = self;
+        let object = match afar {
+            None => mbarriers.at(address, thread, clocks.toucher(thread as usize / 32, pc))?,
+            Some(known) => mbarriers.at(address, Thread::MAX, known.afar(pc))?,
+        };
         if !object.maker.fenced {
             let mut trap = misuse(address, Misuse::Unfenced);
             let Maker { thread, pc, .. } = object.maker;

@@ -34,7 +34,7 @@ pub(crate) enum Micro {
     Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
     Mapa, ClusterArrive, ClusterWait, MbarrierRemote,
     // Copies by themselves; `aux` is the dimensions of a tensor, what an add adds, whether a wait is for reads alone.
-    BulkLoad, BulkPass, BulkStore, BulkCommit, BulkWait, TensorLoad, TensorStore, TensorAdd, TensorPrefetch, CpAsyncArrive,
+    BulkLoad, BulkPass, BulkStore, BulkCommit, BulkWait, TensorLoad, TensorCast, TensorStore, TensorAdd, TensorPrefetch, CpAsyncArrive,
     CvtaParam, CreatePolicy,
     // Mbarriers.
     MbarrierInit, MbarrierInval, MbarrierFence, MbarrierArrive, MbarrierExpect, MbarrierTx, MbarrierTry, MbarrierTest,
@@ -57,9 +57,8 @@ fn index(list: &[&str], choice: &str) -> u32 {
 }
 
 impl Micro {
-    /// What runs an instruction, and its `aux`; `None` where nothing does yet. A new row of the ISA table does not compile
-    /// until it stands here.
-    pub(crate) fn of(inst: &Inst) -> Option<(Micro, u32)> {
+    /// What runs an instruction, and its `aux`. A new row of the ISA table does not compile until it stands here.
+    pub(crate) fn of(inst: &Inst) -> (Micro, u32) {
         use Micro::*;
         let c = inst.form.choices();
         let ty = |i: usize| c.get(i).copied().unwrap_or_default();
@@ -207,7 +206,7 @@ impl Micro {
             Op::TensorStore => TensorStore,
             Op::TensorAdd => TensorAdd,
             Op::TensorPrefetch | Op::PrefetchMap => TensorPrefetch,
-            Op::TensorCast | Op::TensorCastHint => return None,
+            Op::TensorCast | Op::TensorCastHint => TensorCast,
             Op::MbarrierRemote => MbarrierRemote,
             Op::FenceProxyAsync => ProxyFence,
             Op::Elect => Elect,
@@ -240,7 +239,7 @@ impl Micro {
             ClusterArrive => u32::from(inst.form.op() == Op::ClusterRelaxed),
             // Of global memory the proxies are not told apart.
             ProxyFence => u32::from(ty(0) == ".global"),
-            TensorLoad | TensorStore | TensorAdd | TensorPrefetch => ty(0).parse().unwrap_or(0),
+            TensorLoad | TensorCast | TensorStore | TensorAdd | TensorPrefetch => ty(0).parse().unwrap_or(0),
             BulkStore => {
                 ["f32", "noftz.bf16", "noftz.f16"].iter().position(|add| *add == ty(0)).map_or(0, |add| add as u32 + 1)
             }
@@ -249,6 +248,6 @@ impl Micro {
             Ldmatrix | LdmatrixTrans | Stmatrix | StmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };
-        Some((micro, aux))
+        (micro, aux)
     }
 }

@@ -385,10 +385,35 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             RedVector => access::atomic_vector(m, i, lanes, add_float_bits)?,
             RedVectorBf16 => access::atomic_vector(m, i, lanes, |a, b| add_pairs(TensorElem::Bf16, a, b))?,
             RedVectorF16 => access::atomic_vector(m, i, lanes, |a, b| add_pairs(TensorElem::F16, a, b))?,
-            BulkLoad => bulk::load(m, i, pc, lanes)?,
-            BulkPass => bulk::pass(m, i, pc, lanes)?,
+            BulkLoad => {
+                bulk::load(m, i, pc, lanes)?;
+                if !m.common.place.outbox.is_empty() {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            BulkPass => {
+                bulk::pass(m, i, pc, lanes)?;
+                if !m.common.place.outbox.is_empty() {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
             BulkStore => bulk::store(m, i, pc, lanes)?,
-            TensorLoad => bulk::load_tensor(m, i, pc, lanes)?,
+            TensorCast => {
+                bulk::cast_tensor(m, i, pc, lanes)?;
+                if !m.common.place.outbox.is_empty() {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            TensorLoad => {
+                bulk::load_tensor(m, i, pc, lanes)?;
+                if !m.common.place.outbox.is_empty() {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
             TensorStore => bulk::store_tensor(m, i, pc, lanes, false)?,
             TensorAdd => bulk::store_tensor(m, i, pc, lanes, true)?,
             TensorPrefetch => bulk::prefetch(m, i, lanes)?,

@@ -14,8 +14,11 @@ pub struct Work {
     pub rounds: f64,
     /// Bytes of K and V, once for each tile that reads them: what L2 delivers.
     pub l2_bytes: f64,
-    /// Bytes of each tensor once: what HBM moves.
+    /// Bytes that HBM moves at least: of each tensor once, and of parts that are written and read.
     pub hbm_bytes: f64,
+    /// Of those, and of what is moved besides, the bytes of launches other than the one that attends: nothing of theirs is
+    /// hidden behind its products.
+    pub besides_bytes: f64,
     /// Rows of a tile that one warp has: with 16 or fewer, each right operand is read from shared memory for one product.
     pub rows_a_warp: u32,
     /// CTAs of the launch that attends.

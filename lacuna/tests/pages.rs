@@ -5,7 +5,8 @@ mod common;
 use common::{files_of, lacuna};
 use lacuna::kernels::registry;
 
-const COMMANDS: [&str; 9] = ["run", "emit", "inspect", "bench", "draw", "selftest", "devices", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["run", "emit", "inspect", "bench", "tune", "tuned", "draw", "selftest", "devices", "completions", "man"];
 
 #[test]
 fn every_shell_completes_every_command_kernel_and_option() {
@@ -48,7 +49,7 @@ fn there_is_a_page_for_every_command() {
         assert_eq!(page, lacuna(&["man", command]).ends(0).stdout, "{command}");
         assert!(page.contains(&format!(".TH lacuna-{command}")), "{page}");
     }
-    assert!(!files.iter().any(|name| name.contains("help")), "{files:?}");
+    assert!(!files.iter().any(|name| name.contains("help") || name.contains("worker")), "{files:?}");
     let main = lacuna(&["man"]).ends(0).stdout;
     assert_eq!(main, std::fs::read_to_string(out.join("lacuna.1")).unwrap());
     assert!(main.contains(".TH lacuna") && main.contains("Exit codes"), "{main}");

@@ -32,6 +32,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// On a GPU: tune the shapes that lacuna ships winners for, say how good the search is, and write kernels/tuned/GPU.json
+    Tuned {
+        /// The file's name, such as `h200`
+        name: String,
+        /// Arguments for `lacuna tune --all --figures`, such as `--budget 60s`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run the tests and take what they make as the new snapshots; arguments as for `test`
     Bless {
         /// As for `test`
@@ -55,8 +63,24 @@ fn main() -> Result<()> {
             let publish = ["publish", "--workspace", "--dry-run", "--locked"].map(OsStr::new);
             cargo(publish.into_iter().chain(args.iter().map(OsStr::new)), &[])
         }
+        Chore::Tuned { name, args } => tuned(&name, &args),
         Chore::Bless { args } => test(&args, &[("INSTA_UPDATE", "always")]),
     }
+}
+
+/// Tunes with records of its own, so that each winner is of one sitting, and keeps them under `target/tuned`.
+fn tuned(name: &str, args: &[String]) -> Result<()> {
+    let records = root().join("target/tuned").join(name);
+    let file = root().join("kernels/tuned").join(name).with_extension("json");
+    std::fs::create_dir_all(file.parent().unwrap_or(root())).context("kernels/tuned cannot be made")?;
+    let Some((records, out)) = records.to_str().zip(file.to_str()) else { bail!("the workspace's path is no text") };
+    let lacuna = ["run", "--release", "--package", "lacuna", "--"];
+    let env = [("LACUNA_DATA_DIR", records), ("LACUNA_TUNED", "")];
+    let tune = lacuna.iter().chain(&["tune", "--all", "--figures"]).copied();
+    cargo(tune.chain(args.iter().map(String::as_str)), &env)?;
+    cargo(lacuna.iter().chain(&["tuned", "--export", out]).copied(), &env)?;
+    eprintln!("xtask: {out} is written; `TUNED` in kernels/src/tuned.rs names it, and a test says where it does not");
+    Ok(())
 }
 
 fn test(args: &[String], env: &[(&str, &str)]) -> Result<()> {

@@ -5,6 +5,7 @@
 //!
 //! ```sh
 //! cargo run                            # on a GPU if there is one, else on the emulator
+//! cargo run --release -- tune          # finds the fastest pick on the GPU, and keeps it; without one, the model's choice
 //! INSTA_UPDATE=always cargo test       # writes the PTX to src/snapshots, where a later change shows
 //! ```
 
@@ -61,6 +62,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best();
     let result = trial.run(&device, &attention, &ByTokenPick { stages: 3, ..Default::default() }.to_pick())?;
     println!("{}: {}", device.name(), trial.check(&result, seen(32, 4)));
+    if std::env::args().any(|arg| arg == "tune") {
+        let timed = Trial::<bf16>::draw(&attention.shape, 4, &[8192]);
+        println!("{}", lacuna::tune(&device, &attention, (&timed, &trial), seen(32, 4))?);
+    }
     Ok(())
 }
 

@@ -61,6 +61,21 @@ fn without_a_score_logits_stay_as_they_are() {
     assert!(!other.ok(), "no score is taken for one: {other}");
 }
 
+/// Without a GPU: every candidate that is among the first is held to f64, and the model chooses.
+#[test]
+fn it_tunes_in_one_call() {
+    let attention = attention().with_score(near(2.0, 16.0)).at(shape());
+    let timed = Trial::<bf16>::draw(&attention.shape, 4, &[2048]);
+    let small = Trial::<bf16>::draw(&attention.shape, 2, &[100, 0, 1, 33]).under(scored(2.0, 16.0));
+    let device = Device::emulator();
+    let tuned = lacuna::tune(&device, &attention, (&timed, &small), seen(32, 4)).unwrap();
+    assert!(attention.space().picks().contains(&tuned.pick));
+    assert!(tuned.to_string().contains("the model's choice for sm_80") && tuned.found.is_none(), "{tuned}");
+    assert!(small.check(&small.run(&device, &attention, &tuned.pick).unwrap(), seen(32, 4)).ok());
+    let wrong = lacuna::tune(&device, &attention, (&timed, &small), seen(32, 5)).unwrap_err();
+    assert!(wrong.to_string().contains("is wrong: "), "another mask: {wrong}");
+}
+
 #[test]
 fn the_ptx_is_what_it_was() {
     let pick = ByTokenPick::default().to_pick();

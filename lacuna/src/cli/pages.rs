@@ -78,9 +78,9 @@ fn pages(command: &Command, dir: &Path) -> Result {
     Ok(())
 }
 
-/// The commands that have pages: clap's own `help` has none.
+/// The commands that have pages: clap's own `help` has none, nor has what the command runs for itself.
 fn documented(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|command| command.get_name() != "help")
+    command.get_subcommands().filter(|command| command.get_name() != "help" && !command.is_hide_set())
 }
 
 fn rendered(command: &Command) -> Result<Vec<u8>> {

@@ -223,6 +223,7 @@ impl<S: Schedule + Send + Sync, T: Float + Element> Subject for Own<S, T> {
             rounds: read / f64::from(kv),
             l2_bytes: read * width * 2.0,
             hbm_bytes: lengths.tokens as f64 * (heads + lengths.heads_kv as f64) * width * 2.0,
+            besides_bytes: 0.0,
             rows_a_warp: rows / pick.get("warps").copied().unwrap_or(4).max(1),
             ctas: tiles,
         }

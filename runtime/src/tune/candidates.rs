@@ -103,7 +103,8 @@ pub(super) fn stage(
         let ptx = text_hash(&plan);
         let work = subject.work(&schedule, &pick, &plan);
         let uses = registers.of(&ptx, plan.attending().registers);
-        let stages = pick.get("stages").copied().unwrap_or(2);
+        // A schedule without a pipelined loop has nothing in flight beside what it computes, but other CTAs.
+        let stages = pick.get("stages").copied().unwrap_or(1);
         let prediction = predict(&work, &plan, uses, stages, profile);
         Ok(Candidate { schedule, pick, plan, ptx, prediction })
     };

@@ -4,11 +4,11 @@
 //! GPU's [`Profile`]; it is not calibrated to any one kernel, and each record has its word beside the measured time.
 //!
 //! ```text
-//!   compute  = FLOPs that are done / ceiling of the products  +  exponentials / theirs  +  rounds x barriers
+//!   compute  = FLOPs that are done / ceiling of the products  +  exponentials / theirs  +  rounds x barriers  +  CTAs x starts
 //!   memory   = the longer of L2's bytes and HBM's
 //!   time     = the longer of the two + what of the shorter one is not hidden behind it, by the CTAs and stages in flight
 //!              x the busiest multiprocessor's CTAs over the mean's
-//!              + a launch each
+//!              + what other launches move, and a launch each
 //! ```
 
 use lacuna_codegen::Work;
@@ -20,6 +20,9 @@ use super::profile::Profile;
 /// Clocks of a round of a pipelined loop that neither multiply nor wait for memory: a barrier, addresses, the reduction of a
 /// softmax. From the H200's dense kernels: 2.95 ms where products and exponentials alone take 2.3.
 const ROUND: f64 = 600.0;
+
+/// Seconds from the start of a CTA to its first product, and from its last one to its end: latencies of memory, twice.
+const START: f64 = 1e-6;
 
 /// Seconds of a further launch: its ramp and its drain, in a stream.
 const LAUNCH: f64 = 4e-6;
@@ -83,7 +86,8 @@ pub fn predict(work: &Work, plan: &Plan, registers: u32, stages: u32, profile: &
     let products = products * (1.0 + 0.25 / schedulers);
     let softmax = work.exps / profile.exps();
     let rounds = work.rounds * ROUND / (profile.clock * f64::from(profile.sms) * f64::from(resident));
-    let compute = products + softmax + rounds;
+    let starts = work.ctas * START / (f64::from(profile.sms) * f64::from(resident));
+    let compute = products + softmax + rounds + starts;
     let (l2, hbm) = (work.l2_bytes / profile.l2, work.hbm_bytes / profile.hbm);
     let memory = l2.max(hbm);
 
@@ -91,10 +95,17 @@ pub fn predict(work: &Work, plan: &Plan, registers: u32, stages: u32, profile: &
     let (longer, shorter) = (compute.max(memory), compute.min(memory));
     let ctas = work.ctas.max(1.0) / f64::from(profile.sms);
     let uneven = ctas.ceil() / ctas;
-    let launches = LAUNCH * plan.launches.len() as f64;
+    let launches = LAUNCH * plan.launches.len() as f64 + work.besides_bytes / profile.hbm;
     let seconds = (longer + shorter / in_flight) * uneven * (1.0 + SPILL * f64::from(spilled)) + launches;
 
-    let bounds = [("products", products), ("softmax", softmax), ("rounds", rounds), ("L2", l2), ("HBM", hbm)];
+    let bounds = [
+        ("products", products),
+        ("softmax", softmax),
+        ("rounds", rounds),
+        ("starts", starts),
+        ("L2", l2),
+        ("HBM", hbm),
+    ];
     let bound =
         bounds.into_iter().fold(("launches", launches), |most, bound| if bound.1 > most.1 { bound } else { most });
     Prediction { ms: seconds * 1e3, resident, warps, registers, bound: bound.0 }
@@ -133,6 +144,7 @@ mod tests {
             rounds: 266_000.0,
             l2_bytes: 8.7e9,
             hbm_bytes: 0.54e9,
+            besides_bytes: 0.0,
             rows_a_warp: 32,
             ctas: 4096.0,
         }
@@ -157,6 +169,7 @@ mod tests {
             rounds: 4.2e6,
             l2_bytes: 137e9,
             hbm_bytes: 2.3e9,
+            besides_bytes: 0.0,
             rows_a_warp: 16,
             ctas: 262_144.0,
         };
@@ -173,6 +186,7 @@ mod tests {
             ("spills", ms(&dense(), &plan(128, 96 << 10, 1), 280, 2)),
             ("more rounds", ms(&Work { rounds: 600_000.0, ..dense() }, &plan(128, 96 << 10, 1), 255, 2)),
             ("10 launches more", ms(&dense(), &plan(128, 96 << 10, 11), 255, 2)),
+            ("1 GB in other launches", ms(&Work { besides_bytes: 1e9, ..dense() }, &plan(128, 96 << 10, 1), 255, 2)),
             ("133 CTAs on 132 SMs", ms(&Work { ctas: 133.0, ..dense() }, &plan(128, 96 << 10, 1), 255, 2)),
         ];
         for (what, worse) in worse {

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! One that dies, or that does not answer in time and is killed, costs the candidate that it was running, and nothing else:
-//! another one is started, and finds compiled kernels in the cache on disk.
+//! another one is started, and finds compiled kernels in the cache on disk. While it begins, the budget goes on; it may be
+//! passed by that much, where the last candidate of a search ends a worker.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
@@ -167,6 +168,8 @@ struct Worker {
     input: Mutex<ChildStdin>,
     /// Plans that it has.
     has: Mutex<HashSet<String>>,
+    /// Whether it has begun; nothing, where nobody asked it to.
+    opened: Mutex<Option<Result<(), Failed>>>,
     next: AtomicU64,
     /// Who waits for which answer; none once it has died.
     waiting: Arc<Mutex<Option<Waiting>>>,
@@ -203,33 +206,48 @@ impl Workers {
         lock(&self.worker).as_ref().map(|worker| lock(&worker.child).id())
     }
 
-    /// The worker that runs, or another one.
+    /// The worker that runs, or another one, once it has begun.
     fn worker(&self) -> Result<Arc<Worker>, Failed> {
-        let mut current = lock(&self.worker);
-        if self.stopped.load(Ordering::Relaxed) {
-            return Err(Failed::Lost("the search has ended".to_owned()));
+        let worker = {
+            let mut current = lock(&self.worker);
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(ended());
+            }
+            match current.as_ref().filter(|worker| worker.is_alive()) {
+                Some(worker) => worker.clone(),
+                None => {
+                    let refused = |error| Failed::Lost(format!("a worker process cannot be started: {error}"));
+                    let worker = Arc::new(Worker::start((self.command)()).map_err(refused)?);
+                    self.started.fetch_add(1, Ordering::Relaxed);
+                    *current = Some(worker.clone());
+                    worker
+                }
+            }
+        };
+        // Nobody but those who need it waits for it to begin: a search can be stopped meanwhile.
+        let mut opened = lock(&worker.opened);
+        if opened.is_none() {
+            *opened = Some(self.open(&worker));
         }
-        if let Some(worker) = current.as_ref().filter(|worker| worker.is_alive()) {
-            return Ok(worker.clone());
-        }
-        let worker = Worker::start((self.command)())
-            .map_err(|error| Failed::Lost(format!("a worker process cannot be started: {error}")))?;
-        self.started.fetch_add(1, Ordering::Relaxed);
+        let begun = opened.clone().unwrap_or(Ok(()));
+        drop(opened);
+        begun.map(|()| worker)
+    }
+
+    fn open(&self, worker: &Worker) -> Result<(), Failed> {
         match worker.ask(Ask::Open { setup: self.setup.clone() }, OPEN) {
-            Ok(Answer::Open) => {}
-            Ok(Answer::Failed(Failed::Lost(why))) => return Err(Failed::Lost(why)),
-            Ok(_) => return Err(Failed::Lost("a worker process says what was not asked".to_owned())),
+            Ok(Answer::Open) => Ok(()),
+            Ok(Answer::Failed(Failed::Lost(why))) => Err(Failed::Lost(why)),
+            Ok(_) => Err(Failed::Lost("a worker process says what was not asked".to_owned())),
+            Err(_) if self.stopped.load(Ordering::Relaxed) => Err(ended()),
             Err(Silence::Died) => {
-                return Err(Failed::Lost(format!("a worker process {} before it began", worker.how_it_ended())));
+                Err(Failed::Lost(format!("a worker process {} before it began", worker.how_it_ended())))
             }
             Err(Silence::TooLong) => {
                 worker.kill();
-                return Err(Failed::Lost(format!("a worker process does not begin within {} s", OPEN.as_secs())));
+                Err(Failed::Lost(format!("a worker process does not begin within {} s", OPEN.as_secs())))
             }
         }
-        let worker = Arc::new(worker);
-        *current = Some(worker.clone());
-        Ok(worker)
     }
 
     fn ask(&self, plan: &Plan, ask: impl FnOnce(String) -> Ask, limit: Duration) -> Result<Answer, Failed> {
@@ -251,9 +269,7 @@ impl Workers {
                 worker.kill();
                 Err(Failed::Invalid(Invalid::Hangs(limit.as_millis() as u64)))
             }
-            Err(Silence::Died) if self.stopped.load(Ordering::Relaxed) => {
-                Err(Failed::Lost("the search has ended".to_owned()))
-            }
+            Err(Silence::Died) if self.stopped.load(Ordering::Relaxed) => Err(ended()),
             Err(Silence::Died) => {
                 Err(Failed::Invalid(Invalid::Faults(format!("its worker process {}", worker.how_it_ended()))))
             }
@@ -307,6 +323,10 @@ impl Drop for Workers {
     }
 }
 
+fn ended() -> Failed {
+    Failed::Lost("the search has ended".to_owned())
+}
+
 fn unasked(answer: &Answer) -> Failed {
     Failed::Lost(format!("a worker process answers what was not asked: {answer:?}"))
 }
@@ -331,7 +351,7 @@ impl Worker {
             *lock(&told) = None;
         });
         let (child, input) = (Mutex::new(child), Mutex::new(input));
-        Ok(Worker { child, input, has: Mutex::default(), next: AtomicU64::new(1), waiting })
+        Ok(Worker { child, input, has: Mutex::default(), opened: Mutex::default(), next: AtomicU64::new(1), waiting })
     }
 
     fn is_alive(&self) -> bool {

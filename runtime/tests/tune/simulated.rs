@@ -163,7 +163,7 @@ impl Subject for Landscape {
 
     fn work(&self, _: &str, pick: &Pick, _: &Plan) -> Work {
         let told = self.picks.get(pick).map_or(1.0, |known| known.2);
-        Work { l2_bytes: told / 1e3 * Profile::H200.l2, rows_a_warp: 32, ctas: 1e6, ..Work::default() }
+        Work { l2_bytes: told / 1e3 * Profile::H200.l2, rows_a_warp: 32, ctas: 1056.0, ..Work::default() }
     }
 }
 

@@ -23,11 +23,13 @@ pub mod pattern;
 pub mod plan;
 
 mod chain;
+mod check;
 mod compile;
 mod error;
 mod lower;
 
 pub use chain::Temporary;
+pub use check::check;
 pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
 pub use lower::Boxes;

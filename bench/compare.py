@@ -110,10 +110,37 @@ class Kernel:
         if "scalar" in arg:
             number = scalars[arg["scalar"]]
             return ctypes.c_float(number) if isinstance(number, float) else ctypes.c_int32(number)
+        if "tensor_map" in arg:
+            return self.tensor_map(arg["tensor_map"], tensors, symbols, scalars, workspace)
         if "workspace_offset" in arg:
             return ctypes.c_uint64(workspace.data_ptr() + self.value(arg["workspace_offset"], symbols, scalars))
         value = self.value(arg["value"], symbols, scalars)
         return ctypes.c_uint64(value) if arg["type"] == "u64" else ctypes.c_int32(value)
+
+    def tensor_map(self, spec, tensors, symbols, scalars, workspace):
+        """The 128 bytes of a tensor map, 64-aligned, as the driver makes them."""
+        elem, size = {"f16": (6, 2), "f32": (7, 4), "bf16": (9, 2), "i32": (3, 4)}[spec["dtype"]]
+        base = spec["base"]
+        address = tensors[base["tensor"]].data_ptr() if "tensor" in base else (
+            workspace.data_ptr() + self.value(base["workspace_offset"], symbols, scalars))
+        extents = [self.value(extent, symbols, scalars) for extent in spec["extents"]]
+        strides = []
+        for stride, extent in zip(spec["strides"], extents[1:]):
+            (kind, of), = stride.items()
+            elements = self.value(of, symbols, scalars) if kind == "elements" else tensors[of["tensor"]].stride(of["dim"])
+            elements = (1 << 34) - elements if kind == "wrap_less" else elements
+            # What is never followed may be anything.
+            strides.append(16 if extent == 1 else elements * size)
+        rank = len(extents)
+        room = bytearray(128 + 64)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+        encoded = (ctypes.c_uint64 * 16).from_buffer(room, -start % 64)
+        self.check(self.cuda.cuTensorMapEncodeTiled(
+            ctypes.byref(encoded), elem, rank, ctypes.c_void_p(address), (ctypes.c_uint64 * rank)(*extents),
+            (ctypes.c_uint64 * max(rank - 1, 1))(*strides), (ctypes.c_uint32 * rank)(*spec["tile"]),
+            (ctypes.c_uint32 * rank)(*[1] * rank), 0, [0, 32, 64, 128].index(spec["swizzle_bytes"]),
+            [0, 64, 128, 256].index(spec["promotion_bytes"]), 0))
+        return encoded
 
 
 def normal(*shape):

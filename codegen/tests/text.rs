@@ -279,6 +279,8 @@ fn ops() -> impl Strategy<Value = Op> {
         (slice(), buffer(), v()).prop_map(|(from, buffer, slot)| Op::Fill { from, buffer, slot }),
         (var(), v(), v(), any::<bool>()).prop_map(|(acc, lhs, rhs, fresh)| Op::Start { acc, lhs, rhs, fresh }),
         Just(Op::Publish),
+        Just(Op::Turn),
+        Just(Op::Pass),
         Just(Op::Fence),
         Just(Op::Close),
         any::<u32>().prop_map(Op::Land),
@@ -338,6 +340,7 @@ prop_compose! {
         partition in proptest::option::of((proptest::option::of(0u32..3), proptest::option::of(0u32..3), any::<u32>(), any::<u32>())),
         roles in proptest::option::of((any::<u32>(), any::<u32>())),
         overlap in 0usize..Overlap::ALL.len(),
+        turns in any::<bool>(),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
     ) -> Func {
@@ -366,6 +369,7 @@ prop_compose! {
                 roles: roles.map(|(producer, consumer)| Roles { producer, consumer }),
             }),
             overlap: Overlap::ALL[overlap],
+            turns,
             body,
         }
     }

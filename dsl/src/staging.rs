@@ -102,6 +102,7 @@ pub struct Staging {
     shape: Shape,
     warps: u32,
     overlap: u32,
+    turns: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     pick: Vec<String>,
@@ -123,6 +124,7 @@ impl Staging {
             shape,
             warps: WARPS,
             overlap: 1,
+            turns: 1,
             knobs: HashMap::new(),
             extents,
             pick: Vec::new(),
@@ -146,6 +148,12 @@ impl Staging {
     pub fn overlap(&mut self, overlap: u32) {
         self.overlap = overlap;
         self.pick.push(format!("overlap = {overlap}"));
+    }
+
+    /// Sets whether warpgroups start products in turns, where they overlap: 1 is no, 2 yes.
+    pub fn turns(&mut self, turns: u32) {
+        self.turns = turns;
+        self.pick.push(format!("turns = {turns}"));
     }
 
     /// Sets a knob that the body reads by its name.
@@ -187,6 +195,13 @@ impl Staging {
             state.builder.fail_at(state.regions[0].loc, "the schedule does not say which CTAs there are", label);
         }
         let mut func = state.builder.finish().map_err(Error::Staging)?;
+        func.turns = match self.turns {
+            1 => false,
+            2 => true,
+            other => {
+                return Err(Error::Unsupported(format!("warpgroups take turns, 2, or do not, 1; {other} is neither")));
+            }
+        };
         func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
             let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
             let ways = ways.collect::<Vec<_>>().join(", ");

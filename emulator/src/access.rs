@@ -1,14 +1,15 @@
 //! Instructions that touch memory, and the asynchronous copies.
 
+use crate::cta::Common;
 use crate::decode::Inst;
 use crate::fault::{FaultKind, Other, Space, Trap};
 use crate::global::{Conflict, Deed};
 use crate::lanes::ballot;
-use crate::memory::Denied;
+use crate::memory::{Denied, View};
 use crate::mma;
 use crate::shared::{Earlier, Refusal, Thread, WARP_WIDE};
 use crate::step::Machine;
-use crate::warp::{Copy, Doubles, Warp, Words};
+use crate::warp::{Copies, Copy, Doubles, Warp, Words};
 
 /// The lanes in a mask, lowest first.
 pub(crate) struct Each(u32);
@@ -71,7 +72,7 @@ fn note(m: &mut Machine<'_, '_, '_>, address: u64, bytes: usize, deed: Deed, lan
 }
 
 #[cold]
-fn clash(why: Denied, address: u64, bytes: usize, lane: usize, deed: Deed) -> Box<Trap> {
+pub(crate) fn clash(why: Denied, address: u64, bytes: usize, lane: usize, deed: Deed) -> Box<Trap> {
     let mut trap = denied(why, address, bytes, lane);
     if let FaultKind::Race { second_writes, .. } = &mut trap.kind {
         *second_writes = matches!(deed, Deed::Write | Deed::Atomic);
@@ -276,6 +277,33 @@ pub(crate) fn atomic(
     Ok(())
 }
 
+/// `red` of a vector, element by element: base, operands.
+pub(crate) fn atomic_vector(
+    m: &mut Machine<'_, '_, '_>,
+    i: &Inst,
+    lanes: u32,
+    f: impl Fn(u32, u32) -> u32,
+) -> Result<(), Box<Trap>> {
+    let (base, count) = (*m.warp.registers.double(i.slots[0]), i.aux as usize);
+    for lane in each(lanes) {
+        let address = aligned(&base, lane, i.imm[0], 4 * count)?;
+        m.view.holds(address, 4 * count).map_err(|why| denied(why, address, 4 * count, lane))?;
+        note(m, address, 4 * count, Deed::Atomic, lane)?;
+        for element in 0..count {
+            let operand = m.warp.registers.word(i.slots[1 + element])[lane];
+            let at = address + 4 * element as u64;
+            let mut places = m.kernel.fences.then(|| m.view.ledger().released());
+            let done = m.view.update(at, |old| f(old, operand));
+            if let Some(places) = &mut places {
+                m.common.handover(m.number).exchange(places, at, false);
+            }
+            done.map_err(|why| denied(why, at, 4, lane))?;
+        }
+    }
+    m.moved.global += u64::from(lanes.count_ones()) * 4 * count as u64;
+    Ok(())
+}
+
 #[inline(always)]
 fn thread(m: &Machine<'_, '_, '_>, lane: usize) -> Thread {
     m.number as u32 * 32 + lane as u32
@@ -466,10 +494,20 @@ pub(crate) fn stmatrix(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, transpose
 pub(crate) fn issue_copy(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
     let size = i.aux as usize;
     let spare = m.warp.copies.spare.pop();
-    let mut copy =
-        spare.unwrap_or(Copy { lanes: 0, group: 0, size: 0, shared: [0; 32], global: [0; 32], source: [0; 32], pc: 0 });
+    let mut copy = spare.unwrap_or(Copy {
+        lanes: 0,
+        group: 0,
+        size: 0,
+        shared: [0; 32],
+        global: [0; 32],
+        source: [0; 32],
+        pc: 0,
+        serial: 0,
+    });
     copy.size = i.aux;
     copy.pc = pc;
+    copy.serial = m.warp.copies.issued;
+    m.warp.copies.issued += 1;
     copy.source = *m.warp.registers.word(i.slots[2]);
     let (shared, global) = (m.warp.registers.word(i.slots[0]), m.warp.registers.double(i.slots[1]));
     for lane in 0..32 {
@@ -529,27 +567,42 @@ pub(crate) fn commit(warp: &mut Warp<'_>, lanes: u32) {
 #[inline(always)]
 pub(crate) fn wait(m: &mut Machine<'_, '_, '_>, pending: u32, lanes: u32) -> Result<(), Box<Trap>> {
     let clock = m.common.clocks.toucher(m.number, 0).clock;
-    let number = m.number as u32;
     let copies = &mut m.warp.copies;
     copies.waited = Some((m.warp.paths.pc, pending));
-    for copy in &mut copies.flying {
+    let committed = copies.committed;
+    land_copies(copies, m.common, m.view, m.number, clock, |copy| {
         // The group is among the last `pending`, or not committed at all, unless this many were committed.
         let needed = copy.group.saturating_add(pending);
-        let landing = copy.lanes & lanes & ballot(|lane| copies.committed[lane] > needed);
+        copy.lanes & lanes & ballot(|lane| committed[lane] > needed)
+    })
+}
+
+/// Copies of a warp land, of those lanes that are said of each, as writes at this clock.
+#[inline(always)]
+pub(crate) fn land_copies(
+    copies: &mut Copies,
+    common: &mut Common,
+    view: &mut View<'_>,
+    number: usize,
+    clock: u32,
+    which: impl Fn(&Copy) -> u32,
+) -> Result<(), Box<Trap>> {
+    for copy in &mut copies.flying {
+        let landing = which(copy);
         copy.lanes &= !landing;
         for lane in each(landing) {
             let (address, bytes) = (copy.global[lane], copy.source[lane] as usize);
-            let thread = number * 32 + lane as u32;
-            let words = m.view.copy_source(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
-            if bytes != 0 && m.view.remembers(address, Deed::ReadDone) {
-                let by = m.common.global_toucher(m.number, lane, copy.pc);
-                m.view.note(address, bytes, Deed::ReadDone, &by).map_err(|why| denied(why, address, bytes, lane))?;
+            let thread = (number * 32 + lane) as u32;
+            let words = view.copy_source(address, bytes).map_err(|why| denied(why, address, bytes, lane))?;
+            if bytes != 0 && view.remembers(address, Deed::ReadDone) {
+                let by = common.global_toucher(number, lane, copy.pc);
+                view.note(address, bytes, Deed::ReadDone, &by).map_err(|why| denied(why, address, bytes, lane))?;
             }
             let to = copy.shared[lane];
             match copy.size {
-                16 => m.common.shared.land::<4>(to, words, thread, clock),
-                8 => m.common.shared.land::<2>(to, [words[0], words[1]], thread, clock),
-                _ => m.common.shared.land::<1>(to, [words[0]], thread, clock),
+                16 => common.shared.land::<4>(to, words, thread, clock),
+                8 => common.shared.land::<2>(to, [words[0], words[1]], thread, clock),
+                _ => common.shared.land::<1>(to, [words[0]], thread, clock),
             }
         }
     }

@@ -10,25 +10,42 @@
 
 use crate::shared::{CLOCK_LIMIT, Toucher};
 
-/// What a warp hands to those who synchronise with it: its rows.
+/// What is known of a CTA: over its columns, and over its warps.
+#[derive(Clone, Debug, Default)]
+struct Rows {
+    seen: Vec<u32>,
+    fenced: Vec<u32>,
+}
+
+impl Rows {
+    fn join(&mut self, other: &Rows) {
+        join_longer(&mut self.seen, &other.seen);
+        join_longer(&mut self.fenced, &other.fenced);
+    }
+}
+
+/// What a warp hands to those who synchronise with it: its rows, and what it knows of the other CTAs of its cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Knowledge {
     seen: Vec<u32>,
     fenced: Vec<u32>,
+    /// By rank in the cluster; the own rank's are not here.
+    others: Vec<Rows>,
 }
 
 impl Knowledge {
     pub(crate) fn clear(&mut self) {
         self.seen.clear();
         self.fenced.clear();
+        self.others.clear();
     }
 
     /// Knows what the other knows too.
     pub(crate) fn join(&mut self, other: &Knowledge) {
-        self.seen.resize(self.seen.len().max(other.seen.len()), 0);
-        self.fenced.resize(self.fenced.len().max(other.fenced.len()), 0);
-        join(&mut self.seen, &other.seen);
-        join(&mut self.fenced, &other.fenced);
+        join_longer(&mut self.seen, &other.seen);
+        join_longer(&mut self.fenced, &other.fenced);
+        self.others.resize(self.others.len().max(other.others.len()), Rows::default());
+        self.others.iter_mut().zip(&other.others).for_each(|(mine, other)| mine.join(other));
     }
 
     /// The clocks of this many warps start anew.
@@ -48,10 +65,34 @@ impl Knowledge {
     pub(crate) fn toucher(&self, warp: usize, pc: u32) -> Toucher<'_> {
         Toucher { warp, clock: self.seen[warp], pc, seen: &self.seen, fenced: &self.fenced }
     }
+
+    /// The same in the eyes of another CTA of the cluster, for whose columns there is room.
+    pub(crate) fn handed(mut self, from: usize, to: &Clocks) -> Knowledge {
+        let rank = to.rank;
+        let Some(there) = self.others.get_mut(rank) else { return self };
+        let Rows { mut seen, mut fenced } = std::mem::take(there);
+        std::mem::swap(&mut seen, &mut self.seen);
+        std::mem::swap(&mut fenced, &mut self.fenced);
+        self.others[from] = Rows { seen, fenced };
+        self.seen.resize(to.columns.max(self.seen.len()), 0);
+        self.fenced.resize(to.warps, 0);
+        self
+    }
+
+    /// These as the rows of somebody in another CTA who touches memory of this one.
+    pub(crate) fn from_afar(&self, pc: u32) -> Toucher<'_> {
+        Toucher { warp: usize::MAX, clock: 0, pc, seen: &self.seen, fenced: &self.fenced }
+    }
 }
 
 fn join(mine: &mut [u32], other: &[u32]) {
     mine.iter_mut().zip(other).for_each(|(mine, other)| *mine = (*mine).max(*other));
+}
+
+/// The same where the other may know of more columns.
+fn join_longer(mine: &mut Vec<u32>, other: &[u32]) {
+    mine.resize(mine.len().max(other.len()), 0);
+    join(mine, other);
 }
 
 /// The clocks of a CTA.
@@ -67,6 +108,10 @@ pub(crate) struct Clocks {
     seen: Vec<u32>,
     /// Row by warp, over the warps.
     fenced: Vec<u32>,
+    /// The CTA's rank in its cluster.
+    rank: usize,
+    /// What is known of the other CTAs, by rank and warp of this one; nothing where the CTA is alone.
+    others: Vec<Vec<Rows>>,
 }
 
 impl Clocks {
@@ -79,13 +124,20 @@ impl Clocks {
             stride: fixed,
             seen: vec![0; warps * fixed],
             fenced: vec![1; warps * warps],
+            rank: 0,
+            others: Vec::new(),
         };
         clocks.forget();
         clocks
     }
 
-    /// As at the beginning of a CTA.
-    pub(crate) fn clear(&mut self) {
+    /// As at the beginning of a CTA, of this rank in a cluster of so many.
+    pub(crate) fn clear(&mut self, rank: usize, size: usize) {
+        self.rank = rank;
+        self.others.clear();
+        if size > 1 {
+            self.others.resize(size, vec![Rows::default(); self.warps]);
+        }
         self.columns = self.fixed;
         self.seen.fill(0);
         self.forget();
@@ -160,12 +212,15 @@ impl Clocks {
         to.fenced.resize(self.warps, 0);
         join(&mut to.seen, self.row(warp));
         join(&mut to.fenced, self.fenced(warp));
+        to.others.resize(self.others.len(), Rows::default());
+        to.others.iter_mut().zip(&self.others).for_each(|(to, other)| to.join(&other[warp]));
     }
 
     /// A warp sees what was handed over.
     pub(crate) fn acquire(&mut self, warp: usize, from: &Knowledge) {
         join(&mut self.seen[warp * self.stride..][..self.columns], &from.seen);
         join(&mut self.fenced[warp * self.warps..][..self.warps], &from.fenced);
+        self.others.iter_mut().zip(&from.others).for_each(|(mine, other)| mine[warp].join(other));
     }
 
     /// A warp has waited until a column's time was this.

@@ -1,7 +1,9 @@
 //! A CTA: its warps, its shared memory, its barriers, and what each warp has seen of the others.
 
 use crate::access;
+use crate::bulk::Bulk;
 use crate::clocks::{Clocks, Knowledge};
+use crate::cluster::{self, Place};
 use crate::decode::Kernel;
 use crate::fault::{BarrierState, FaultKind, MbarrierState, RegisterPool, Trap};
 use crate::global::{self, Handover, Known, learn};
@@ -21,6 +23,8 @@ struct Barrier {
     arrived: u32,
     /// Which warps these are, and where they arrived.
     arrivals: Vec<(usize, u32)>,
+    /// A warp that was counted twice when it was last complete, and where it arrived.
+    twice: Option<(usize, u32, u32)>,
     /// Warps that wait, by bit.
     waiting: u32,
     /// What those who arrived have seen, joined.
@@ -46,7 +50,9 @@ pub(crate) struct Common {
     handovers: Vec<Handover>,
     pub(crate) products: Products,
     pub(crate) pool: Pool,
+    pub(crate) place: Place,
     pub(crate) mbarriers: Mbarriers,
+    pub(crate) bulk: Bulk,
 }
 
 impl Common {
@@ -60,6 +66,11 @@ impl Common {
             now: Time::new(self.round, own[warp]),
             seen: Seen { round: self.round, own, others: &self.known },
         }
+    }
+
+    /// Its number in the grid.
+    pub(crate) const fn number(&self) -> u32 {
+        self.number
     }
 
     /// `membar.gl`: what was offered to the warp is acquired, and what it has seen may be handed on.
@@ -87,6 +98,7 @@ impl Common {
             let warps = self.clocks.warps();
             self.barriers.iter_mut().for_each(|barrier| barrier.seen.forget(warps));
             self.mbarriers.forget(warps);
+            self.bulk.forget(warps);
         }
     }
 
@@ -143,6 +155,7 @@ impl Common {
         let seen = std::mem::take(&mut barrier.seen);
         let waiting = std::mem::take(&mut barrier.waiting);
         barrier.arrived = 0;
+        barrier.twice = barrier.twice.or_else(|| twice(&barrier.arrivals));
         barrier.arrivals.clear();
         self.released |= waiting;
         for warp in (0..self.clocks.warps()).filter(|warp| waiting >> warp & 1 != 0) {
@@ -194,15 +207,24 @@ impl<'k> Cta<'k> {
                 known: Known::new(),
                 handovers: std::iter::repeat_with(Handover::default).take(count).collect(),
                 products: Products::new(count),
-                pool: Pool::new(pool::at_entry(&kernel.limits, threads), count),
+                pool: Pool::new(pool::at_entry(&kernel.limits, threads, kernel.most_registers), count),
+                place: Place::new(),
                 mbarriers: Mbarriers::default(),
+                bulk: Bulk::default(),
             },
             turn: 0,
         }
     }
 
-    /// Makes this the CTA at `index`, at its beginning.
-    pub(crate) fn begin(&mut self, kernel: &Kernel, index: [u32; 3], grid: [u32; 3], block: [u32; 3]) {
+    /// Makes this the CTA at `index`, of a rank in a cluster of so many, at its beginning.
+    pub(crate) fn begin(
+        &mut self,
+        kernel: &Kernel,
+        index: [u32; 3],
+        grid: [u32; 3],
+        block: [u32; 3],
+        (rank, size): (usize, usize),
+    ) {
         let [x, y, z] = index.map(u64::from);
         self.common.number = (x + u64::from(grid[0]) * (y + u64::from(grid[1]) * z)) as u32;
         self.common.round = 0;
@@ -212,11 +234,13 @@ impl<'k> Cta<'k> {
         self.index = index;
         self.turn = 0;
         self.common.shared.clear();
-        self.common.clocks.clear();
+        self.common.clocks.clear(rank, size);
+        self.common.place.begin(rank, size);
         self.common.released = 0;
         self.common.products.clear();
         self.common.pool.clear();
         self.common.mbarriers.clear();
+        self.common.bulk.clear();
         self.common.live_warps = self.warps.len() as u32;
         self.common.barriers.iter_mut().for_each(|barrier| *barrier = Barrier::default());
         let threads = block.iter().product::<u32>();
@@ -239,9 +263,8 @@ impl<'k> Cta<'k> {
                         Special::Nctaid(axis) => grid[usize::from(axis)],
                         Special::Laneid => lane,
                         Special::Warpid => number,
-                        // A launch has no clusters: each CTA is one.
-                        Special::ClusterCtarank => 0,
-                        Special::ClusterNctarank => 1,
+                        Special::ClusterCtarank => rank as u32,
+                        Special::ClusterNctarank => size as u32,
                     };
                 }
             }
@@ -261,6 +284,13 @@ impl<'k> Cta<'k> {
                         wgmma::waited(warp, common, number, group);
                     }
                     over
+                }
+                Status::Cluster => {
+                    let passes = common.place.passes(number);
+                    if passes {
+                        cluster::waited(common, number);
+                    }
+                    passes
                 }
                 Status::Registers(count) => common.pool.take(number, count),
                 Status::Mbarrier { address, parity } => common.mbarriers.passes(address, parity),
@@ -289,6 +319,16 @@ impl<'k> Cta<'k> {
                     "{} arrived at barrier {number}, at line {}, and went on",
                     warps_of(&warps),
                     line(*pc)
+                ));
+            }
+        }
+        for (number, barrier) in self.common.barriers.iter().enumerate().filter(|(_, barrier)| barrier.waiting != 0) {
+            if let Some((warp, first, second)) = barrier.twice {
+                said.push(format!(
+                    "barrier {number} was complete before with warp {warp} counted twice, at lines {} and {}: those who arrive and \
+                     those who wait must be different warps, and the count theirs together",
+                    line(first),
+                    line(second)
                 ));
             }
         }
@@ -335,6 +375,14 @@ impl<'k> Cta<'k> {
     }
 }
 
+/// A warp that arrived more than once, and where.
+fn twice(arrivals: &[(usize, u32)]) -> Option<(usize, u32, u32)> {
+    arrivals.iter().enumerate().find_map(|(at, (warp, pc))| {
+        let before = arrivals[..at].iter().find(|(other, _)| other == warp)?;
+        Some((*warp, before.1, *pc))
+    })
+}
+
 /// Warps by name: `warp 3`, `warps 0 to 3 and 7`.
 fn warps_of(warps: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -371,7 +419,9 @@ mod tests {
             handovers: std::iter::repeat_with(Handover::default).take(warps).collect(),
             products: Products::new(warps),
             pool: Pool::new(None, warps),
+            place: Place::new(),
             mbarriers: Mbarriers::default(),
+            bulk: Bulk::default(),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) const POLLS: u8 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Inst {
     /// Immediates in the order of the text: address offsets, branch targets.
-    pub(crate) imm: [i64; 2],
+    pub(crate) imm: [i64; 3],
     /// Registers and constants in the order of the text.
     pub(crate) slots: [Slot; 16],
     /// A size, a choice, where a branch's lanes meet.
@@ -80,6 +80,8 @@ pub(crate) struct Kernel {
     pub(crate) fences: bool,
     pub(crate) tracks: Vec<Track>,
     pub(crate) wgmmas: Vec<Wgmma>,
+    /// The most that a `setmaxnreg` asks for.
+    pub(crate) most_registers: u32,
     /// The registers in which `wgmma`s accumulate or read A.
     pub(crate) tensor_registers: Vec<Reg>,
     /// By instruction, which of these it touches.
@@ -239,6 +241,8 @@ impl Kernel {
         let ops = texts.iter().map(|text| text.form.op()).collect();
         let stored = stores::stored(&texts, &params);
         let fences = code.iter().any(|inst| inst.micro == Micro::Fence && inst.aux != 0);
+        let asked = code.iter().filter(|inst| inst.micro == Micro::SetRegisters).map(|inst| inst.imm[0] as u32);
+        let most_registers = asked.max().unwrap_or_default();
         let mut numbers = tensor::Numbers::default();
         let mut wgmmas = Vec::new();
         for (inst, text) in code.iter_mut().zip(&texts).filter(|(inst, _)| inst.micro == Micro::Wgmma) {
@@ -263,6 +267,7 @@ impl Kernel {
             code,
             tracks,
             wgmmas,
+            most_registers,
             tensor_registers: numbers.registers,
             touches,
             stored,
@@ -318,7 +323,7 @@ fn statements(entry: &Entry) -> (Vec<Text>, Vec<Option<String>>, HashMap<String,
 struct Raw {
     micro: Micro,
     slots: Vec<(File, u32)>,
-    imm: [i64; 2],
+    imm: [i64; 3],
     aux: u32,
 }
 
@@ -417,7 +422,7 @@ fn raw_inst(
 }
 
 fn finish(micro: Micro, slots: Vec<(File, u32)>, imm: Vec<i64>, aux: u32, text: &Text) -> Result<Raw, String> {
-    let mut fixed = [0; 2];
+    let mut fixed = [0; 3];
     if imm.len() > fixed.len() {
         return Err(format!("`{text}` has more immediates than the emulator holds"));
     }
@@ -503,8 +508,11 @@ fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool, wgmmas: &mut [Wgmma])
         };
         let maybe = tensor::maybe_added(text);
         if !maybe.is_empty() {
+            let wgmma = &mut wgmmas[code[pc].aux as usize];
             let unproven = maybe.iter().filter(|reg| unproven[pc].contains(&number(**reg)));
-            wgmmas[code[pc].aux as usize].unproven = unproven.map(|reg| (place(*reg).1, *reg)).collect();
+            wgmma.unproven = unproven.map(|reg| (place(*reg).1, *reg)).collect();
+            wgmma.tracked =
+                maybe.iter().filter(|reg| tracked.contains(number(**reg))).map(|reg| place(*reg).1).collect();
         }
         let track = Track {
             reads: text
@@ -512,7 +520,11 @@ fn analyse(code: &mut [Inst], texts: &[Text], pool: &Pool, wgmmas: &mut [Wgmma])
                 .filter(|reg| unproven[pc].contains(&number(*reg)) && !maybe.contains(reg))
                 .map(|reg| (place(reg).0, place(reg).1, reg))
                 .collect(),
-            writes: text.writes().filter(|reg| tracked.contains(number(*reg))).map(place).collect(),
+            writes: text
+                .writes()
+                .filter(|reg| tracked.contains(number(*reg)) && !maybe.contains(reg))
+                .map(place)
+                .collect(),
         };
         if !track.reads.is_empty() || !track.writes.is_empty() {
             code[pc].flags |= TRACKED;

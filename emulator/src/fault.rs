@@ -103,6 +103,11 @@ pub enum FaultKind {
         /// The mbarriers that are waited for.
         mbarriers: Vec<MbarrierState>,
     },
+    /// A thread ends before its bulk copies have read shared memory, or a CTA before those to its shared memory have landed.
+    EndsInFlight {
+        /// Whether they write shared memory.
+        writes: bool,
+    },
     /// An mbarrier is used otherwise than it may be.
     Mbarrier {
         /// Where it is, or should be.
@@ -308,6 +313,7 @@ impl FaultKind {
             FaultKind::Operand(_) => "operand",
             FaultKind::BarrierCount { .. } => "barrier",
             FaultKind::Mbarrier { .. } => "mbarrier",
+            FaultKind::EndsInFlight { .. } => "missing wait",
             FaultKind::Trap => "trap",
             FaultKind::InstructionLimit(_) => "endless",
         }
@@ -387,6 +393,13 @@ impl FaultKind {
                     who(sites.get(1))
                 )
             }
+            FaultKind::EndsInFlight { writes: false } => f.write_str(
+                "the thread ends, and a bulk copy that it has issued may still read shared memory: cp.async.bulk.wait_group.read must \
+                 come before",
+            ),
+            FaultKind::EndsInFlight { writes: true } => f.write_str(
+                "the CTA ends, and a bulk copy to its shared memory is in flight: somebody must wait for its mbarrier before",
+            ),
             FaultKind::Mbarrier { address, what } => write!(f, "the mbarrier at {address:#x} {what}"),
             FaultKind::Deadlock { barriers, registers, mbarriers } => {
                 f.write_str("no warp of the CTA can go on")?;

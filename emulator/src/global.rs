@@ -20,6 +20,8 @@ pub(crate) enum Deed {
     ReadLater,
     /// The thread has waited for its `cp.async`.
     ReadDone,
+    /// A bulk copy that read this has landed: whoever waits for it knows.
+    ReadOver,
     Write,
     Atomic,
 }
@@ -130,6 +132,7 @@ impl Shadow {
                 self.read(granule, halves, deed == Deed::ReadLater, by);
             }
             Deed::ReadDone => self.land(granule, by),
+            Deed::ReadOver => self.forget(granule, by),
             Deed::Write | Deed::Atomic => {
                 self.examine_writes(granule, halves, deed, by)?;
                 self.examine_reads(granule, halves, by)?;
@@ -195,6 +198,16 @@ impl Shadow {
         if let Some(read) = reads.iter_mut().find(issued) {
             read.in_flight = false;
             read.by.time = by.now;
+        }
+    }
+
+    /// A read of this thread's instruction here is over, and orders nothing.
+    fn forget(&mut self, granule: u32, by: &Toucher<'_>) {
+        let Some(reads) = self.reads.get_mut(&granule) else { return };
+        let issued =
+            |read: &Reading| read.in_flight && (read.by.cta, read.by.thread, read.by.pc) == (by.cta, by.thread, by.pc);
+        if let Some(at) = reads.iter().position(issued) {
+            reads.swap_remove(at);
         }
     }
 

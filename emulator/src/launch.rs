@@ -3,6 +3,7 @@
 use lacuna_ptx::{ParamType, Target};
 
 use crate::decode::Kernel;
+use crate::tensor::{Maps, TensorMap};
 
 /// An argument of a launch.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub enum Arg {
     F32(f32),
     /// For a `.b8 name[N]` parameter: `N` bytes.
     Bytes(Vec<u8>),
+    /// For a `.align 64 .b8 name[128]` parameter: a tensor map. Its bytes mean nothing to a kernel that reads them.
+    TensorMap(TensorMap),
 }
 
 /// A kernel, its grid and its arguments.
@@ -41,8 +44,8 @@ fn describe(ty: ParamType) -> String {
     }
 }
 
-/// Checks a launch as the driver would; gives the parameter space.
-pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Result<Vec<u8>, String> {
+/// Checks a launch as the driver would; gives the parameter space, and the tensor maps in it.
+pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Result<(Vec<u8>, Maps), String> {
     let Launch { grid, block, shared, args, .. } = launch;
     if grid.contains(&0) || block.contains(&0) {
         return Err(format!("a grid of {grid:?} CTAs of {block:?} threads has nothing to run"));
@@ -63,9 +66,7 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Re
     if let Some(required) = kernel.limits.required_threads.filter(|required| required != block) {
         return Err(format!("the kernel says .reqntid {required:?}, and the launch has {block:?} threads"));
     }
-    if kernel.limits.explicit_cluster || kernel.limits.required_cluster.is_some_and(|cluster| cluster != [1; 3]) {
-        return Err("the kernel runs in clusters, and the emulator has none yet".to_owned());
-    }
+    crate::cluster::extents(&kernel.limits, *grid)?;
     // `.maxntid` bounds the product only.
     if let Some(max) = kernel.limits.max_threads
         && threads > max.iter().map(|extent| u64::from((*extent).max(1))).product()
@@ -88,18 +89,25 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Re
         ));
     }
     let mut space = vec![0; kernel.param_bytes as usize];
+    let mut maps = Maps::default();
     for ((at, param), arg) in kernel.params.iter().zip(args.iter()) {
         let bytes: &[u8] = match (param.ty, arg) {
             (ParamType::U32, Arg::U32(value)) => &value.to_le_bytes(),
             (ParamType::U64, Arg::U64(value)) => &value.to_le_bytes(),
             (ParamType::F32, Arg::F32(value)) => &value.to_le_bytes(),
             (ParamType::Bytes { bytes, .. }, Arg::Bytes(value)) if bytes as usize == value.len() => value,
+            (ParamType::Bytes { align: 64.., bytes: 128 }, Arg::TensorMap(map)) => {
+                map.check().map_err(|what| format!("parameter `{}`: {what}", param.name))?;
+                maps.0.push((*at, map.clone()));
+                &[]
+            }
             (ty, _) => {
                 let given = match arg {
                     Arg::U32(_) => "a U32".to_owned(),
                     Arg::U64(_) => "a U64".to_owned(),
                     Arg::F32(_) => "an F32".to_owned(),
                     Arg::Bytes(value) => format!("{} bytes", value.len()),
+                    Arg::TensorMap(_) => "a tensor map, for which it would be .align 64 .b8[128]".to_owned(),
                 };
                 return Err(format!("parameter `{}` is {}, and the argument is {given}", param.name, describe(ty)));
             }
@@ -107,5 +115,5 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch<'_>, target: Target) -> Re
         let at = *at as usize;
         space[at..at + bytes.len()].copy_from_slice(bytes);
     }
-    Ok(space)
+    Ok((space, maps))
 }

@@ -44,7 +44,9 @@
 //! ```
 
 mod access;
+mod bulk;
 mod clocks;
+mod cluster;
 mod cta;
 mod decode;
 mod fault;
@@ -64,6 +66,7 @@ mod shared;
 mod step;
 mod stores;
 mod sync;
+mod tensor;
 mod warp;
 mod wgmma;
 
@@ -72,3 +75,4 @@ pub use launch::{Arg, Launch};
 pub use memory::{Memory, MemoryError};
 pub use program::{LoadError, Program};
 pub use run::{Options, Stats, run};
+pub use tensor::{Swizzle, TensorDim, TensorElem, TensorMap};

@@ -32,6 +32,9 @@ const MOST: u32 = (1 << 20) - 1;
 /// Times of a column that a word of shared memory can bear.
 const MOST_TIMES: u32 = u16::MAX as u32 - 1;
 
+/// Columns that one can bear.
+const MOST_COLUMNS: usize = (1 << 10) - 1;
+
 /// Bytes of one.
 const BYTES: u32 = 8;
 
@@ -195,6 +198,10 @@ impl Common {
             Some(column) => column,
             None => (self.clocks.add_column(), 0),
         };
+        if column > MOST_COLUMNS {
+            let what = "a CTA has made more mbarriers than the emulator tells apart".to_owned();
+            return Err(Trap::new(FaultKind::Operand(what), None));
+        }
         let maker =
             Maker { thread, pc, clock: Some(self.clocks.toucher(thread as usize / 32, pc).clock), fenced: false };
         let object = Object {
@@ -228,7 +235,14 @@ impl Common {
     }
 
     /// A thread expects more bytes, or arrives, or both.
-    fn arrive_at(&mut self, address: u32, thread: Thread, pc: u32, bytes: u32, arrives: bool) -> Result<(), Box<Trap>> {
+    pub(crate) fn arrive_at(
+        &mut self,
+        address: u32,
+        thread: Thread,
+        pc: u32,
+        bytes: u32,
+        arrives: bool,
+    ) -> Result<(), Box<Trap>> {
         let Common { mbarriers, clocks, .. } = self;
         let warp = thread as usize / 32;
         let object = mbarriers.at(address, thread, clocks.toucher(warp, pc))?;
@@ -257,6 +271,22 @@ impl Common {
         object.arrivals -= 1;
         object.arrived.join(known);
         object.settle(&mut self.clocks).map_err(|what| misuse(address, what))
+    }
+
+    /// An arrival of a warp of another CTA.
+    pub(crate) fn arrive_from(&mut self, address: u32, known: &Knowledge, pc: u32) -> Result<(), Box<Trap>> {
+        if !address.is_multiple_of(BYTES) {
+            let space = Space::Shared;
+            return Err(Trap::new(FaultKind::Misaligned { space, address: address.into(), bytes: BYTES }, None));
+        }
+        self.mbarriers.at(address, Thread::MAX, known.from_afar(pc))?;
+        self.arrive_late(address, known)
+    }
+
+    /// When the phase under way ends, for a thread that has seen the mbarrier made.
+    pub(crate) fn see_mbarrier(&mut self, address: u32, thread: Thread, pc: u32) -> Result<Moment, Box<Trap>> {
+        let by = self.clocks.toucher(thread as usize / 32, pc);
+        Ok(self.mbarriers.at(address, thread, by)?.moment())
     }
 
     /// A bulk copy of a thread is issued that completes so many bytes: when that is.

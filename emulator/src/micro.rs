@@ -16,7 +16,7 @@ pub(crate) enum Micro {
     StGlobalHalf, StGlobal1, StGlobal2, StGlobal4, StGlobalDouble, StGlobalDouble2,
     LdSharedHalf, LdShared1, LdShared2, LdShared4, LdSharedDouble,
     StSharedHalf, StShared1, StShared2, StShared4, StSharedDouble,
-    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, Prefetch,
+    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, RedVector, RedVectorBf16, RedVectorF16, Prefetch,
     CpAsync, CpAsyncCommit, CpAsyncWait, CpAsyncWaitAll,
     // Integers.
     Add, Sub, Mul, MulHiU, MulHiS, MulWideU, MulWideS, Mad, MadWideU, MadWideS, DivU, DivS, RemU, RemS,
@@ -32,6 +32,10 @@ pub(crate) enum Micro {
     WidenU, WidenS, Narrow, FloatFromU, FloatFromS, FloatToU, FloatToS, PackBf16, PackF16, ToBf16, ToF16, FromF16, FromBf16,
     // Control.
     Bra, Ret, Trap, BarSync, BarArrive, BarWarp, Fence, ProxyFence, SetRegisters, Nothing,
+    Mapa, ClusterArrive, ClusterWait, MbarrierRemote,
+    // Copies by themselves; `aux` is the dimensions of a tensor, what an add adds, whether a wait is for reads alone.
+    BulkLoad, BulkPass, BulkStore, BulkCommit, BulkWait, TensorLoad, TensorStore, TensorAdd, TensorPrefetch, CpAsyncArrive,
+    CvtaParam, CreatePolicy,
     // Mbarriers.
     MbarrierInit, MbarrierInval, MbarrierFence, MbarrierArrive, MbarrierExpect, MbarrierTx, MbarrierTry, MbarrierTest,
     // Across a warp; `aux` says which way.
@@ -181,8 +185,10 @@ impl Micro {
             Op::MmaK16 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK16Bf16, MmaK16F16]),
             Op::MmaK8 => pick(0, &["bf16.bf16", "f16.f16"], &[MmaK8Bf16, MmaK8F16]),
 
-            Op::CvtaParam | Op::CreatePolicy | Op::PrefetchMap => return None,
-            Op::RedAddVector | Op::RedAddHalves => return None,
+            Op::CvtaParam => CvtaParam,
+            Op::CreatePolicy => CreatePolicy,
+            Op::RedAddVector => RedVector,
+            Op::RedAddHalves => pick(1, &["bf16x2", "f16x2"], &[RedVectorBf16, RedVectorF16]),
             Op::MbarrierInit => MbarrierInit,
             Op::MbarrierInval => MbarrierInval,
             Op::MbarrierFence => MbarrierFence,
@@ -191,11 +197,18 @@ impl Micro {
             Op::MbarrierTx => MbarrierTx,
             Op::MbarrierTry | Op::MbarrierTryFar => MbarrierTry,
             Op::MbarrierTest => MbarrierTest,
-            Op::CpAsyncArrive | Op::MbarrierRemote => return None,
-            Op::BulkLoad | Op::BulkLoadHint | Op::BulkPass | Op::BulkStore | Op::BulkStoreHint => return None,
-            Op::BulkAdd | Op::BulkAddHint | Op::BulkCommit | Op::BulkWait => return None,
-            Op::TensorLoad | Op::TensorLoadHint | Op::TensorCast | Op::TensorCastHint => return None,
-            Op::TensorStore | Op::TensorAdd | Op::TensorPrefetch => return None,
+            Op::CpAsyncArrive => CpAsyncArrive,
+            Op::BulkLoad | Op::BulkLoadHint => BulkLoad,
+            Op::BulkPass => BulkPass,
+            Op::BulkStore | Op::BulkStoreHint | Op::BulkAdd | Op::BulkAddHint => BulkStore,
+            Op::BulkCommit => BulkCommit,
+            Op::BulkWait => BulkWait,
+            Op::TensorLoad | Op::TensorLoadHint => TensorLoad,
+            Op::TensorStore => TensorStore,
+            Op::TensorAdd => TensorAdd,
+            Op::TensorPrefetch | Op::PrefetchMap => TensorPrefetch,
+            Op::TensorCast | Op::TensorCastHint => return None,
+            Op::MbarrierRemote => MbarrierRemote,
             Op::FenceProxyAsync => ProxyFence,
             Op::Elect => Elect,
             Op::Stmatrix => {
@@ -210,7 +223,9 @@ impl Micro {
             Op::WgmmaFence => WgmmaFence,
             Op::WgmmaCommit => WgmmaCommit,
             Op::WgmmaWait => WgmmaWait,
-            Op::Mapa | Op::ClusterArrive | Op::ClusterRelaxed | Op::ClusterWait => return None,
+            Op::Mapa => Mapa,
+            Op::ClusterArrive | Op::ClusterRelaxed => ClusterArrive,
+            Op::ClusterWait => ClusterWait,
             // Launches run one after the other: what it waits for is done, and nobody waits for it.
             Op::GridControl => Nothing,
         };
@@ -222,6 +237,15 @@ impl Micro {
                 u32::from(ty(0).contains("nc"))
             }
             SetRegisters => u32::from(ty(0) == "inc"),
+            ClusterArrive => u32::from(inst.form.op() == Op::ClusterRelaxed),
+            // Of global memory the proxies are not told apart.
+            ProxyFence => u32::from(ty(0) == ".global"),
+            TensorLoad | TensorStore | TensorAdd | TensorPrefetch => ty(0).parse().unwrap_or(0),
+            BulkStore => {
+                ["f32", "noftz.bf16", "noftz.f16"].iter().position(|add| *add == ty(0)).map_or(0, |add| add as u32 + 1)
+            }
+            BulkWait => u32::from(!ty(0).is_empty()),
+            RedVector | RedVectorBf16 | RedVectorF16 => ty(0).parse().unwrap_or(0),
             Ldmatrix | LdmatrixTrans | Stmatrix | StmatrixTrans => ty(0).trim_start_matches('x').parse().unwrap_or(1),
             _ => 0,
         };

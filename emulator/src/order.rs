@@ -10,6 +10,11 @@
 //! | | what is seen | PTX ISA |
 //! |---|---|---|
 //! | `bar.sync`, `bar.arrive` then `bar.sync` | who waited sees what those who arrived had seen, and did | 9.7.13.1, 8.9 |
+//! | `mbarrier.arrive`, `cp.async.mbarrier.arrive`, then a wait for the phase that passes | who waited sees what those who arrived in it, or in one before, had seen, and did; and what bulk copies brought in it | 9.7.13.15, 8.9 |
+//! | the same on the mbarrier of another CTA of the cluster | the same, and what each has seen of the other's shared memory | 9.7.13.15, 8.9 |
+//! | `barrier.cluster.arrive`, not `.relaxed`, then `.wait` | who waited sees what all warps of the cluster had seen, and did | 9.7.13.4 |
+//! | `cp.async.bulk.wait_group` | the warp sees the end of its thread's groups but the last ones: they have read their sources and, without `.read`, written | 9.7.9.25.4 |
+//! | `fence.mbarrier_init`, `fence.proxy.async` | bulk copies may count on the mbarriers that the warp made before | 9.7.13.15.9, 8.4 |
 //! | `wgmma.wait_group` | the warp sees the end of its warpgroup's groups but the last ones: they have read their operands | 9.7.15.7.3 |
 //! | `fence.proxy.async` | the asynchronous proxy sees what the warp wrote before, for whoever sees the fence | 8.4, 9.7.15.4 |
 //! | `bar.warp.sync` | the lanes see each other's accesses | 9.7.13.2 |
@@ -53,17 +58,22 @@
 //! | `atom`, `red` | `ld`, `cp.async`, `st` | the later is ordered after it | 8.7.1 |
 //! | `ld`, `cp.async` landed, by another warp | `st`, `atom`, `red` | the later is ordered after it, for a copy after its wait | 8.7 |
 //! | `cp.async` issued | `st`, `atom`, `red` of its source, by anyone | its thread has waited for its group | 9.7.9.25.1 |
+//! | bulk copy from it issued | `st`, `atom`, `red` of its source, by anyone | it has landed, which is as late as it may be | 9.7.9.25.1 |
+//! | bulk copy or add to it issued | as after a `st` or `red` by its thread, then and when it lands | | 9.7.9.25.4 |
 //! | `st`, `atom`, `red` | `ld.global.nc` | always faults: the memory model does not cover `.nc` | 8.1 |
 //!
 //! **Proxies** (8.4). Everything goes through the generic proxy, `cp.async` too, but `wgmma`'s operands in shared memory and
 //! bulk copies. By the letter a proxy fence may stand anywhere between the two accesses; here it is the writer's, which is where
 //! hardware is known to need it. What one warp fences counts for all its lanes.
 //!
-//! **What is let pass**: a read and a write by two lanes of one warp in that order; a warp's earlier read of other words of a
-//! granule of shared memory, once it reads it again; halves of one word written with nothing between (the word is then
-//! unordered until a write that has seen the last one); of several atomic updates of a word all but the last by each of two
-//! CTAs; what one warp acquires counts for its CTA, and a fence for all lanes of its warp; reads of an allocation that
-//! no address which the kernel stores to seems to derive from, before the first such store; the 65th reader at once.
+//! **Mbarriers** are used once their making was seen; their bytes are no ordinary memory until they are unmade.
+//!
+//! **What is let pass**: global memory is not told apart by proxies; a read and a write by two lanes of one warp in that order;
+//! a warp's earlier read of other words of a granule of shared memory, once it reads it again; halves of one word written with
+//! nothing between (the word is then unordered until a write that has seen the last one); of several atomic updates of a word
+//! all but the last by each of two CTAs; what one warp acquires counts for its CTA, and a fence for all lanes of its warp; reads
+//! of an allocation that no address which the kernel stores to seems to derive from, before the first such store; the 65th
+//! reader at once; waits at an mbarrier see other CTAs of the cluster whatever their scope.
 
 use crate::global::Known;
 use crate::shared::CLOCK_LIMIT;

@@ -12,15 +12,16 @@ use crate::wgmma::WARPS;
 /// Registers of a multiprocessor.
 const REGISTERS: u32 = 1 << 16;
 
-/// Registers of a thread when a kernel begins, where its limits fix them.
-pub(crate) fn at_entry(limits: &lacuna_ptx::Limits, threads: u32) -> Option<u32> {
-    // ptxas rounds down to eight, and a thread has 255 at most.
+/// Registers of a thread when a kernel begins, where its limits fix them: as many as fit, and no more than the most that it ever
+/// asks for.
+pub(crate) fn at_entry(limits: &lacuna_ptx::Limits, threads: u32, most: u32) -> Option<u32> {
+    // ptxas rounds down to eight.
     let fitting = |ctas: u32| {
         let threads = threads.next_multiple_of(32).saturating_mul(ctas.max(1)).max(1);
-        (REGISTERS / threads / 8 * 8).min(255)
+        (REGISTERS / threads / 8 * 8).min(most)
     };
     let bounded = limits.max_threads.is_some() || limits.required_threads.is_some();
-    limits.max_regs.or_else(|| limits.min_ctas.filter(|_| bounded).map(fitting))
+    limits.max_regs.map(|count| count.next_multiple_of(8)).or_else(|| limits.min_ctas.filter(|_| bounded).map(fitting))
 }
 
 /// One `setmaxnreg` that some warps of a warpgroup have executed.
@@ -134,10 +135,11 @@ mod tests {
 
     #[test]
     fn registers_at_entry_are_what_ptxas_says() {
-        let entry = |threads, ctas| at_entry(&limits(threads, ctas), threads);
+        let entry = |threads, ctas| at_entry(&limits(threads, ctas), threads, 240);
         assert_eq!((entry(384, Some(1)), entry(512, Some(1)), entry(256, Some(2))), (Some(168), Some(128), Some(128)));
+        assert_eq!(entry(256, Some(1)), Some(240));
         assert_eq!(entry(384, None), None);
-        assert_eq!(at_entry(&Limits { max_regs: Some(168), ..Limits::default() }, 384), Some(168));
+        assert_eq!(at_entry(&Limits { max_regs: Some(168), ..Limits::default() }, 384, 240), Some(168));
     }
 
     #[test]

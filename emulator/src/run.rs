@@ -14,6 +14,8 @@ use lacuna_ptx::Op;
 use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::bulk;
+use crate::cluster;
 use crate::cta::Cta;
 use crate::decode::Kernel;
 use crate::fault::{Fault, FaultKind, Misuse, Site, Space, Trap};
@@ -23,6 +25,7 @@ use crate::memory::{Memory, View};
 use crate::micro::Micro;
 use crate::program::Program;
 use crate::step::{Machine, Moved, PATIENCE, Run};
+use crate::tensor::Maps;
 use crate::warp::Status;
 use crate::wgmma;
 
@@ -79,7 +82,7 @@ pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Op
         let known: Vec<&str> = program.entries().collect();
         return Err(refuse(format!("the module has no kernel `{}`; it has {}", launch.entry, known.join(", "))));
     };
-    let params = launch::params(kernel, launch, program.target()).map_err(refuse)?;
+    let (params, maps) = launch::params(kernel, launch, program.target()).map_err(refuse)?;
     let ctas: u64 = launch.grid.iter().map(|extent| u64::from(*extent)).product();
     if u32::try_from(ctas).is_err() {
         return Err(refuse(format!("{ctas} CTAs are more than the emulator tells apart")));
@@ -88,10 +91,12 @@ pub fn run(program: &Program, launch: &Launch<'_>, memory: &Memory, options: &Op
         kernel,
         launch,
         params: &params,
+        maps,
         memory,
         ledger: Ledger::new(watched(kernel, launch, memory)),
         options,
         ctas,
+        cluster: cluster::extents(&kernel.limits, launch.grid).map_err(refuse)?,
         next: AtomicU64::new(0),
         issued: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -123,6 +128,7 @@ fn watched(kernel: &Kernel, launch: &Launch<'_>, memory: &Memory) -> Vec<(u64, u
         match &launch.args[param] {
             Arg::U64(address) => watched.extend(memory.allocation(*address)),
             Arg::Bytes(_) => return memory.allocations(),
+            Arg::TensorMap(map) => watched.extend(memory.allocation(map.base)),
             Arg::U32(_) | Arg::F32(_) => {}
         }
     }
@@ -157,14 +163,33 @@ struct Grid<'a> {
     kernel: &'a Kernel,
     launch: &'a Launch<'a>,
     params: &'a [u8],
+    maps: Maps,
     memory: &'a Memory,
     ledger: Ledger,
     options: &'a Options,
     ctas: u64,
+    /// CTAs of a cluster.
+    cluster: [u32; 3],
     next: AtomicU64,
     issued: AtomicU64,
     stop: AtomicBool,
     fault: Mutex<Option<(u64, Box<Fault>)>>,
+}
+
+/// How a CTA's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Ended,
+    /// It could go on.
+    Paused,
+    /// It cannot go on by itself, or has something for another CTA, without which it shall not.
+    Stuck,
+}
+
+/// Where a number lies in a grid of these extents.
+fn place(number: u64, grid: [u32; 3]) -> [u32; 3] {
+    let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
+    [(number % x) as u32, (number / x % y) as u32, (number / (x * y)) as u32]
 }
 
 /// SplitMix64, for the order of turns.
@@ -186,22 +211,22 @@ impl<'a> Grid<'a> {
         let mut view = View::new(self.memory, &self.ledger);
         let mut tally = Tally { counts: vec![0; self.kernel.code.len()], moved: Moved::default(), ctas: 0 };
         let mut turns = Turns(self.options.seed ^ worker.rotate_left(32));
-        let mut live: VecDeque<(u64, Cta<'a>)> = VecDeque::new();
+        let mut live: VecDeque<(u64, Vec<Cta<'a>>)> = VecDeque::new();
         let mut spare: Vec<Cta<'a>> = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             if live.len() < self.options.resident.max(1)
-                && let Some(cta) = self.admit(&mut spare)
+                && let Some(cluster) = self.admit(&mut spare)
             {
                 // The newest runs first: those before it have had their slice.
-                live.push_front(cta);
+                live.push_front(cluster);
             }
-            let Some((number, mut cta)) = live.pop_front() else { break };
-            match self.run_cta(&mut cta, &mut view, &mut tally, &mut turns) {
+            let Some((number, mut ctas)) = live.pop_front() else { break };
+            match self.run_cluster(&mut ctas, &mut view, &mut tally, &mut turns) {
                 Ok(true) => {
-                    tally.ctas += 1;
-                    spare.push(cta);
+                    tally.ctas += ctas.len() as u64;
+                    spare.append(&mut ctas);
                 }
-                Ok(false) => live.push_back((number, cta)),
+                Ok(false) => live.push_back((number, ctas)),
                 Err(fault) => {
                     self.report(number, fault);
                     break;
@@ -219,30 +244,80 @@ impl<'a> Grid<'a> {
         }
     }
 
-    /// The next CTA of the grid, at its beginning.
-    fn admit(&self, spare: &mut Vec<Cta<'a>>) -> Option<(u64, Cta<'a>)> {
+    /// The next cluster of the grid, at its beginning: nearly always one CTA.
+    fn admit(&self, spare: &mut Vec<Cta<'a>>) -> Option<(u64, Vec<Cta<'a>>)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if number >= self.ctas {
+        let size = self.cluster.iter().product::<u32>();
+        if number >= self.ctas / u64::from(size) {
             return None;
         }
         let Launch { grid, block, shared, .. } = *self.launch;
-        let index = self.index(number);
+        let clusters: [u32; 3] = std::array::from_fn(|axis| grid[axis] / self.cluster[axis]);
+        let first = place(number, clusters);
         let dynamic = if self.kernel.dynamic_shared { shared } else { 0 };
-        let mut cta = spare
-            .pop()
-            .unwrap_or_else(|| Cta::new(self.kernel, block.iter().product(), self.kernel.static_shared + dynamic));
-        cta.begin(self.kernel, index, grid, block);
-        Some((number, cta))
+        let ctas = (0..size).map(|rank| {
+            let within = place(rank.into(), self.cluster);
+            let index = std::array::from_fn(|axis| first[axis] * self.cluster[axis] + within[axis]);
+            let mut cta = spare
+                .pop()
+                .unwrap_or_else(|| Cta::new(self.kernel, block.iter().product(), self.kernel.static_shared + dynamic));
+            cta.begin(self.kernel, index, grid, block, (rank as usize, size as usize));
+            cta
+        });
+        Some((number, ctas.collect()))
     }
 
-    /// Runs a CTA for a slice. Whether it has ended.
+    /// Runs the CTAs of a cluster for a slice. Whether all have ended.
+    fn run_cluster(
+        &self,
+        ctas: &mut [Cta<'a>],
+        view: &mut View<'_>,
+        tally: &mut Tally,
+        turns: &mut Turns,
+    ) -> Result<bool, Box<Fault>> {
+        loop {
+            let (mut ended, mut goes_on, mut paused) = (0, false, false);
+            for number in 0..ctas.len() {
+                match self.run_cta(&mut ctas[number], view, tally, turns)? {
+                    Turn::Ended => ended += 1,
+                    Turn::Paused => paused = true,
+                    Turn::Stuck => {}
+                }
+                for remote in std::mem::take(&mut ctas[number].common.place.outbox) {
+                    goes_on = true;
+                    let (to, warp, pc) = (remote.to, remote.thread / 32, remote.pc);
+                    let lane = remote.thread % 32;
+                    cluster::deliver(remote, number, &mut ctas[to]).map_err(|mut trap| {
+                        (trap.pc, trap.lane) = (Some(pc), Some(lane));
+                        // Who was there before was in the other CTA.
+                        if let Some(other) = &mut trap.other {
+                            other.cta = Some(ctas[to].common.number());
+                        }
+                        self.fault(&ctas[number], warp as usize, *trap)
+                    })?;
+                }
+                goes_on |= cluster::meet(ctas);
+            }
+            if ended == ctas.len() {
+                return Ok(true);
+            }
+            if !paused && !goes_on {
+                return Err(self.deadlock(ctas));
+            }
+            if paused {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Runs a CTA for a slice, or until it sends something to another.
     fn run_cta(
         &self,
         cta: &mut Cta<'a>,
         view: &mut View<'_>,
         tally: &mut Tally,
         turns: &mut Turns,
-    ) -> Result<bool, Box<Fault>> {
+    ) -> Result<Turn, Box<Fault>> {
         let mut left = CTA_SLICE;
         let mut vain = 0;
         while left > 0 && vain <= cta.warps.len() {
@@ -252,13 +327,21 @@ impl<'a> Grid<'a> {
             let ready =
                 (0..count).map(|step| (first + step) % count).find(|warp| cta.warps[*warp].status == Status::Ready);
             let Some(number) = ready else {
-                return if cta.ended() { self.left(cta) } else { Err(self.deadlock(cta)) };
+                if cta.ended() {
+                    self.left(cta, view)?;
+                    return Ok(Turn::Ended);
+                }
+                if self.land(cta, view, turns)? {
+                    continue;
+                }
+                return Ok(Turn::Stuck);
             };
             cta.turn = (number + 1) % count;
             let share = if self.options.seed == 0 { WARP_SLICE } else { 1 + turns.next(4 * WARP_SLICE) };
             let mut machine = Machine {
                 kernel: self.kernel,
                 params: self.params,
+                maps: &self.maps,
                 number,
                 warp: &mut cta.warps[number],
                 common: &mut cta.common,
@@ -280,13 +363,33 @@ impl<'a> Grid<'a> {
                 let computed = wgmma::compute(self.kernel, &mut cta.warps, &mut cta.common);
                 computed.map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
             }
+            // Copies land as late as they may; under a seed, any time.
+            let early = self.options.seed != 0 && cta.common.bulk.is_flying() && turns.next(2) == 0;
+            if (early || vain > cta.warps.len()) && self.land(cta, view, turns)? {
+                vain = 0;
+            }
             left = left.saturating_sub(used.max(1));
             self.count(used, cta, number)?;
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(false);
+                return Ok(Turn::Paused);
+            }
+            if !cta.common.place.outbox.is_empty() {
+                return Ok(Turn::Stuck);
             }
         }
-        Ok(false)
+        Ok(Turn::Paused)
+    }
+
+    /// A bulk copy lands, the oldest or, under a seed, any. Whether there was one.
+    fn land(&self, cta: &mut Cta<'a>, view: &mut View<'_>, turns: &mut Turns) -> Result<bool, Box<Fault>> {
+        let flying = cta.common.bulk.flying();
+        if flying == 0 {
+            return Ok(false);
+        }
+        let which = if self.options.seed == 0 { 0 } else { turns.next(flying as u64) as usize };
+        let landed = bulk::land(&mut cta.warps, &mut cta.common, view, &self.maps, which);
+        landed.map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
+        Ok(true)
     }
 
     /// Counts instructions against the limit.
@@ -327,13 +430,27 @@ impl<'a> Grid<'a> {
         {
             trap.kind = FaultKind::Mbarrier { address: at, what: Misuse::Touched };
         }
-        let note = self.note(cta, &trap, pc);
+        let note = self.note(cta, warp, &trap, pc);
         Box::new(Fault { kind: trap.kind, entry: self.kernel.name.clone(), sites, note })
     }
 
     /// What is wrong in terms of groups and stages, where that can be known.
-    fn note(&self, cta: &Cta<'_>, trap: &Trap, pc: u32) -> Option<String> {
+    fn note(&self, cta: &Cta<'_>, warp: usize, trap: &Trap, pc: u32) -> Option<String> {
         let earlier = trap.other?.earlier;
+        let brought = matches!(trap.kind, FaultKind::Pending { .. } | FaultKind::Race { first_writes: true, .. });
+        if let Some((mbarrier, moment)) = cta.common.bulk.phase_of(earlier.pc).filter(|_| brought) {
+            let seen = cta.common.clocks.toucher(warp, pc).seen.get(moment.column).copied().unwrap_or(0);
+            let phases = i64::from(moment.phase) + i64::from(seen) - i64::from(moment.time);
+            return Some(format!(
+                "the copy completes phase {} of the mbarrier at {mbarrier:#x}, and of its phases this warp has waited for {}",
+                moment.phase,
+                match phases {
+                    ..=0 => "none".to_owned(),
+                    1 => "phase 0 alone".to_owned(),
+                    phases => format!("those before phase {phases}"),
+                }
+            ));
+        }
         let copies = |pc: u32| self.kernel.code[pc as usize].micro == Micro::CpAsync;
         let line = |pc: u32| self.line(pc);
         match trap.kind {
@@ -382,16 +499,17 @@ impl<'a> Grid<'a> {
 
     /// Where a CTA of this number lies in the grid.
     fn index(&self, number: u64) -> [u32; 3] {
-        let grid = self.launch.grid;
-        let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
-        [(number % x) as u32, (number / x % y) as u32, (number / (x * y)) as u32]
+        place(number, self.launch.grid)
     }
 
-    /// Where every warp stands that has not ended.
-    fn deadlock(&self, cta: &Cta<'_>) -> Box<Fault> {
+    /// Where every warp of a cluster stands that has not ended.
+    fn deadlock(&self, ctas: &[Cta<'_>]) -> Box<Fault> {
         let mut sites = Vec::new();
-        for (number, warp) in (0u32..).zip(&cta.warps) {
+        for (cta, number, warp) in
+            ctas.iter().flat_map(|cta| (0u32..).zip(&cta.warps).map(move |(n, warp)| (cta, n, warp)))
+        {
             let state = match warp.status {
+                Status::Cluster => "waits for the barrier of the cluster".to_owned(),
                 Status::Barrier(barrier) => format!("waits for barrier {barrier}"),
                 Status::Products(_) => "waits for its wgmmas".to_owned(),
                 Status::Registers(count) => format!("waits for {count} registers a thread"),
@@ -406,12 +524,18 @@ impl<'a> Grid<'a> {
             site.state = Some(state);
             sites.push(site);
         }
-        let pending = cta.pending(|pc| self.line(pc));
+        let mut pending = Vec::new();
+        for cta in ctas {
+            let said = cta.pending(|pc| self.line(pc));
+            let [x, y, z] = cta.index;
+            let of = if ctas.len() > 1 { format!("in CTA {x},{y},{z} ") } else { String::new() };
+            pending.extend(said.into_iter().map(|said| format!("{of}{said}")));
+        }
         Box::new(Fault {
             kind: FaultKind::Deadlock {
-                barriers: cta.barriers(),
-                registers: cta.registers(),
-                mbarriers: cta.mbarriers(),
+                barriers: ctas.iter().flat_map(Cta::barriers).collect(),
+                registers: ctas.iter().find_map(Cta::registers),
+                mbarriers: ctas.iter().flat_map(Cta::mbarriers).collect(),
             },
             entry: self.kernel.name.clone(),
             sites,
@@ -420,8 +544,15 @@ impl<'a> Grid<'a> {
     }
 
     /// A CTA has ended. What it left undone.
-    fn left(&self, cta: &Cta<'_>) -> Result<bool, Box<Fault>> {
-        let Some((pc, group, warps)) = cta.common.products.partial() else { return Ok(true) };
+    fn left(&self, cta: &mut Cta<'_>, view: &mut View<'_>) -> Result<(), Box<Fault>> {
+        if let Some((thread, pc, mbarrier)) = cta.common.bulk.left() {
+            let mut site = self.site(cta, thread / 32, Some(thread % 32), pc);
+            site.state = Some(format!("to the mbarrier at {mbarrier:#x}"));
+            let kind = FaultKind::EndsInFlight { writes: true };
+            return Err(Box::new(Fault { kind, entry: self.kernel.name.clone(), sites: vec![site], note: None }));
+        }
+        bulk::finish(&mut cta.common, view).map_err(|(warp, trap)| self.fault(cta, warp, *trap))?;
+        let Some((pc, group, warps)) = cta.common.products.partial() else { return Ok(()) };
         let what = format!("a wgmma was not issued by all four warps of warpgroup {group}");
         let sites = warps.into_iter().map(|warp| self.site(cta, warp as u32, None, pc)).collect();
         Err(Box::new(Fault { kind: FaultKind::Warpgroup(what), entry: self.kernel.name.clone(), sites, note: None }))

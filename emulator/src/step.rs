@@ -7,8 +7,9 @@ use crate::lanes::*;
 use crate::memory::View;
 use crate::micro::Micro;
 use crate::mma::{self, canonical, piece_bf16, piece_f16};
+use crate::tensor::{Maps, PARAM_WINDOW, TensorElem};
 use crate::warp::{ALL, Status, Warp};
-use crate::{access, mbarrier, sync, wgmma};
+use crate::{access, bulk, cluster, mbarrier, sync, wgmma};
 
 /// Bytes moved by a worker, and rows of shared memory that had to wait for each other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +23,7 @@ pub(crate) struct Moved {
 pub(crate) struct Machine<'a, 'k, 'm> {
     pub(crate) kernel: &'k Kernel,
     pub(crate) params: &'a [u8],
+    pub(crate) maps: &'a Maps,
     pub(crate) number: usize,
     pub(crate) warp: &'a mut Warp<'k>,
     pub(crate) common: &'a mut Common,
@@ -326,6 +328,7 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
                 continue;
             }
             Ret => {
+                bulk::end(m, lanes)?;
                 m.warp.paths.pc = pc + 1;
                 if !m.warp.paths.end(lanes) {
                     m.warp.status = Status::Ended;
@@ -357,9 +360,41 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             }
 
             ProxyFence => {
-                m.common.fence_proxy(m.number);
-                mbarrier::fence(m);
+                if i.aux == 0 {
+                    m.common.fence_proxy(m.number);
+                    mbarrier::fence(m);
+                }
             }
+            Mapa => cluster::map(m, i, lanes)?,
+            MbarrierRemote => {
+                if cluster::arrive_at(m, i, pc, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            ClusterArrive => cluster::arrive(m, i, lanes)?,
+            ClusterWait => {
+                if cluster::wait(m, lanes)? {
+                    m.warp.paths.pc = pc + 1;
+                    return Ok(());
+                }
+            }
+            CvtaParam => double2(r, &both(i), lanes, |a, _| a.wrapping_add(PARAM_WINDOW)),
+            // What it is made of is nobody's affair.
+            CreatePolicy => r.set_double(i.slots[0], &[0; 32], lanes),
+            RedVector => access::atomic_vector(m, i, lanes, add_float_bits)?,
+            RedVectorBf16 => access::atomic_vector(m, i, lanes, |a, b| add_pairs(TensorElem::Bf16, a, b))?,
+            RedVectorF16 => access::atomic_vector(m, i, lanes, |a, b| add_pairs(TensorElem::F16, a, b))?,
+            BulkLoad => bulk::load(m, i, pc, lanes)?,
+            BulkPass => bulk::pass(m, i, pc, lanes)?,
+            BulkStore => bulk::store(m, i, pc, lanes)?,
+            TensorLoad => bulk::load_tensor(m, i, pc, lanes)?,
+            TensorStore => bulk::store_tensor(m, i, pc, lanes, false)?,
+            TensorAdd => bulk::store_tensor(m, i, pc, lanes, true)?,
+            TensorPrefetch => bulk::prefetch(m, i, lanes)?,
+            BulkCommit => bulk::commit(m, lanes),
+            BulkWait => bulk::wait(m, i.imm[0] as u32, lanes, i.aux != 0)?,
+            CpAsyncArrive => bulk::arrive(m, i, pc, lanes)?,
             MbarrierInit => mbarrier::init(m, i, pc, lanes)?,
             MbarrierInval => mbarrier::invalidate(m, i, pc, lanes)?,
             MbarrierFence => mbarrier::fence(m),
@@ -463,8 +498,14 @@ const fn wide(a: u32) -> i64 {
 }
 
 /// Adds in global memory flush subnormals, of operands and results (PTX ISA, "atom").
-fn add_float_bits(a: u32, b: u32) -> u32 {
+pub(crate) fn add_float_bits(a: u32, b: u32) -> u32 {
     canonical(flush(flush(f32::from_bits(a)) + flush(f32::from_bits(b))))
+}
+
+/// Adds both halves of a word.
+fn add_pairs(elem: TensorElem, a: u32, b: u32) -> u32 {
+    let add = |shift: u32| bulk::add_halves(elem, a >> shift & 0xffff, b >> shift & 0xffff) << shift;
+    add(0) | add(16)
 }
 
 fn param(params: &[u8], offset: i64) -> u32 {

@@ -10,7 +10,7 @@
 //! what was read there before is not known.
 
 use lacuna_ptx::isa::Space;
-use lacuna_ptx::{Base, Class, Inst, Op, Operand, Param, Reg};
+use lacuna_ptx::{Address, Base, Class, Inst, Op, Operand, Param, Reg};
 use std::collections::{HashMap, HashSet};
 
 /// What stored-to addresses derive from.
@@ -28,6 +28,10 @@ const MEMORY: usize = usize::MAX;
 fn base(inst: &Inst, space: Space) -> Option<Reg> {
     let places = inst.form.slots();
     inst.operands.iter().zip(places).find_map(|(operand, place)| match (operand, place) {
+        (Operand::Tensor { map, .. }, _) if space == Space::Global => match map.base {
+            Base::Reg(reg) => Some(reg),
+            Base::Symbol(_) => None,
+        },
         (Operand::Address(address), lacuna_ptx::isa::Slot::Address(of)) if *of == space => match address.base {
             Base::Reg(reg) => Some(reg),
             Base::Symbol(_) => None,
@@ -57,6 +61,8 @@ fn stores(op: Op) -> bool {
             | BulkStoreHint
             | BulkAdd
             | BulkAddHint
+            | TensorStore
+            | TensorAdd
     )
 }
 
@@ -72,11 +78,11 @@ pub(crate) fn stored(texts: &[Inst], params: &[(u32, Param)]) -> Stored {
                 sources.extend(text.reads().filter_map(|reg| from.get(&reg)).flatten());
             }
             for operand in &text.operands {
-                if let Operand::Address(address) = operand
-                    && let Base::Symbol(name) = &address.base
-                {
-                    sources.extend(params.iter().position(|(_, param)| param.name == *name));
-                }
+                let name = match operand {
+                    Operand::Address(Address { base: Base::Symbol(name), .. }) | Operand::Symbol(name) => name,
+                    _ => continue,
+                };
+                sources.extend(params.iter().position(|(_, param)| param.name == *name));
             }
             for reg in text.writes() {
                 let known = from.entry(reg).or_default();

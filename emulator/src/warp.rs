@@ -235,6 +235,8 @@ pub(crate) struct Copy {
     /// Bytes read; the rest is zero.
     pub(crate) source: Words,
     pub(crate) pc: u32,
+    /// How many its warp had issued before it.
+    pub(crate) serial: u64,
 }
 
 /// The asynchronous copies of a warp.
@@ -247,11 +249,13 @@ pub(crate) struct Copies {
     pub(crate) waited: Option<(u32, u32)>,
     /// Copies that have landed, for their room.
     pub(crate) spare: Vec<Copy>,
+    /// Copies that the warp has issued.
+    pub(crate) issued: u64,
 }
 
 impl Copies {
     pub(crate) fn new() -> Copies {
-        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new() }
+        Copies { flying: Vec::new(), committed: [0; 32], waited: None, spare: Vec::new(), issued: 0 }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -269,6 +273,8 @@ pub(crate) enum Status {
     Barrier(u32),
     /// The `wgmma`s of its groups before this one.
     Products(u32),
+    /// The barrier of the cluster.
+    Cluster,
     /// `setmaxnreg.inc` to this many registers.
     Registers(u32),
     /// The last phase of this parity of an mbarrier.

@@ -57,6 +57,8 @@ pub(crate) struct Wgmma {
     pub(crate) fragments: Vec<u16>,
     /// Accumulators that may not have been written, which matters where D is added to.
     pub(crate) unproven: Vec<(Slot, lacuna_ptx::Reg)>,
+    /// Accumulators of which it must be noted that they are written, where that depends on a predicate.
+    pub(crate) tracked: Vec<Slot>,
 }
 
 impl Wgmma {
@@ -129,6 +131,8 @@ struct Issued {
     group: u32,
     /// Descriptors; A's is 0 where A is in registers.
     descriptors: [u64; 2],
+    /// Where A and B lie, over 16, in the order of their descriptors.
+    granules: [Vec<u32>; 2],
     adds: bool,
     /// The warp that came first.
     first: usize,
@@ -315,12 +319,12 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
     }
     let refuse = |what: String| Trap::new(FaultKind::Operand(what), None);
     let b = uniform(m, wgmma.b, "B")?;
-    let b_granules = Descriptor::new(b).map_err(refuse)?.granules(wgmma.b_major, wgmma.columns());
-    let (a, a_granules) = match wgmma.a {
-        Source::Registers(_) => (0, Vec::new()),
+    let of_b = Descriptor::new(b).map_err(refuse)?;
+    let (a, of_a) = match wgmma.a {
+        Source::Registers(_) => (0, None),
         Source::Shared(slot, major) => {
             let a = uniform(m, slot, "A")?;
-            (a, Descriptor::new(a).map_err(refuse)?.granules(major, tile::ROWS))
+            (a, Some((Descriptor::new(a).map_err(refuse)?, major)))
         }
     };
     let adds = m.warp.registers.pred(i.slots[0]);
@@ -332,6 +336,9 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
             crate::step::unwritten(m, (File::Word, slot, reg), ALL)?;
         }
     }
+    for &slot in &wgmma.tracked {
+        *m.warp.registers.written(File::Word, slot) = ALL;
+    }
     take_registers(m, wgmma, pc)?;
     let flight = &mut m.warp.tensor;
     let (group, index) = (flight.committed, flight.issued - m.common.products.groups[warpgroup].computed);
@@ -340,7 +347,11 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
     if products.groups[warpgroup].issued.get(index as usize).is_none() {
         let mut seen = Knowledge::default();
         m.common.clocks.release(m.number, &mut seen);
-        for &granule in a_granules.iter().chain(&b_granules) {
+        let granules = [
+            of_a.map(|(of_a, major)| of_a.granules(major, tile::ROWS)).unwrap_or_default(),
+            of_b.granules(wgmma.b_major, wgmma.columns()),
+        ];
+        for &granule in granules.iter().flatten() {
             let noted = m.common.shared.tensor_read(granule, warpgroup, group, pc);
             noted.map_err(|why| reads(why, m.common.shared.bytes(), granule, pc))?;
         }
@@ -348,6 +359,7 @@ pub(crate) fn issue(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) 
             pc,
             group,
             descriptors: [a, b],
+            granules,
             adds: adds == ALL,
             first: m.number,
             warps: 1 << (m.number % WARPS),
@@ -419,7 +431,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
     type Output = Result<(), (usize, Box<Trap>)>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+    fn with_simd<S: pulp::Simd>(self, simd: S) -> Self::Output {
         let Compute { kernel, warps, common } = self;
         let mut products = std::mem::take(&mut common.products);
         let ready = std::mem::take(&mut products.ready);
@@ -445,7 +457,7 @@ impl pulp::WithSimd for Compute<'_, '_> {
                 if wgmma.negated {
                     tile.negate_a();
                 }
-                tile.multiply();
+                tile.multiply(simd);
             }
             give(&products.tile, held, warps);
         }
@@ -484,17 +496,14 @@ fn gather(
     warps: &[Warp<'_>],
 ) -> Result<(), Box<Trap>> {
     let by = issued.seen.toucher(issued.first, issued.pc);
-    let mut read = |descriptor: u64, major: Major, extent: usize| -> Result<Vec<[u32; 4]>, Box<Trap>> {
-        let mut out = std::mem::take(granules);
+    let mut good = UNKNOWN;
+    let mut read = |at: &[u32], out: &mut Vec<[u32; 4]>| -> Result<(), Box<Trap>> {
         out.clear();
-        let mut good = UNKNOWN;
-        // It was found right when it was issued.
-        let at = Descriptor::new(descriptor).map(|descriptor| descriptor.granules(major, extent)).unwrap_or_default();
-        for granule in at {
+        for &granule in at {
             let words = common.shared.async_granule(granule, by, &mut good);
             out.push(words.map_err(|why| reads(why, common.shared.bytes(), granule, issued.pc))?);
         }
-        Ok(out)
+        Ok(())
     };
     match wgmma.a {
         Source::Registers(slots) => {
@@ -503,12 +512,11 @@ fn gather(
             }
         }
         Source::Shared(_, major) => {
-            let a = read(issued.descriptors[0], major, tile::ROWS)?;
-            tile.gather_a(major, wgmma.element, &a);
+            read(&issued.granules[0], granules)?;
+            tile.gather_a(major, wgmma.element, granules);
         }
     }
-    let b = read(issued.descriptors[1], wgmma.b_major, wgmma.columns())?;
-    tile.gather_b(wgmma.b_major, wgmma.element, &b);
-    *granules = b;
+    read(&issued.granules[1], granules)?;
+    tile.gather_b(wgmma.b_major, wgmma.element, granules);
     Ok(())
 }

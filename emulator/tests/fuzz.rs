@@ -6,16 +6,31 @@
 #[path = "common/small.rs"]
 mod small;
 
-use lacuna_emulator::{Arg, Launch, Memory, Options, Program, run};
+use lacuna_emulator::{Arg, Launch, Memory, Options, Program, Swizzle, TensorDim, TensorElem, TensorMap, run};
 use lacuna_ptx::ParamType;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
-const REAL: [&str; 3] = [
+const REAL: [&str; 6] = [
     include_str!("data/k4_gqa16_mma_sync.ptx"),
     include_str!("data/k4m_mask.ptx"),
     include_str!("data/k4o_overlay.ptx"),
+    include_str!("../../ptx/tests/kernels/product_sm90a.ptx"),
+    include_str!("../../ptx/tests/kernels/forward_d128.ptx"),
+    include_str!("../../ptx/tests/kernels/gather.ptx"),
 ];
+
+/// A map of 128 rows of 128 elements, under two more dimensions or not.
+fn map(memory: &Memory, deep: bool) -> TensorMap {
+    let base = memory.alloc(1 << 15);
+    memory.write(base, &[0; 1 << 15]).expect("it was just allocated");
+    let dim = |extent, stride, tile| TensorDim { extent, stride, tile };
+    let mut dims = vec![dim(128, 2, 64), dim(128, 256, 128)];
+    if deep {
+        dims.extend([dim(2, 256, 1), dim(1, 1 << 15, 1)]);
+    }
+    TensorMap { base, elem: TensorElem::Bf16, dims, swizzle: Swizzle::B128 }
+}
 
 /// Loads a text and runs every kernel of it on a little memory. The result is whatever it is.
 fn feed(text: &str) {
@@ -30,11 +45,14 @@ fn feed(text: &str) {
                 memory.write(at, &[0; 1 << 14]).map_or(Arg::U64(0), |()| Arg::U64(at))
             }
             ParamType::F32 => Arg::F32(1.0),
+            ParamType::Bytes { bytes: 128, align: 64 } => Arg::TensorMap(map(&memory, entry.name.contains("fa_fwd"))),
             ParamType::Bytes { bytes, .. } => Arg::Bytes(vec![0; bytes as usize]),
         };
         let args: Vec<Arg> = entry.params.iter().map(|param| arg(param.ty)).collect();
-        let block = entry.limits.required_threads.unwrap_or([128, 1, 1]);
-        let launch = Launch { entry: &entry.name, grid: [2, 1, 1], block, shared: 80_000, args: &args };
+        let most = entry.limits.required_threads.or(entry.limits.max_threads);
+        let block = most.filter(|_| text.contains("wgmma")).or(entry.limits.required_threads).unwrap_or([128, 1, 1]);
+        let shared = if text.contains("wgmma") { 170_000 } else { 80_000 };
+        let launch = Launch { entry: &entry.name, grid: [2, 1, 1], block, shared, args: &args };
         let options = Options { threads: 1, max_instructions: Some(20_000), ..Options::default() };
         let _ = run(&program, &launch, &memory, &options);
     }

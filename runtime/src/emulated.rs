@@ -100,5 +100,6 @@ fn argument(arg: KernelArg) -> Arg {
         KernelArg::U32(value) => Arg::U32(value),
         KernelArg::U64(value) => Arg::U64(value),
         KernelArg::F32(value) => Arg::F32(value),
+        KernelArg::Map(map, _) => Arg::TensorMap(*map),
     }
 }

@@ -274,6 +274,8 @@ pub struct Case {
     pub keys: Option<Vec<usize>>,
     /// The pick.
     pub pick: Pick,
+    /// What it is compiled for; what each device would have it compiled for, where it is not said.
+    pub target: Option<Target>,
     /// The numbers.
     pub numbers: Numbers,
     /// The tensors.
@@ -300,6 +302,7 @@ impl Case {
             lengths: lengths.to_vec(),
             keys: None,
             pick: work.default_pick(&shape),
+            target: None,
             shape,
             numbers: Numbers::Normal,
             layout: Layout::Packed,
@@ -314,6 +317,12 @@ impl Case {
     pub fn with_keys(self, keys: &[usize]) -> Self {
         assert_eq!(self.lengths.len(), keys.len(), "each document has queries and keys");
         Case { keys: Some(keys.to_vec()), shape: self.shape.with_keys_apart(), ..self }
+    }
+
+    /// The case for a target, at a pick.
+    #[must_use]
+    pub fn on(self, target: Target, pick: Pick) -> Self {
+        Case { target: Some(target), pick, ..self }
     }
 
     /// Keys of each document.
@@ -367,6 +376,9 @@ impl fmt::Display for Case {
                     write!(f, " by {share}%")?;
                 }
             }
+        }
+        if let Some(target) = self.target {
+            write!(f, " {target}")?;
         }
         write!(f, " D{dk}")?;
         if dv != dk {

@@ -21,7 +21,7 @@ use lacuna_runtime::{Bindings, Device, Error, Scalar, Tensor};
 use rayon::prelude::*;
 
 /// The instructions that order asynchronous copies, threads and lanes.
-const ORDERING: [&str; 9] = [
+const ORDERING: [&str; 18] = [
     "cp.async.wait_group",
     "cp.async.wait_all",
     "cp.async.commit_group",
@@ -29,6 +29,15 @@ const ORDERING: [&str; 9] = [
     "bar.arrive",
     "bar.warp.sync",
     "membar",
+    "fence.proxy.async",
+    "fence.mbarrier_init",
+    "mbarrier.arrive",
+    "mbarrier.try_wait",
+    "cp.async.bulk.commit_group",
+    "cp.async.bulk.wait_group",
+    "wgmma.fence",
+    "wgmma.commit_group",
+    "wgmma.wait_group",
     "shfl.sync",
     "vote.sync",
 ];
@@ -81,13 +90,18 @@ fn mutants(launch: usize, text: &str) -> Vec<Mutant> {
                 mutants.push(Mutant { launch, what: format!("{kind} {number} {how}"), text });
             };
             // Whose result is missing is found by its register, and says nothing of order.
-            if !["shfl.sync", "vote.sync"].contains(&kind) {
+            if !["shfl.sync", "vote.sync", "mbarrier.try_wait"].contains(&kind) {
                 change("deleted", None);
             }
-            if kind == "cp.async.wait_group" {
-                let groups = instruction(lines[at]).trim_start_matches(kind).trim().trim_end_matches(';');
-                let groups: u32 = groups.parse().expect("a number of groups");
-                change("for one group fewer", Some(&format!("  {kind} {};", groups + 1)));
+            if kind == "mbarrier.try_wait" {
+                let operands = instruction(lines[at]).split_once(' ').expect("operands").1;
+                let passes = operands.split(',').next().expect("a predicate");
+                change("passed at once", Some(&format!("  setp.eq.u32 {passes}, 0, 0;")));
+            }
+            if kind.ends_with(".wait_group") {
+                let (name, groups) = instruction(lines[at]).split_once(' ').expect("a number of groups");
+                let groups: u32 = groups.trim_end_matches(';').parse().expect("a number of groups");
+                change("for one group fewer", Some(&format!("  {name} {};", groups + 1)));
             }
             if lines[at].contains(MASKS[0]) {
                 change("without a lane", Some(&lines[at].replace(MASKS[0], MASKS[1])));

@@ -286,6 +286,9 @@ impl<W: fmt::Write> Printer<'_, W> {
         if func.overlap != Overlap::Serial {
             write!(self.out, " overlap {}", func.overlap.name())?;
         }
+        if func.turns {
+            self.out.write_str(" turns")?;
+        }
         self.out.write_str(" {\n")?;
         for (n, axis) in func.axes.iter().enumerate() {
             self.out.write_str("  axis ")?;
@@ -538,6 +541,8 @@ impl<W: fmt::Write> Printer<'_, W> {
             }
             Op::Close => self.out.write_str("close"),
             Op::Land(groups) => write!(self.out, "land {groups}"),
+            Op::Turn => self.out.write_str("turn"),
+            Op::Pass => self.out.write_str("pass"),
             Op::Loop(_) => self.out.write_str("loop"),
             Op::Leave { cond, .. } => write!(self.out, "leave {cond}"),
             Op::Hold(values) => {

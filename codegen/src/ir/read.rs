@@ -352,6 +352,7 @@ impl Reader {
             self.at += 1;
             self.func.overlap = overlap;
         }
+        self.func.turns = self.take_word("turns");
         self.sign("{")?;
         while self.declaration()? {}
         self.func.body = self.body(0)?;
@@ -688,6 +689,8 @@ impl Reader {
                 let (lhs, rhs) = self.two(".")?;
                 Op::Start { acc, lhs, rhs, fresh }
             }
+            "turn" => Op::Turn,
+            "pass" => Op::Pass,
             "close" => Op::Close,
             "land" => Op::Land(self.number("a number of groups")?),
             "hold" => {

@@ -47,6 +47,8 @@ pub struct Func {
     pub warps: u32,
     /// How the products of a loop overlap, where warpgroups multiply.
     pub overlap: Overlap,
+    /// Whether those warpgroups start their products in turns, where they overlap: one computes while another multiplies.
+    pub turns: bool,
     /// Axes, by [`AxisId`].
     pub axes: Vec<Axis>,
     /// Parameters, by [`ParamId`].
@@ -75,6 +77,7 @@ impl Func {
             target,
             warps,
             overlap: Overlap::default(),
+            turns: false,
             axes: Vec::new(),
             params: Vec::new(),
             vars: Vec::new(),
@@ -711,6 +714,11 @@ pub enum Op {
     /// Keeps what makes these tiles and rows before the wait that follows: an assembler moves a wait up over arithmetic that
     /// could run beside the products.
     Hold(Vec<ValueId>),
+    /// A warpgroup waits for its turn to start products: until the one before it, around the circle of the consumers', has
+    /// [passed](Op::Pass) it. The first turn is the first one's.
+    Turn,
+    /// A warpgroup passes the turn to the next one.
+    Pass,
     /// Repeats its body until it is [left](Op::Leave).
     Loop(Vec<Stmt>),
     /// Where the scalar condition holds, does the body and ends the loop in whose body it stands.

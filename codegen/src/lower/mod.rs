@@ -31,6 +31,7 @@ use self::value::{Low, Tile, class, immediate};
 pub use self::warpgroup::Boxes;
 use crate::Error;
 use crate::ir::{Elem, Func, Op, Param, Partition, Stmt, Tensor, ValueId, VarId};
+use crate::plan::MAX_REGISTERS;
 
 /// The symbol of a CTA's dynamic shared memory.
 const SHARED: &str = "smem";
@@ -204,7 +205,11 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         shared: Vec::new(),
         body,
     };
-    let registers = entry.pressure() + SPARE;
+    let registers = match part.roles {
+        None => entry.pressure() + SPARE,
+        // What a consumer has less than a thread can have counts as taken.
+        Some(roles) => entry.pressure() + MAX_REGISTERS.saturating_sub(roles.consumer),
+    };
     // Roles share out all registers of a multiprocessor.
     let resident = if part.roles.is_some() { 1 } else { resident(func, shared, registers) };
     entry.limits.min_ctas = Some(resident);
@@ -241,7 +246,8 @@ fn scalars_through_loops(func: &Func) -> u32 {
     most
 }
 
-/// Registers that ptxas (13.0) needs beside those that are live at once: with fewer it spills, at every pick of what ships.
+/// Registers that ptxas (13.0) needs beside those that are live at once: with fewer it spills, at every pick of what ships. In
+/// the branch of a role it needs none.
 const SPARE: u32 = 15;
 
 /// CTAs that should fit on a multiprocessor at once, which caps the registers that ptxas may take: what shared memory
@@ -514,6 +520,8 @@ impl Lower<'_> {
             Op::Close => self.e.inst("wgmma.commit_group.sync.aligned", []),
             Op::Land(groups) => self.e.inst("wgmma.wait_group.sync.aligned", [i64::from(*groups).into()]),
             Op::Hold(values) => self.hold(values),
+            Op::Turn => self.turn(),
+            Op::Pass => self.pass(),
             Op::Loop(body) => self.endless(body),
             Op::Leave { cond, body } => self.leave(*cond, body),
             // `layout` leaves no other loads of two axes.
@@ -681,6 +689,7 @@ fn word(op: &Op) -> &'static str {
         Op::Fill { .. } => "fill",
         Op::Start { .. } | Op::Fence | Op::Close => "product",
         Op::Land(_) | Op::Hold(_) => "landing",
+        Op::Turn | Op::Pass => "turn",
         Op::Convert(_) => "convert",
         Op::Iota(_) => "index",
         _ => "arithmetic",

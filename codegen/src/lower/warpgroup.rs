@@ -26,6 +26,12 @@ use crate::plan::{RAGGED_ORIGIN, Swizzle};
 /// The barrier at which consumers meet; 0 is where all threads do, before they part.
 const MEETING: i64 = 1;
 
+/// The barrier at which the first warpgroup waits for its turn; the others' follow.
+const TURNS: i64 = 2;
+
+/// Threads of the warpgroup that waits for its turn, and of the one that passes it.
+const BETWEEN_TWO: i64 = 256;
+
 /// A tensor map that a kernel takes: boxes of rows of one head of a tensor `[rows, heads, features]`, which end where a document
 /// does ([`TensorMap::ragged`](crate::plan::TensorMap::ragged)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +125,36 @@ impl Lower<'_> {
         let roles = self.part.roles.expect("a func with consumers has roles");
         self.e.inst("setmaxnreg.inc.sync.aligned.u32", [i64::from(roles.consumer).into()]);
         self.set_vars(body);
+        let mut in_turns = false;
+        crate::passes::visit(body, &mut |stmt| in_turns |= matches!(stmt.op, Op::Turn));
+        if in_turns {
+            // The last warpgroup passes the first turn.
+            let last = i64::from(self.groups() - 1);
+            let group = self.group.expect("roles have parted");
+            let passes = self.e.op(Class::Pred, "setp.eq.s32", [group.into(), last.into()]);
+            self.e.guarded((passes, false), "bar.arrive", [TURNS.into(), BETWEEN_TWO.into()]);
+        }
         self.body(body);
+    }
+
+    /// Warpgroups that multiply.
+    fn groups(&self) -> u32 {
+        self.func.warps / crate::passes::WARPGROUP
+    }
+
+    pub(super) fn turn(&mut self) {
+        let group = self.group.expect("turns are the consumers'");
+        let own = self.e.invariant(Class::B32, "add.s32", [group.into(), TURNS.into()]);
+        self.e.inst("bar.sync", [own.into(), BETWEEN_TWO.into()]);
+    }
+
+    pub(super) fn pass(&mut self) {
+        let group = self.group.expect("turns are the consumers'");
+        let next = self.e.invariant(Class::B32, "add.s32", [group.into(), (TURNS + 1).into()]);
+        let end = TURNS + i64::from(self.groups());
+        let around = self.e.invariant(Class::Pred, "setp.eq.s32", [next.into(), end.into()]);
+        let next = self.e.invariant(Class::B32, "selp.b32", [TURNS.into(), next.into(), around.into()]);
+        self.e.inst("bar.arrive", [next.into(), BETWEEN_TWO.into()]);
     }
 
     /// Sets the vars that a role names.

@@ -88,6 +88,7 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
                         committed = true;
                     }
                     out.effect(Op::Wait(0));
+                    out.seen_by_products();
                     out.effect(Op::Barrier);
                     out.stmts.append(&mut held);
                     pending.clear();
@@ -131,6 +132,13 @@ impl Out<'_> {
 
     pub(super) fn less(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.value(Op::Compare(Compare::Lt, a, b), Type::scalar(Elem::Bool))
+    }
+
+    /// Tiles outside of loops that have landed are seen by the products of warpgroups, after the barrier that follows.
+    fn seen_by_products(&mut self) {
+        if self.func.partition.is_some_and(|part| part.roles.is_some()) {
+            self.effect(Op::Publish);
+        }
     }
 
     /// `slot + by`, round again past the last of `slots`.
@@ -308,6 +316,7 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         && !held.is_empty()
     {
         out.effect(Op::Wait(ahead as u32));
+        out.seen_by_products();
         out.effect(Op::Barrier);
         out.stmts.append(&mut held);
     }

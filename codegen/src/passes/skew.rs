@@ -21,6 +21,9 @@
 //!   head; [tail]; land 1; release K; soft; hold; land 0; [release V]; p; scale
 //! ```
 //!
+//! Where warpgroups take turns, a round's products are started between `turn` and `pass`: QK and PV of one, while the others
+//! compute.
+//!
 //! Deferred: PV of the round before the last is in flight where a round begins. `p` has two homes, in turns, so that two rounds
 //! are one of the loop's.
 //!
@@ -254,6 +257,8 @@ struct Skew<'r> {
     /// What the tail and the rescaling need of their round.
     of_tail: Carried,
     of_scale: Carried,
+    /// Whether rounds begin in turns.
+    turns: bool,
 }
 
 type Map = HashMap<ValueId, ValueId>;
@@ -268,8 +273,18 @@ impl Skew<'_> {
     fn begin(&self, out: &mut Out<'_>, index: ValueId) -> Map {
         let mut map = Map::from([(self.index, index)]);
         self.copied(out, &self.round.head, &mut map);
+        if self.turns {
+            out.effect(Op::Turn);
+        }
         self.copied(out, &self.round.first, &mut map);
         map
+    }
+
+    /// The last product of a round has been started.
+    fn pass(&self, out: &mut Out<'_>) {
+        if self.turns {
+            out.effect(Op::Pass);
+        }
     }
 
     /// PV of the round that is kept, with `weights`, under way.
@@ -308,6 +323,7 @@ impl Skew<'_> {
     /// A round that nothing runs beside, but for PV.
     fn opening(&self, out: &mut Out<'_>, lo: ValueId, home: VarId) {
         let mut map = self.begin(out, lo);
+        self.pass(out);
         out.effect(Op::Land(0));
         self.copied(out, &self.round.after_first, &mut map);
         self.copied(out, &self.round.soft, &mut map);
@@ -341,7 +357,8 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
         // The round's own.
         Overlap::Fenced | Overlap::Serial => Carried::default(),
     };
-    let skew = Skew { round, index: *index, of_tail, of_scale };
+    let alone = out.func.warps / super::WARPGROUP < 2;
+    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone };
     let exists = out.less(lo, hi);
     match out.func.overlap {
         Overlap::Deferred => {
@@ -358,6 +375,7 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
 fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: VarId) {
     let round = skew.round;
     let mut map = skew.begin(out, lo);
+    skew.pass(out);
     out.effect(Op::Land(0));
     skew.copied(out, &round.after_first, &mut map);
     skew.copied(out, &round.soft, &mut map);
@@ -369,6 +387,7 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
     looped(out, second, hi, |out, index| {
         let mut map = skew.begin(out, index);
         let mut before = skew.tail(out, home);
+        skew.pass(out);
         out.effect(Op::Land(1));
         skew.copied(out, &round.after_first, &mut map);
         skew.copied(out, &round.soft, &mut map);
@@ -399,6 +418,7 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
             skew.scale(out);
         }
         let tail = skew.tail(out, from);
+        skew.pass(out);
         before.keep(out, &tail);
         out.effect(Op::Land(1));
         skew.copied(out, &round.after_first, &mut map);

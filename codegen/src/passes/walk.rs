@@ -35,6 +35,8 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
         | Op::Consume(_)
         | Op::Loop(_)
         | Op::Publish
+        | Op::Turn
+        | Op::Pass
         | Op::Fence
         | Op::Close
         | Op::Land(_) => {}
@@ -171,6 +173,6 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Produce(_) | Op::Consume(_) => "a role",
         Op::Commit | Op::Wait(_) | Op::Barrier => "a wait",
         Op::Acquire { .. } | Op::Await { .. } | Op::Release { .. } | Op::Publish => "a wait",
-        Op::Fence | Op::Close | Op::Land(_) | Op::Hold(_) => "a wait",
+        Op::Fence | Op::Close | Op::Land(_) | Op::Hold(_) | Op::Turn | Op::Pass => "a wait",
     }
 }

@@ -4,7 +4,7 @@
 //! A copy moves a box: `tile` elements along every dimension, from coordinates that the kernel gives. What lies outside of the
 //! extents is read as zeros and not written. The device checks what hardware asks: a base and strides that are multiples of
 //! 16 bytes, strides below 2^40 bytes, at most 256 elements of a box along a dimension, rows of a box that are multiples of 16
-//! bytes and, under a swizzle, no longer than its span.
+//! bytes and, under a swizzle, just as long as its span.
 
 use super::Expr;
 use crate::ir::Elem;

@@ -63,6 +63,7 @@ pub(super) fn wgmma(text: &Text, pool: &Pool, numbers: &mut Numbers) -> Option<W
         accumulators: d.iter().map(|reg| numbers.of(*reg)).collect(),
         fragments: fragments.iter().map(|reg| numbers.of(*reg)).collect(),
         unproven: Vec::new(),
+        tracked: Vec::new(),
     })
 }
 

@@ -9,12 +9,20 @@
 //! accumulator at the largest of them and cuts off what is below: it is nearer to the exact sum of one instruction, and always
 //! errs towards zero.
 
+use pulp::Simd;
+
 use super::descriptor::{K, Major};
 use crate::mma::{canonical, f32_of_f16, piece_bf16, piece_f16};
 use crate::warp::Words;
 
 /// Rows of an accumulator.
 pub(crate) const ROWS: usize = 64;
+
+/// Rows that are computed together: as many sums are in registers, and as many times an element of B is used.
+const BAND: usize = 4;
+
+/// Columns of a row are filled up to a multiple of this, which every vector divides.
+const LANES: usize = 16;
 
 /// Elements of 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,42 +31,45 @@ pub(crate) enum Element {
     F16,
 }
 
-/// Two elements of a word, the lower first.
+/// The elements of granules.
 #[inline(always)]
-fn pair(word: u32, element: Element) -> [f32; 2] {
+fn widen(element: Element, granules: &[[u32; 4]], to: &mut Vec<[f32; 8]>) {
+    to.clear();
     match element {
-        Element::Bf16 => [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)],
-        Element::F16 => [f32_of_f16(word & 0xffff), f32_of_f16(word >> 16)],
+        Element::Bf16 => to.extend(granules.iter().map(|granule| {
+            std::array::from_fn(|i| {
+                f32::from_bits(if i % 2 == 0 { granule[i / 2] << 16 } else { granule[i / 2] & 0xffff_0000 })
+            })
+        })),
+        Element::F16 => to.extend(granules.iter().map(|granule| {
+            std::array::from_fn(|i| f32_of_f16(if i % 2 == 0 { granule[i / 2] & 0xffff } else { granule[i / 2] >> 16 }))
+        })),
     }
-}
-
-/// A granule's eight elements.
-#[inline(always)]
-fn eight(granule: &[u32; 4], element: Element) -> [f32; 8] {
-    let mut out = [0.0; 8];
-    for (out, word) in out.chunks_exact_mut(2).zip(granule) {
-        out.copy_from_slice(&pair(*word, element));
-    }
-    out
 }
 
 /// An accumulator in row-major order, and room for operands.
 #[derive(Debug, Default)]
 pub(crate) struct Tile {
     columns: usize,
+    /// Columns that a row has room for.
+    stride: usize,
+    /// `[row][column]`.
     sums: Vec<f32>,
     /// `[row][k]`.
     a: Vec<f32>,
     /// `[k][column]`.
     b: Vec<f32>,
+    /// Granules of an operand.
+    wide: Vec<[f32; 8]>,
 }
 
 impl Tile {
     /// An accumulator of zeros.
     pub(crate) fn clear(&mut self, columns: usize) {
-        self.columns = columns;
+        (self.columns, self.stride) = (columns, columns.next_multiple_of(LANES));
         self.sums.clear();
-        self.sums.resize(ROWS * columns, 0.0);
+        self.sums.resize(ROWS * self.stride, 0.0);
+        self.b.resize(K * self.stride, 0.0);
     }
 
     /// Takes a warp's part of the accumulator; `register` gives its registers in order.
@@ -73,7 +84,7 @@ impl Tile {
                     piece[2 * lane + 1] = f32::from_bits(odd[lane]);
                 }
                 for (row, from) in piece.chunks_exact(8).enumerate() {
-                    let at = (16 * warp + 8 * half + row) * self.columns + 8 * group;
+                    let at = (16 * warp + 8 * half + row) * self.stride + 8 * group;
                     self.sums[at..at + 8].copy_from_slice(from);
                 }
             }
@@ -87,7 +98,7 @@ impl Tile {
             for half in 0..2 {
                 let mut piece = [0.0; 64];
                 for (row, to) in piece.chunks_exact_mut(8).enumerate() {
-                    let at = (16 * warp + 8 * half + row) * self.columns + 8 * group;
+                    let at = (16 * warp + 8 * half + row) * self.stride + 8 * group;
                     to.copy_from_slice(&self.sums[at..at + 8]);
                 }
                 let (mut even, mut odd): (Words, Words) = ([0; 32], [0; 32]);
@@ -121,14 +132,15 @@ impl Tile {
     #[inline(always)]
     pub(crate) fn gather_a(&mut self, major: Major, element: Element, granules: &[[u32; 4]]) {
         self.a.resize(ROWS * K, 0.0);
-        place(&mut self.a, major == Major::K, K, element, granules);
+        widen(element, granules, &mut self.wide);
+        place(&mut self.a, major == Major::K, K, K, &self.wide);
     }
 
     /// Takes all of B, likewise.
     #[inline(always)]
     pub(crate) fn gather_b(&mut self, major: Major, element: Element, granules: &[[u32; 4]]) {
-        self.b.resize(K * self.columns, 0.0);
-        place(&mut self.b, major == Major::Mn, self.columns, element, granules);
+        widen(element, granules, &mut self.wide);
+        place(&mut self.b, major == Major::Mn, self.columns, self.stride, &self.wide);
     }
 
     /// Changes the sign of A.
@@ -138,58 +150,44 @@ impl Tile {
 
     /// `sums += a b`.
     #[inline(always)]
-    pub(crate) fn multiply(&mut self) {
-        for first in (0..self.columns).step_by(16) {
-            if self.columns - first >= 16 {
-                self.multiply_columns::<16>(first);
-            } else {
-                self.multiply_columns::<8>(first);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn multiply_columns<const N: usize>(&mut self, first: usize) {
-        const BAND: usize = 4;
-        let columns = self.columns;
-        let mut b = [[0.0; N]; K];
-        for (k, to) in b.iter_mut().enumerate() {
-            to.copy_from_slice(&self.b[k * columns + first..][..N]);
-        }
-        for band in (0..ROWS).step_by(BAND) {
-            let a: &[f32; BAND * K] = self.a[band * K..][..BAND * K].try_into().unwrap_or(&[0.0; BAND * K]);
-            let mut sums = [[0.0; N]; BAND];
-            for (row, to) in sums.iter_mut().enumerate() {
-                to.copy_from_slice(&self.sums[(band + row) * columns + first..][..N]);
-            }
-            for k in 0..K {
-                for row in 0..BAND {
-                    let a = a[row * K + k];
-                    for column in 0..N {
-                        sums[row][column] = a.mul_add(b[k][column], sums[row][column]);
+    pub(crate) fn multiply<S: Simd>(&mut self, simd: S) {
+        let stride = self.stride;
+        for (rows, a) in self.sums.chunks_exact_mut(BAND * stride).zip(self.a.chunks_exact(BAND * K)) {
+            let (first, rest) = rows.split_at_mut(stride);
+            let (second, rest) = rest.split_at_mut(stride);
+            let (third, fourth) = rest.split_at_mut(stride);
+            let rows = [first, second, third, fourth].map(|row| S::as_mut_simd_f32s(row).0);
+            let b: [&[S::f32s]; K] = std::array::from_fn(|k| S::as_simd_f32s(&self.b[k * stride..][..stride]).0);
+            for at in 0..rows[0].len() {
+                let mut sums: [S::f32s; BAND] = std::array::from_fn(|row| rows[row][at]);
+                for (k, b) in b.iter().enumerate() {
+                    for row in 0..BAND {
+                        sums[row] = simd.mul_add_f32s(simd.splat_f32s(a[row * K + k]), b[at], sums[row]);
                     }
                 }
-            }
-            for (row, from) in sums.iter().enumerate() {
-                self.sums[(band + row) * columns + first..][..N].copy_from_slice(from);
+                for row in 0..BAND {
+                    rows[row][at] = sums[row];
+                }
             }
         }
     }
 }
 
-/// Puts granules into rows of `width` elements: along them, or, where a granule's elements lie in a column, eight rows at a
-/// time.
-#[inline(always)]
-fn place(to: &mut [f32], along: bool, width: usize, element: Element, granules: &[[u32; 4]]) {
+/// Puts granules into rows of `width` elements, `stride` apart: along them, or, where a granule's elements lie in a column,
+/// eight rows at a time.
+#[inline(never)]
+fn place(to: &mut [f32], along: bool, width: usize, stride: usize, granules: &[[f32; 8]]) {
     if along {
-        for (to, granule) in to.chunks_exact_mut(8).zip(granules) {
-            to.copy_from_slice(&eight(granule, element));
+        for (to, granules) in to.chunks_exact_mut(stride).zip(granules.chunks_exact(width / 8)) {
+            for (to, granule) in to.chunks_exact_mut(8).zip(granules) {
+                to.copy_from_slice(granule);
+            }
         }
     } else {
         for (column, granules) in granules.chunks_exact(granules.len() / width).enumerate() {
             for (group, granule) in granules.iter().enumerate() {
-                for (row, value) in eight(granule, element).into_iter().enumerate() {
-                    to[(8 * group + row) * width + column] = value;
+                for (row, value) in granule.iter().enumerate() {
+                    to[(8 * group + row) * stride + column] = *value;
                 }
             }
         }
@@ -199,6 +197,7 @@ fn place(to: &mut [f32], along: bool, width: usize, element: Element, granules: 
 #[cfg(test)]
 mod tests {
     use half::{bf16, f16};
+    use pulp::Scalar;
 
     use super::*;
 
@@ -237,14 +236,15 @@ mod tests {
                 tile.clear(columns);
                 tile.gather_a(a, element, &granules(a, ROWS, element, value));
                 tile.gather_b(b, element, &granules(b, columns, element, |n, k| value(k + 3, n)));
-                tile.multiply();
+                tile.multiply(Scalar);
                 tile.negate_a();
-                tile.multiply();
-                tile.multiply();
-                for (at, sum) in tile.sums.iter().enumerate() {
+                tile.multiply(Scalar);
+                tile.multiply(Scalar);
+                for at in 0..ROWS * columns {
                     let (row, column) = (at / columns, at % columns);
+                    let sum = tile.sums[row * tile.stride + column];
                     let exact: f32 = (0..K).map(|k| value(row, k) * value(k + 3, column)).sum();
-                    assert_eq!(*sum, -exact, "{element:?} {columns} {row} {column}");
+                    assert_eq!(sum, -exact, "{element:?} {columns} {row} {column}");
                 }
             }
         }
@@ -277,7 +277,10 @@ mod tests {
             });
             tile.load_a(warp, Element::Bf16, fragment.each_ref());
         }
-        assert!((0..ROWS * columns).all(|at| tile.sums[at] == value(at / columns, at % columns)));
+        assert!((0..ROWS * columns).all(|at| {
+            let (row, column) = (at / columns, at % columns);
+            tile.sums[row * tile.stride + column] == value(row, column)
+        }));
         assert!((0..ROWS * K).all(|at| tile.a[at] == value(at / K, at % K)));
     }
 }

@@ -9,7 +9,7 @@ use lacuna_emulator::{Arg, Fault, Launch, Memory, Options, Program, run};
 pub fn module(body: &str) -> String {
     let body: String = body.lines().map(|line| format!("  {}\n", line.trim())).collect();
     format!(
-        ".version 7.8\n.target sm_90\n.address_size 64\n.extern .shared .align 128 .b8 smem[];\n\
+        ".version 8.1\n.target sm_90\n.address_size 64\n.extern .shared .align 128 .b8 smem[];\n\
          .visible .entry k(.param .u64 input, .param .u64 output)\n{{\n\
          .reg .b32 %r<32>; .reg .f32 %f<32>; .reg .b64 %d<32>; .reg .pred %p<32>; .reg .b16 %h<32>;\n\
          ld.param.u64 %d0, [input]; ld.param.u64 %d1, [output];\n\

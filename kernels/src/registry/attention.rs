@@ -217,9 +217,10 @@ impl Attention {
             }
         }
         let width = self.shape.dk.max(self.shape.dv);
-        // Under every mask, for one GPU or another.
+        // Under every mask, for one GPU or another; but where warpgroups multiply.
         let uneven = (self.shape.dk, self.shape.dv) == (192, 128);
         let known = (self.spills)(target, &self.shape, width).or(uneven.then_some(NARROW));
+        let known = known.filter(|_| !target.has(Target::SM_90A));
         if let Some((knob, value)) = known
             && !wanted.contains_key(knob)
         {

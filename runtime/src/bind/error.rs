@@ -222,6 +222,14 @@ pub enum BindError {
         /// CTAs of a cluster along this axis.
         cluster: u32,
     },
+    /// A tensor map that hardware cannot have.
+    #[error("`{entry}` cannot be given {argument}")]
+    TensorMap {
+        /// The kernel.
+        entry: String,
+        /// Which argument, and why.
+        argument: String,
+    },
     /// An argument that does not fit 32 bits.
     #[error("argument {index} of `{entry}` is {value}; at most {} fits an i32", i32::MAX)]
     Argument {

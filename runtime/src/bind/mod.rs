@@ -1,23 +1,28 @@
 //! Tensors and numbers given to a plan by name, and everything that must hold of them before anything is launched.
 
 mod error;
+mod map;
 mod resolve;
 
 use std::collections::BTreeMap;
 
-use lacuna_codegen::plan::Scalar;
+use lacuna_codegen::plan::{Promotion, Scalar};
+use lacuna_emulator::TensorMap;
 
 pub use error::BindError;
+use resolve::Known;
 pub(crate) use resolve::{Limits, Resolved, Step, check_signature, resolve};
 
 use crate::{Stream, Tensor};
 
 /// An argument of a launch, by value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum KernelArg {
     U32(u32),
     U64(u64),
     F32(f32),
+    /// A tensor map that was checked.
+    Map(Box<TensorMap>, Promotion),
 }
 
 /// What a run is given: tensors and numbers by the plan's names, and how to run.

@@ -8,7 +8,10 @@ use lacuna_codegen::{
 };
 use lacuna_ptx::ParamType;
 
-use super::{BindError, Bindings, KernelArg};
+use super::{
+    BindError, Bindings, KernelArg,
+    map::{Map, MapError},
+};
 use crate::{
     Device, Error, Result, Tensor,
     header::{Entry, type_name},
@@ -45,11 +48,12 @@ pub(crate) struct Step<'p> {
 }
 
 /// An argument of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Slot {
     Value(KernelArg),
     /// Bytes from the start of the workspace.
     Workspace(u64),
+    Map(Map),
 }
 
 impl Step<'_> {
@@ -60,9 +64,10 @@ impl Step<'_> {
 
     /// The arguments, once the workspace is placed.
     pub(crate) fn args(&self, workspace: u64) -> Vec<KernelArg> {
-        let value = |slot: &Slot| match *slot {
-            Slot::Value(value) => value,
+        let value = |slot: &Slot| match slot {
+            Slot::Value(value) => value.clone(),
             Slot::Workspace(offset) => KernelArg::U64(workspace + offset),
+            Slot::Map(map) => map.placed(workspace),
         };
         self.args.iter().map(value).collect()
     }
@@ -281,19 +286,28 @@ enum Failure {
     Plan(String),
 }
 
+impl From<MapError> for Failure {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Bind(error) => Failure::Bind(error),
+            MapError::Plan(what) => Failure::Plan(what),
+        }
+    }
+}
+
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         Failure::Bind(error)
     }
 }
 
-struct Known<'b> {
+pub(super) struct Known<'b> {
     symbols: BTreeMap<String, u64>,
     bindings: &'b Bindings,
 }
 
 impl Known<'_> {
-    fn eval(&self, expr: &Expr, what: impl FnOnce() -> String) -> Result<u64, BindError> {
+    pub(super) fn eval(&self, expr: &Expr, what: impl FnOnce() -> String) -> Result<u64, BindError> {
         let value = expr.eval(&self.symbols, &self.bindings.scalars);
         value.map_err(|source| BindError::Expr { what: what(), source })
     }
@@ -321,12 +335,20 @@ impl Known<'_> {
         }
         let mut args = Vec::new();
         for (index, arg) in launch.args.iter().enumerate() {
-            args.push(self.arg(plan, entry, index, arg, workspace)?);
+            args.push(self.arg(plan, entry, index, arg, workspace, grid.contains(&0))?);
         }
         Ok(Step { launch, grid, args })
     }
 
-    fn arg(&self, plan: &Plan, entry: &str, index: usize, arg: &Arg, workspace: u64) -> Result<Slot, Failure> {
+    fn arg(
+        &self,
+        plan: &Plan,
+        entry: &str,
+        index: usize,
+        arg: &Arg,
+        workspace: u64,
+        empty: bool,
+    ) -> Result<Slot, Failure> {
         let tensor = |name: &str| {
             let found = plan.tensors.iter().any(|spec| spec.name == name).then(|| &self.bindings.tensors[name]);
             found.ok_or_else(|| Failure::Plan(format!("argument {index} of `{entry}` is of no tensor `{name}`")))
@@ -360,8 +382,12 @@ impl Known<'_> {
                 }
                 Slot::Workspace(offset)
             }
-            Arg::TensorMap(_) => {
-                return Err(Failure::Plan(format!("{} is a tensor map, which no device takes yet", what())));
+            Arg::TensorMap(map) => {
+                let tensor = |name: &str| {
+                    let found = plan.tensors.iter().any(|spec| spec.name == name).then(|| &self.bindings.tensors[name]);
+                    found.ok_or_else(|| format!("{} is of no tensor `{name}`", what()))
+                };
+                Slot::Map(Map::resolve(map, self, tensor, [entry, &what()], workspace, empty)?)
             }
         })
     }
@@ -391,6 +417,7 @@ pub(crate) fn check_signature(
             Slot::Workspace(_) | Slot::Value(KernelArg::U64(_)) => ParamType::U64,
             Slot::Value(KernelArg::U32(_)) => ParamType::U32,
             Slot::Value(KernelArg::F32(_)) => ParamType::F32,
+            Slot::Map(_) | Slot::Value(KernelArg::Map(..)) => ParamType::Bytes { align: 64, bytes: 128 },
         };
         if *param != given {
             let (declared, given) = (type_name(*param), type_name(given));

@@ -13,6 +13,7 @@ use lacuna_codegen::plan::Launch;
 use super::{
     Gpu, Stream, driver,
     jit::{self, Refusal},
+    map,
 };
 use crate::{
     Error, Key, Resources, Result,
@@ -168,16 +169,8 @@ impl Kernel {
     ) -> Result<()> {
         let gpu = stream.gpu();
         let _current = gpu.current()?;
-        // One 8-byte slot an argument; the driver reads as many bytes of each as the parameter has.
-        let mut slots: Vec<u64> = args
-            .iter()
-            .map(|arg| match *arg {
-                KernelArg::U32(value) => u64::from_ne_bytes(low_half(value.to_ne_bytes())),
-                KernelArg::F32(value) => u64::from_ne_bytes(low_half(value.to_ne_bytes())),
-                KernelArg::U64(value) => value,
-            })
-            .collect();
-        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(|slot| std::ptr::from_mut(slot).cast()).collect();
+        let mut slots = args.iter().map(|arg| Slot::of(&gpu, arg)).collect::<Result<Vec<Slot>>>()?;
+        let mut pointers: Vec<*mut c_void> = slots.iter_mut().map(Slot::pointer).collect();
         let [x, y, z] = cluster;
         let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
@@ -213,6 +206,30 @@ pub(crate) fn launch(kernel: &Kernel, stream: &Stream, step: &Step<'_>, workspac
     // cover what the plan says (`resolve`), the workspace has the plan's size; memory is freed only after everything on
     // the device is done with it (`Gpu::free`). That the PTX keeps within them is the plan's promise.
     unsafe { kernel.launch(stream, step.grid, threads, shared, cluster, &step.args(workspace)) }
+}
+
+/// An argument where the driver reads it: as many bytes as the parameter has.
+enum Slot {
+    Word(u64),
+    Map(Box<sys::CUtensorMap>),
+}
+
+impl Slot {
+    fn of(gpu: &Gpu, arg: &KernelArg) -> Result<Slot> {
+        Ok(match arg {
+            KernelArg::U32(value) => Slot::Word(u64::from_ne_bytes(low_half(value.to_ne_bytes()))),
+            KernelArg::F32(value) => Slot::Word(u64::from_ne_bytes(low_half(value.to_ne_bytes()))),
+            KernelArg::U64(value) => Slot::Word(*value),
+            KernelArg::Map(map, promotion) => Slot::Map(Box::new(map::encode(gpu, map, *promotion)?)),
+        })
+    }
+
+    fn pointer(&mut self) -> *mut c_void {
+        match self {
+            Slot::Word(word) => std::ptr::from_mut(word).cast(),
+            Slot::Map(map) => std::ptr::from_mut(map.as_mut()).cast(),
+        }
+    }
 }
 
 /// Four bytes at the low address of eight, where the driver reads a 4-byte parameter.

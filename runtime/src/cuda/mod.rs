@@ -12,6 +12,7 @@ mod driver;
 mod gpu;
 mod jit;
 mod kernel;
+mod map;
 mod stream;
 
 pub(crate) use driver::{Properties, count, properties};

@@ -6,13 +6,14 @@
 use std::fmt::Write as _;
 
 use lacuna_ptx::{
-    Class, Form, Op,
+    Class, Form, Op, Target,
     isa::{Ints, Slot, Type},
 };
 
 use super::{
-    Case, LANES, NOT_RECORDED,
+    Case, LANES,
     draw::{Draw, Half, Kind},
+    no_case,
     rule::Rule,
     without_result,
 };
@@ -35,7 +36,7 @@ enum Side {
 
 /// Every case of a form; none where it leaves no result.
 pub(super) fn cases_of(form: Form) -> Vec<Case> {
-    if without_result(form).is_some() || NOT_RECORDED.contains(&form.op()) {
+    if without_result(form).is_some() || no_case(form).is_some() {
         return Vec::new();
     }
     let plain = Variant::default();
@@ -65,7 +66,13 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
 fn case(form: Form, variant: Variant) -> Case {
     let name = format!("{form}{}", variant.what);
     let mut kernel = Kernel::default();
-    kernel.around(form, variant);
+    let hopper = form.lowest() >= Target::SM_90;
+    if hopper {
+        kernel.registers[2] = 1;
+    }
+    if !kernel.around_hopper(form) {
+        kernel.around(form, variant);
+    }
     let (input_words, output_words) = (kernel.input_words(), kernel.output_words);
     let rounds = rounds(form);
     let mut input = vec![0; rounds * LANES * input_words];
@@ -75,7 +82,7 @@ fn case(form: Form, variant: Variant) -> Case {
             words[*at..at + drawn.len()].copy_from_slice(&drawn);
         }
     }
-    let ptx = kernel.text(input_words, output_words);
+    let ptx = kernel.text(form, input_words, output_words);
     Case { name, form, ptx, rounds, input_words, output_words, input, rule: Rule::of(form) }
 }
 
@@ -86,6 +93,9 @@ fn rounds(form: Form) -> usize {
         Op::CpAsyncCa | Op::CpAsyncCg | Op::CpAsyncCaL2 | Op::CpAsyncCgL2 => 2,
         Op::Shfl => 8,
         Op::VoteBallot | Op::Vote | Op::Match | Op::Redux => 10,
+        Op::Elect | Op::MbarrierTest | Op::MbarrierTry | Op::MbarrierTryFar => 1,
+        Op::Stmatrix => 2,
+        Op::RedAddVector | Op::RedAddHalves | Op::BulkAdd | Op::BulkAddHint => 16,
         Op::Ldmatrix | Op::LogicPred | Op::NotPred => 2,
         _ if form.slots().iter().any(|slot| matches!(slot, Slot::Address(_))) && form.op() != Op::AtomAdd => 2,
         _ => 16,
@@ -94,14 +104,14 @@ fn rounds(form: Form) -> usize {
 
 /// A kernel in the making.
 #[derive(Default)]
-struct Kernel {
+pub(super) struct Kernel {
     /// Registers of a class so far, past the fixed ones.
     registers: [usize; 5],
     /// Where each operand lies in a lane's row, and what it is drawn from.
     operands: Vec<(usize, Kind)>,
     used_words: usize,
     output_words: usize,
-    before: String,
+    pub(super) before: String,
     after: String,
 }
 
@@ -112,12 +122,14 @@ macro_rules! line {
     };
 }
 
+pub(super) use line;
+
 impl Kernel {
     fn input_words(&self) -> usize {
         self.used_words.max(1).next_multiple_of(4)
     }
 
-    fn register(&mut self, class: Class) -> String {
+    pub(super) fn register(&mut self, class: Class) -> String {
         let (index, prefix, fixed) = match class {
             Class::Pred => (0, "p", 0),
             Class::B16 => (1, "h", 0),
@@ -130,7 +142,7 @@ impl Kernel {
     }
 
     /// A place for an operand in the row: its offset in bytes.
-    fn place(&mut self, words: usize, kind: Kind) -> usize {
+    pub(super) fn place(&mut self, words: usize, kind: Kind) -> usize {
         let at = self.used_words.next_multiple_of(words);
         // Operands of a vector are drawn apart.
         let step = if matches!(kind, Kind::Any(ty) if ty.bits() == 64) { 2 } else { 1 };
@@ -140,7 +152,7 @@ impl Kernel {
     }
 
     /// A place for a result in the row: its offset in bytes.
-    fn result(&mut self, words: usize) -> usize {
+    pub(super) fn result(&mut self, words: usize) -> usize {
         let at = self.output_words.next_multiple_of(words);
         self.output_words = at + words;
         4 * at
@@ -164,7 +176,7 @@ impl Kernel {
     }
 
     /// A register whose value at the end is a result.
-    fn out(&mut self, ty: Type) -> String {
+    pub(super) fn out(&mut self, ty: Type) -> String {
         let register = self.register(ty.class());
         self.keep(&register, ty);
         register
@@ -183,7 +195,7 @@ impl Kernel {
         }
     }
 
-    fn operands_of(&mut self, ty: Type, count: u16, kind: Kind) -> String {
+    pub(super) fn operands_of(&mut self, ty: Type, count: u16, kind: Kind) -> String {
         let registers: Vec<String> = (0..count).map(|_| self.operand(ty, kind)).collect();
         format!("{{{}}}", registers.join(", "))
     }
@@ -194,7 +206,7 @@ impl Kernel {
     }
 
     /// Words of the other lane's row of the tile become results.
-    fn keep_shared(&mut self, words: u32) {
+    pub(super) fn keep_shared(&mut self, words: u32) {
         line!(self.after, "bar.sync 0;");
         for word in 0..words {
             let register = self.register(Class::B32);
@@ -204,7 +216,7 @@ impl Kernel {
     }
 
     /// Words of this lane's row of the tile are drawn.
-    fn fill_shared(&mut self, words: u32, kind: Kind) {
+    pub(super) fn fill_shared(&mut self, words: u32, kind: Kind) {
         for word in 0..words {
             let register = self.operand(Type::B32, kind);
             line!(self.before, "st.shared.b32 [%r1+{}], {register};", 4 * word);
@@ -351,11 +363,18 @@ impl Kernel {
     }
 
     /// The whole module.
-    fn text(&self, input_words: usize, output_words: usize) -> String {
+    fn text(&self, form: Form, input_words: usize, output_words: usize) -> String {
         let [preds, halves, words, floats, doubles] = self.registers;
-        let mut text = String::from(".version 7.4\n.target sm_80\n.address_size 64\n\n");
+        let target = super::target(form);
+        let hopper = target >= Target::SM_90;
+        let version = if hopper { "8.1" } else { "7.4" };
+        let mut text = format!(".version {version}\n.target {target}\n.address_size 64\n\n");
         text += ".visible .entry conformance(.param .u64 input, .param .u64 output, .param .u32 word, .param .u64 wide)\n{\n";
-        text += ".shared .align 16 .b8 tile[512];\n";
+        text += if hopper {
+            ".shared .align 128 .b8 tile[1024];\n.shared .align 8 .b8 bars[256];\n"
+        } else {
+            ".shared .align 16 .b8 tile[512];\n"
+        };
         for (count, class, prefix) in [
             (preds, "pred", "p"),
             (halves, "b16", "h"),
@@ -374,6 +393,9 @@ impl Kernel {
         text +=
             "mov.u32 %r2, tile;\nmad.lo.u32 %r1, %r0, 16, %r2;\nxor.b32 %r0, %r0, 5;\nmad.lo.u32 %r2, %r0, 16, %r2;\n";
         text += "xor.b32 %r0, %r0, 5;\n";
+        if hopper {
+            text += "mov.u32 %r3, bars;\nmad.lo.u32 %r3, %r0, 8, %r3;\n";
+        }
         text + &self.before + &self.after + "ret;\n}\n"
     }
 }

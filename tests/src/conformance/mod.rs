@@ -8,6 +8,7 @@
 //! after the other in its row of `input`, its results in its row of `output`.
 
 mod build;
+mod copies;
 mod draw;
 mod recording;
 mod rule;
@@ -59,7 +60,6 @@ pub fn cases() -> Vec<Case> {
 /// Rows of the instruction table that no GPU has been asked about yet. A row leaves this list with its cases, and a recording
 /// that has them; until then its results rest on tests of the emulator alone.
 pub const NOT_RECORDED: &[Op] = &[
-    Op::CvtaParam,
     Op::RedAddVector,
     Op::RedAddHalves,
     Op::BulkLoad,
@@ -78,11 +78,25 @@ pub const NOT_RECORDED: &[Op] = &[
     Op::MbarrierTry,
     Op::MbarrierTryFar,
     Op::MbarrierTest,
-    Op::Mapa,
     Op::Elect,
     Op::Stmatrix,
     Op::Wgmma,
 ];
+
+/// Why a form of [`NOT_RECORDED`] has no case yet.
+pub fn no_case(form: Form) -> Option<&'static str> {
+    match form.op() {
+        Op::TensorLoad | Op::TensorLoadHint | Op::TensorStore | Op::TensorAdd => Some("a case has no tensor maps"),
+        Op::TensorCast | Op::TensorCastHint => Some("a case has no clusters"),
+        Op::Wgmma => Some("a case has one warp"),
+        _ => None,
+    }
+}
+
+/// What a case of a form is for.
+pub(crate) fn target(form: Form) -> Target {
+    form.lowest().max(Target::SM_80)
+}
 
 /// Why a form has no case of its own: it leaves no result, or none that a kernel could see.
 pub fn without_result(form: Form) -> Option<&'static str> {
@@ -102,6 +116,8 @@ pub fn without_result(form: Form) -> Option<&'static str> {
         Op::SetMaxNReg => Some("which registers there are"),
         Op::CreatePolicy => Some("what a cache policy is made of is not said"),
         Op::PrefetchMap | Op::TensorPrefetch => Some("a hint"),
+        Op::CvtaParam => Some("where parameters lie in the generic address space is not said"),
+        Op::Mapa => Some("where shared memory of a cluster lies is not said"),
         Op::CpAsyncCommit | Op::CpAsyncWait | Op::CpAsyncWaitAll => Some("order, in every case of `cp.async`"),
         Op::Prefetch => Some("a hint"),
         Op::CvtaTo if form.choices() == ["shared"] => {
@@ -159,7 +175,7 @@ impl Case {
         };
         let plan = Plan {
             name: self.name.clone(),
-            target: Target::SM_80,
+            target: target(self.form),
             tensors: vec![tensor("input", self.input_words, Access::Read), tensor("output", row_words, Access::Write)],
             scalars: vec![ScalarSpec { name: "word".to_owned(), elem: Elem::I32 }],
             requires: Vec::new(),

@@ -39,6 +39,8 @@ pub(crate) fn agree(title: &str, cases: &[Case]) {
     let mut failures = Vec::new();
     for case in cases {
         let problem = Problem::draw(case);
+        let runs = |device: &&Device| case.target.is_none_or(|target| device.targets().contains(&target));
+        let devices: Vec<&Device> = devices.iter().filter(runs).collect();
         let outcomes: Vec<Result<Outcome, String>> = devices.iter().map(|device| one(device, &problem)).collect();
         let done: Vec<&Outcome> = outcomes.iter().flatten().collect();
         let mut verdicts = problem.judge(&done).into_iter();
@@ -81,7 +83,10 @@ fn empty(lse: f32) -> bool {
 }
 
 fn one(device: &Device, problem: &Problem) -> Result<Outcome, String> {
-    let plan = problem.case.plan(target_for(device)).map_err(|error| error.to_string())?;
+    let plan = problem
+        .case
+        .plan(problem.case.target.unwrap_or_else(|| target_for(device)))
+        .map_err(|error| error.to_string())?;
     run(device, &plan, problem).map_err(|error| error.to_string())
 }
 

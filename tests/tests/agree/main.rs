@@ -16,3 +16,4 @@ mod query_major;
 mod real;
 mod scored;
 mod tables;
+mod warpgroups;

@@ -11,7 +11,7 @@ const LENGTHS: [&[usize]; 11] =
 
 const GROUPS: [u32; 6] = [1, 2, 3, 4, 7, 16];
 
-const SEEN: [Seen; 19] = [
+pub(crate) const SEEN: [Seen; 19] = [
     Seen::Full,
     Seen::Causal,
     Seen::Window(1),

@@ -206,7 +206,7 @@ fn scores_of_documents_with_keys_of_their_own() {
 fn scores_at_every_pick() {
     let mut cases = Vec::new();
     for kernel in ["alibi", "softcap", "relative-bias", "learnable-sink"] {
-        for pick in Scored::new(kernel, 32, 1, &[1]).attention().space(Target::SM_80).picks() {
+        for pick in Scored::new(kernel, 32, 1, &[1]).attention().space(lacuna_dsl::Target::SM_80).picks() {
             let mut case = Scored::new(kernel, 32, 2, LENGTHS[cases.len() % 4]);
             case.pick = pick;
             cases.push(case);

@@ -165,7 +165,7 @@ fn block_sparse_rows_of_every_size() {
 fn block_sparse_rows_at_every_pick() {
     let mut cases = Vec::new();
     for (width, causal) in [(32, true), (64, false)] {
-        for pick in bsr(width, 1, &[1], (128, 128), 40, causal).attention().space(Target::SM_80).picks() {
+        for pick in bsr(width, 1, &[1], (128, 128), 40, causal).attention().space(lacuna_dsl::Target::SM_80).picks() {
             cases.push(Tabled { pick, ..bsr(width, 2, &[200, 0, 270], (128, 128), 40, causal) });
         }
     }
@@ -226,7 +226,7 @@ fn every_table_at_every_width() {
 fn tables_at_every_pick() {
     let mut cases = Vec::new();
     for kernel in KERNELS {
-        for pick in Tabled::new(kernel, 32, 1, &[1]).attention().space(Target::SM_80).picks() {
+        for pick in Tabled::new(kernel, 32, 1, &[1]).attention().space(lacuna_dsl::Target::SM_80).picks() {
             cases.push(Tabled { pick, ..Tabled::new(kernel, 32, 2, LENGTHS[cases.len() % 5]) });
         }
     }
@@ -263,7 +263,7 @@ fn tables_and_lists_of_documents_with_keys_of_their_own() {
             cases.push(bsr(widths()[cases.len() % 3], group, lengths, size, 60, causal).with_keys(keys));
         }
         for kernel in ["document-table", "ranges"] {
-            let picks = Tabled::new(kernel, 32, 1, &[1]).attention().space(Target::SM_80).picks();
+            let picks = Tabled::new(kernel, 32, 1, &[1]).attention().space(lacuna_dsl::Target::SM_80).picks();
             let pick = picks[cases.len() * 5 % picks.len()].clone();
             cases.push(Tabled { pick, ..Tabled::new(kernel, 32, 2, lengths).with_keys(keys) });
         }

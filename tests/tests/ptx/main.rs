@@ -2,6 +2,7 @@
 //!
 //! * [`snapshots`]: the whole text for one target and two widths at the default pick.
 //! * [`matrix`]: a line for every other kernel, width and pick, and what ptxas makes of it for every target.
+//! * [`warpgroups`]: what ptxas makes of asynchronous products.
 //! * [`gate`]: no spills; well formed; the same bytes every time; one text for every target but for its head.
 //!
 //! `cargo xtask bless` takes what the compiler makes now as what is right.
@@ -11,3 +12,4 @@ mod gate;
 mod kernels;
 mod matrix;
 mod snapshots;
+mod warpgroups;

@@ -1,0 +1,87 @@
+//! Warpgroups on sm_90a: a producer that fetches by tensor maps, `wgmma`, and every way in which products overlap.
+
+use lacuna_dsl::{Elem, Pick, Target};
+use lacuna_tests::{Case, Layout, Numbers, Seen, Work, widths};
+
+use crate::harness::agree;
+use crate::query_major::SEEN;
+
+const SM_90A: Target = Target::SM_90A;
+
+fn case(seen: Seen, (dk, dv): (u32, u32), group: u32, lengths: &[usize], pick: Pick) -> Case {
+    let shape = lacuna_dsl::Shape::new(Elem::Bf16, dk, dv, group);
+    Case::of(Work::QueryMajor(seen), shape, lengths).on(SM_90A, pick)
+}
+
+fn pick(rows: u32, kv: u32, stages: u32, overlap: u32) -> Pick {
+    let turns = ("turns", 1 + rows / 64 % 2);
+    let knobs = [("rows", rows), ("kv", kv), ("stages", stages), ("overlap", overlap), turns];
+    knobs.map(|(knob, value)| (knob.to_owned(), value)).into()
+}
+
+/// Every number of rounds about the number of stages: no loop, its opening alone, odd and even ends.
+#[test]
+fn every_number_of_rounds() {
+    let mut cases = Vec::new();
+    for (overlap, stages) in [(1, 2), (2, 2), (3, 2), (1, 3), (2, 3), (3, 3)] {
+        for rounds in 0..=2 * stages as usize + 1 {
+            let lengths = [(rounds * 64).max(1), 0, 1];
+            let seen = [Seen::Causal, Seen::Full][rounds % 2];
+            let case = case(seen, (64, 64), 1, &lengths, pick(64, 64, stages, overlap));
+            cases.push(Case { seed: cases.len() as u64, ..case });
+        }
+    }
+    agree("warpgroups: rounds", &cases);
+}
+
+#[test]
+fn every_pick_at_every_width() {
+    let mut cases = Vec::new();
+    let uneven = [(192, 128), (64, 128), (128, 32)];
+    for shape in widths().map(|width| (width, width)).into_iter().chain(uneven) {
+        for pick in Work::QueryMajor(Seen::Causal).space(SM_90A).picks() {
+            let seen = [Seen::Causal, Seen::WindowSink(20, 6), Seen::Full][cases.len() % 3];
+            let mut case = case(seen, shape, 2, &[200, 0, 330], pick);
+            case.shape.elem = [Elem::Bf16, Elem::F16][cases.len() / 2 % 2];
+            // The widest need more shared memory than there is at every other pick.
+            if case.plan(SM_90A).is_ok() {
+                cases.push(Case { seed: cases.len() as u64, ..case });
+            }
+        }
+    }
+    agree("warpgroups: every pick", &cases);
+}
+
+#[test]
+fn every_mask() {
+    let picks = Work::QueryMajor(Seen::Full).space(SM_90A).picks();
+    let mut cases = Vec::new();
+    for seen in SEEN {
+        for lengths in [&[1][..], &[300, 0, 70], &[129, 128, 127]] {
+            let i = cases.len();
+            let mut case = case(seen, (64, 64), 1 + i as u32 % 3, lengths, picks[i * 5 % picks.len()].clone());
+            case.layout = [Layout::Packed, Layout::Fused][i % 2];
+            case.slack = if i % 4 == 3 { 150 } else { 0 };
+            cases.push(Case { seed: i as u64, ..case });
+        }
+    }
+    agree("warpgroups: masks", &cases);
+}
+
+/// Neighbouring documents lie in one tensor: what one holds reaches no other, also through 0 x NaN.
+#[test]
+fn numbers_that_are_none() {
+    let mut cases = Vec::new();
+    for overlap in 1..=3 {
+        for numbers in
+            [Numbers::Large(30.0), Numbers::InfiniteRows, Numbers::NanQueries, Numbers::NanKey, Numbers::InfiniteKey]
+        {
+            let case = case(Seen::Causal, (64, 64), 1, &[90, 40, 200], pick(128, 64, 2, overlap));
+            cases.push(Case { numbers, ..case });
+        }
+        // Every row sees every value of its document, and so may be NaN by it; no other document's may.
+        let case = case(Seen::Full, (64, 64), 1, &[90, 40, 200], pick(128, 64, 2, overlap));
+        cases.push(Case { numbers: Numbers::NanValue, ..case });
+    }
+    agree("warpgroups: numbers", &cases);
+}

@@ -1,0 +1,116 @@
+//! What ptxas makes of kernels of warpgroups (sm_90a): that it keeps their products asynchronous, and in the order that was
+//! meant.
+
+use lacuna_dsl::{Pick, Target, Tunable as _};
+use lacuna_kernels::registry::Kernel;
+use lacuna_ptx::tools::{assemble, disassemble};
+use lacuna_tests::widths;
+use rayon::prelude::*;
+
+use crate::kernels::{attending, attention_of, default_pick, group, kernels, plan, written};
+
+const TARGET: Target = Target::SM_90A;
+
+/// Kernels that warpgroups do not multiply for: rows of one token are too few.
+const OTHERS: [&str; 1] = ["nsa-selected"];
+
+/// The ways in which products overlap, as picks say them.
+const SERIAL: u32 = 1;
+const FENCED: u32 = 2;
+const DEFERRED: u32 = 3;
+
+struct Line {
+    kernel: &'static Kernel,
+    shape: (u32, u32),
+    pick: Pick,
+}
+
+/// Every kernel at its default pick, and one at every other.
+fn lines() -> Vec<Line> {
+    let shapes = || widths().map(|width| (width, width)).into_iter().chain([(192, 128)]);
+    let mut lines = Vec::new();
+    for kernel in kernels().filter(|kernel| !OTHERS.contains(&kernel.name)) {
+        for shape in shapes() {
+            let attention = attention_of(kernel, shape.0, shape.1, group(kernel));
+            let usual = default_pick(&attention, TARGET);
+            let all = kernel.name == "sink-window";
+            let others = if all { attention.space(TARGET).picks() } else { Vec::new() };
+            let others = others.into_iter().filter(|pick| *pick != usual && fits(&attention, pick));
+            lines.extend(others.chain([usual.clone()]).map(|pick| Line { kernel, shape, pick }));
+        }
+    }
+    lines
+}
+
+/// Whether a pick fits shared memory, and registers by the estimate.
+fn fits(attention: &lacuna_kernels::registry::Attention, pick: &Pick) -> bool {
+    let most = lacuna_codegen::plan::MAX_REGISTERS;
+    plan(attention, TARGET, pick).is_some_and(|plan| attending(&plan).registers <= most)
+}
+
+/// What is wrong with what ptxas makes of a line, if something is.
+fn verdict(line: &Line) -> Result<(), String> {
+    let attention = attention_of(line.kernel, line.shape.0, line.shape.1, group(line.kernel));
+    let plan = plan(&attention, TARGET, &line.pick).ok_or("does not fit")?;
+    let launch = attending(&plan);
+    let in_text = |what: &str| launch.ptx.lines().filter(|line| line.trim_start().starts_with(what)).count();
+    if in_text("wgmma.mma_async") == 0 {
+        return Err("has no products of warpgroups".to_owned());
+    }
+    let assembled = assemble(&launch.ptx, TARGET).map_err(|error| error.to_string())?;
+    // C7519: it puts a fence where there is none, which changes nothing else.
+    let remark = assembled.log.lines().find(|line| line.contains("(C7") && !line.contains("(C7519)"));
+    if let Some(remark) = remark {
+        return Err(remark.to_owned());
+    }
+    let used = assembled.usage(&launch.entry).ok_or("ptxas reports nothing of the entry")?;
+    if used.spill_stores + used.spill_loads + used.stack > 0 {
+        return Err(format!("{} bytes of spills, {} of stack", used.spill_stores + used.spill_loads, used.stack));
+    }
+    let machine = disassemble(&assembled.cubin).map_err(|error| error.to_string())?;
+    let machine = &machine.entries[&launch.entry];
+    let count = |what: &str| machine.iter().filter(|name| name.starts_with(what)).count();
+    for (text, code) in
+        [("wgmma.mma_async", "HGMMA"), ("wgmma.wait_group", "WARPGROUP.DEPBAR"), ("wgmma.fence", "WARPGROUP.ARRIVE")]
+    {
+        if in_text(text) != count(code) {
+            return Err(format!("{} of `{text}` became {} of `{code}`", in_text(text), count(code)));
+        }
+    }
+    if let Some(&overlap) = line.pick.get("overlap") {
+        overlaps(machine, overlap, line.pick["kv"] as usize)?;
+    }
+    Ok(())
+}
+
+/// Where the exponentials stand: a row has two of a lane's, of `kv / 4` columns each, and one more for its factor.
+fn overlaps(machine: &[String], overlap: u32, kv: usize) -> Result<(), String> {
+    let segments: Vec<&[String]> = machine.split(|name| name.starts_with("WARPGROUP.DEPBAR")).collect();
+    let count = |segment: &[String], what: &str| segment.iter().filter(|name| name.starts_with(what)).count();
+    let exponentials = |segment: &[String]| count(segment, "MUFU.EX2");
+    let all = kv / 2 + 2;
+    let found = match overlap {
+        // Between the end of one product and the start of the other.
+        SERIAL => segments.len() == 3 && exponentials(segments[1]) >= all,
+        // Between two waits, without a product: beside the one that the second wait is for.
+        FENCED => segments.iter().any(|segment| count(segment, "HGMMA") == 0 && exponentials(segment) >= all),
+        // In both rounds of the loop: after a wait, before QK of the next round, beside PV.
+        DEFERRED => segments.iter().filter(|segment| exponentials(segment) >= all).count() >= 4,
+        _ => false,
+    };
+    let places: Vec<(usize, usize)> =
+        segments.iter().map(|segment| (count(segment, "HGMMA"), exponentials(segment))).collect();
+    if found { Ok(()) } else { Err(format!("products and exponentials between waits: {places:?}")) }
+}
+
+#[test]
+fn products_stay_asynchronous_and_nothing_spills() {
+    let lines = lines();
+    let wrong = |line: &Line| {
+        let (dk, dv) = line.shape;
+        let what = || format!("{} D{dk}/{dv} at {}", line.kernel.name, written(&line.pick));
+        verdict(line).err().map(|why| format!("{}: {why}", what()))
+    };
+    let wrong: Vec<String> = lines.par_iter().filter_map(wrong).collect();
+    assert!(wrong.is_empty(), "{} of {} are not as they should be:\n{}", wrong.len(), lines.len(), wrong.join("\n"));
+}

@@ -21,6 +21,10 @@ pub(super) fn all_end<'f>(
     let mut met = vec![0u32; warpgroups];
     // Whether a warpgroup stands at a barrier that it has arrived at.
     let mut arrived = vec![false; warpgroups];
+    // Turns taken and passed; the first is passed by the last warpgroup before it does anything.
+    let mut taken = vec![0u32; warpgroups];
+    let mut passed = vec![0u32; warpgroups];
+    passed[warpgroups - 1] = 1;
     let (mut fetched, mut done) = (0, vec![0; warpgroups]);
     loop {
         let mut moved = false;
@@ -49,7 +53,10 @@ pub(super) fn all_end<'f>(
                         }
                         arrived[group] = false;
                     }
-                    _ => {}
+                    Meeting::Turn if passed[(group + warpgroups - 1) % warpgroups] <= taken[group] => break,
+                    Meeting::Turn => taken[group] += 1,
+                    Meeting::Pass => passed[group] += 1,
+                    Meeting::Acquire(_) | Meeting::Fill(_) => {}
                 }
                 done[group] += 1;
                 moved = true;
@@ -59,7 +66,7 @@ pub(super) fn all_end<'f>(
             break;
         }
     }
-    let stuck = consumer.get(done[0]).map(|meeting| meeting.1);
+    let stuck = done.iter().find_map(|&done| consumer.get(done)).map(|meeting| meeting.1);
     match (producer.get(fetched), stuck) {
         (None, None) => Ok(()),
         (None, Some(stmt)) => Err(Broken { stmt, what: "consumers wait here for what never comes".to_owned() }),

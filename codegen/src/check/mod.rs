@@ -22,6 +22,7 @@
 //!  * the groups of products in flight, oldest first, each product with the var that it adds to, the registers of its left
 //!    operand and the tiles that it reads; the group that is open; whether a fence stands behind the last group; which
 //!    registers were touched since the last fence.
+//!  * whether it is its turn to start products.
 //!
 //! # Rules
 //!
@@ -42,10 +43,12 @@
 //! | `start` | a fence since the last group; its registers not touched since the last fence; each tile held, or there for all and published; no product in flight is the same, holds the var as an operand or, where it is set, adds to it | in flight, in the open group |
 //! | `close` | a product in the open group | the group is in flight |
 //! | `land n` | no open group | but for the latest `n` groups, products have landed |
+//! | `turn` | more than one warpgroup; it is not the warpgroup's turn | it is |
+//! | `pass` | it is the warpgroup's turn | it is not |
 //! | any touch of registers | no product in flight holds them | touched |
 //! | a round of a loop | no open group; the same registers in flight as where the loop begins (ptxas C7514) | a fence before it counts for nothing |
 //! | the ways that meet behind a branch, or a loop that is left in several places | the same registers in flight; where it is not known which is gone, the same state | |
-//! | the end | nothing in flight; every tile that comes was awaited | |
+//! | the end | nothing in flight; every tile that comes was awaited; the turn is passed | |
 //!
 //! Registers are touched by whatever reads or writes the var, by uses of a value that was read from it (reading makes no copy as a
 //! rule), and by what makes a value that does nothing but become its content (it may be made in place).
@@ -65,6 +68,9 @@
 //! when the last of them has released, and no warp can arrive for another. So a fill comes after every read of
 //! the tile before it, by rules that each role keeps by itself.
 //!
+//! A turn goes around: a warpgroup passes its `n`th after taking it, which is after all others have passed their `n - 1`th, so that
+//! no named barrier sees two of one warpgroup's arrivals for one turn.
+//!
 //! What is left is whether all come to their end. Waits that are for counts, as these have been shown to be, are never undone by
 //! what another does: if a role can go on, it still can after the others went on. So all orders get equally far, and one of them is
 //! tried (`hand`), with as many warpgroups as there are.
@@ -72,12 +78,13 @@
 //! # Why a few runs are enough
 //!
 //! Bounds of loops that are not constants are given numbers. With `S` the least common multiple of the slots of all buffers, a
-//! period is `P = 2 S` rounds: slots come around, and so do parities. Every number of rounds from 0 to `P + 4` is tried, and in
-//! the longest run the state where a round begins must be that of `P` rounds later, but for the number of the round: the same
+//! period is `P = 2 S` rounds: slots come around, and so do parities. Every number of rounds from 0 to `P + 6` is tried, and in
+//! the longest run the state where a loop's first or second round begins must be that of `P` rounds later, but for the number of
+//! the round: the same
 //! slots held by tiles as old, the same parities, products and copies in flight, and vars that are the same or `P` more. From
 //! there on scalars are followed by kind ([`number`]): what stands still, what is a round, what is the end. A slot, a phase, a branch may
 //! depend only on what a shift by `P` leaves as it is: remainders by divisors of `P`, and comparisons of rounds with the end at
-//! most 2 rounds ahead. So a run of `n > P + 4` rounds is one of `n - P` with a period put in where its loop begins, and by
+//! most 2 rounds ahead. So a run of `n > P + 6` rounds is one of `n - P` with a period put in where its loop begins, and by
 //! induction it is in order if that is.
 //!
 //! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
@@ -94,7 +101,7 @@ use std::collections::HashMap;
 use self::number::{AHEAD, Kind, Known, Number};
 use self::role::{Broken, Lessons, Run};
 use self::skeleton::{Node, Skeleton};
-use self::state::{Role, Setting, State};
+use self::state::{Role, Setting, State, WARPS};
 use crate::Error;
 use crate::ir::{BufferId, Func, Op, Param, Roles, Stmt, ValueId};
 use crate::passes::visit;
@@ -104,6 +111,9 @@ const REGISTERS: u32 = 1 << 16;
 
 /// Threads of a warpgroup.
 const THREADS: u32 = 128;
+
+/// How many rounds a loop may lead in, with a first round of its own, before it repeats.
+const LEADS: i64 = 4;
 
 /// Bytes that an mbarrier can wait for, and one more.
 const PENDING: u32 = 1 << 20;
@@ -138,9 +148,9 @@ fn internal(message: String) -> Error {
 
 /// Whether the registers of the roles are what a multiprocessor can give them.
 fn registers(func: &Func, roles: Roles) -> Result<(), String> {
-    let warpgroups = func.warps / 4;
-    if warpgroups == 0 || !func.warps.is_multiple_of(4) {
-        return Err(format!("{} warps are no warpgroups: 4 each are", func.warps));
+    let warpgroups = func.warps / WARPS;
+    if warpgroups == 0 || !func.warps.is_multiple_of(WARPS) {
+        return Err(format!("{} warps are no warpgroups: {WARPS} each are", func.warps));
     }
     let Roles { producer, consumer } = roles;
     for count in [producer, consumer] {
@@ -155,7 +165,9 @@ fn registers(func: &Func, roles: Roles) -> Result<(), String> {
     // What a thread begins with is shared out evenly; the producer gives of it, and consumers take.
     let begin = (REGISTERS / (THREADS * (warpgroups + 1))).min(256) / 8 * 8;
     if producer > begin || consumer < begin {
-        return Err(format!("threads begin with {begin} registers: a producer of {producer} gives none, or consumers of {consumer} take none"));
+        return Err(format!(
+            "threads begin with {begin} registers: a producer of {producer} gives none, or consumers of {consumer} take none"
+        ));
     }
     Ok(())
 }
@@ -167,7 +179,8 @@ fn still(func: &Func, producer: &[Stmt], consumers: &[Stmt]) -> Result<(), Error
         let what = match &stmt.op {
             Op::Fill { from, buffer, .. } => {
                 let ty = &func.buffers[buffer.index()].ty;
-                let bytes: u32 = ty.axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>() * ty.elem.bytes();
+                let bytes: u32 =
+                    ty.axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>() * ty.elem.bytes();
                 match &func.params[from.tensor.index()] {
                     Param::Tensor(tensor) if tensor.elem == ty.elem && bytes < PENDING => None,
                     Param::Tensor(tensor) if tensor.elem == ty.elem => {
@@ -328,7 +341,7 @@ impl<'f> Checker<'f> {
 
     /// Every run that differs in kind.
     fn all(&self) -> Result<(), Found<'f>> {
-        let longest = self.period + AHEAD + 2;
+        let longest = self.period + AHEAD + LEADS;
         let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
         for conditions in 0..1u32 << self.conditions.len().min(8) {
             let conditions: Vec<bool> = (0..self.conditions.len()).map(|at| conditions >> at & 1 == 1).collect();
@@ -377,18 +390,23 @@ impl<'f> Checker<'f> {
     ) -> Result<(), Broken<'f>> {
         let given = self.given(rounds, conditions, first);
         let values = self.before(&given);
-        let setting = |role: Role, filled| Setting {
-            func: self.func,
-            role,
-            first: &self.first,
-            buffers: &self.buffers,
-            filled,
-        };
+        let setting =
+            |role: Role, filled| Setting { func: self.func, role, first: &self.first, buffers: &self.buffers, filled };
         let nothing = vec![Vec::new(); self.func.buffers.len()];
         let run = |role: Role, filled, skeleton, lessons, values: Vec<Known>| {
             let setting = setting(role, filled);
             let state = State::new(&setting);
-            Run { setting, skeleton, given: &given, values, state, meetings: Vec::new(), period: self.period, lessons, heads: None }
+            Run {
+                setting,
+                skeleton,
+                given: &given,
+                values,
+                state,
+                meetings: Vec::new(),
+                period: self.period,
+                lessons,
+                heads: None,
+            }
         };
         let mut producer = run(Role::Producer, &nothing, &self.producer, of_producer, values.clone());
         finish(&mut producer, first)?;
@@ -400,10 +418,8 @@ impl<'f> Checker<'f> {
             }
         }
         let mut consumer = run(Role::Consumer, &filled, &self.consumer, of_consumer, values);
-        let outcome = finish(&mut consumer, first);
-        // A role that goes on alone is told of before what it does then.
-        outcome?;
-        let warpgroups = (self.func.warps / 4) as usize;
+        finish(&mut consumer, first)?;
+        let warpgroups = (self.func.warps / WARPS) as usize;
         hand::all_end(&setting(Role::Consumer, &filled), &meetings, &consumer.meetings, warpgroups)
     }
 }
@@ -418,9 +434,12 @@ fn finish<'f>(run: &mut Run<'_, 'f>, first: bool) -> Result<(), Broken<'f>> {
     let heads = run.heads.take().unwrap_or_default();
     let period = run.period;
     for (growing, heads) in run.lessons.growing.iter_mut().zip(&heads) {
-        let Some(begin) = heads.first() else { continue };
-        let again = heads[1..].iter().find(|head| head.repeats(&run.setting, begin, period));
-        *growing = again.map(|again| again.growing(begin));
+        // A round may leave what the first one does not find: a tile that was read, say.
+        let pairs = (0..heads.len().min(2)).flat_map(|begin| (begin + 1..heads.len()).map(move |again| (begin, again)));
+        *growing = pairs
+            .map(|(begin, again)| (&heads[begin], &heads[again]))
+            .find(|(begin, again)| again.repeats(&run.setting, begin, period))
+            .map(|(begin, again)| again.growing(begin));
     }
     Ok(())
 }

@@ -111,7 +111,8 @@ fn sum(a: Number, b: Number, sign: i64) -> Known {
 fn binary(op: Binary, a: Number, b: Number, period: i64) -> Known {
     let still = a.kind == Kind::Still && b.kind == Kind::Still && a.from.is_none() && b.from.is_none();
     // Rounds that are divided by a divisor of the period come to the same remainder a period later.
-    let divisor = (b.kind == Kind::Still && b.from.is_none() && a.from.is_none() && a.at >= 0 && b.at > 0).then_some(b.at);
+    let divisor =
+        (b.kind == Kind::Still && b.from.is_none() && a.from.is_none() && a.at >= 0 && b.at > 0).then_some(b.at);
     let whole = |divisor: i64| period > 0 && period % divisor == 0;
     match (op, a.kind, divisor) {
         (Binary::Add, ..) => sum(a, b, 1),

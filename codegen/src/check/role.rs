@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::number::{self, Known, Kind, Number};
+use super::number::{self, Kind, Known, Number};
 use super::skeleton::{Node, Skeleton};
 use super::state::{InFlight, Meeting, Role, Rule, Setting, State};
 use crate::ir::{BufferId, Op, Stmt, ValueId};
@@ -82,7 +82,9 @@ impl<'f> Run<'_, 'f> {
                         let now = self.state.in_flight();
                         let left = self.lessons.left[loop_id].get_or_insert_with(|| now.clone());
                         if *left != now {
-                            return Err(broken("it leaves other products in flight than the loop's other ends".to_owned()));
+                            return Err(broken(
+                                "it leaves other products in flight than the loop's other ends".to_owned(),
+                            ));
                         }
                         return Ok(Flow::Left);
                     }
@@ -271,6 +273,8 @@ impl<'f> Run<'_, 'f> {
                 None
             }
             Op::Barrier => Some(self.state.meet()),
+            Op::Turn => self.state.turn(&self.setting)?,
+            Op::Pass => self.state.pass()?,
             Op::Operand(tile) => {
                 if let Known::Tile(slot) = self.values[tile.index()] {
                     self.state.read(&self.setting, slot, false)?;

@@ -141,6 +141,8 @@ fn is_step(op: &Op) -> bool {
             | Op::Start { .. }
             | Op::Close
             | Op::Land(_)
+            | Op::Turn
+            | Op::Pass
             | Op::Merge { .. }
     )
 }
@@ -216,6 +218,8 @@ fn is_counted(op: &Op) -> bool {
             | Op::Release { .. }
             | Op::CopyAsync { .. }
             | Op::Commit
+            | Op::Turn
+            | Op::Pass
             | Op::Leave { .. }
     )
 }

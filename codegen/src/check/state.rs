@@ -6,6 +6,9 @@ use super::number::{Kind, Known};
 use super::skeleton::{Place, Registers};
 use crate::ir::{BufferId, Func, Op, Stmt, VarId};
 
+/// Warps of a warpgroup.
+pub(super) const WARPS: u32 = 4;
+
 /// What a rule says that is broken.
 pub(super) type Rule<T = ()> = Result<T, String>;
 
@@ -22,6 +25,10 @@ pub(super) enum Meeting {
     Release(usize),
     /// Waits for all consumers.
     Meet,
+    /// Waits until the warpgroup before it has passed the turn.
+    Turn,
+    /// Passes it to the next.
+    Pass,
 }
 
 /// Which of the roles.
@@ -87,6 +94,8 @@ pub(super) struct State {
     untouched: bool,
     copying: Vec<usize>,
     copies: VecDeque<Vec<usize>>,
+    /// Whether it is the warpgroup's turn to start products.
+    turn: bool,
 }
 
 /// What does not change while a role runs.
@@ -131,7 +140,8 @@ fn broken<T>(what: impl Into<String>) -> Rule<T> {
 impl State {
     pub(super) fn new(setting: &Setting<'_>) -> Self {
         let func = setting.func;
-        let vars = func.vars.iter().map(|var| super::number::eval(&Op::Const(var.init), |_| Known::Nothing, 0)).collect();
+        let vars =
+            func.vars.iter().map(|var| super::number::eval(&Op::Const(var.init), |_| Known::Nothing, 0)).collect();
         State {
             vars,
             slots: vec![Slot::default(); setting.buffers.len()],
@@ -143,6 +153,7 @@ impl State {
             untouched: false,
             copying: Vec::new(),
             copies: VecDeque::new(),
+            turn: false,
         }
     }
 
@@ -192,20 +203,21 @@ impl State {
 
     pub(super) fn await_full(&mut self, setting: &Setting<'_>, slot: usize, phase: i64) -> Rule<Option<Meeting>> {
         let of = &mut self.slots[slot];
-        let again = of.held.is_some();
+        let buffer = setting.buffers[slot].index();
+        let (again, turn) = (of.held.is_some(), self.turns[buffer]);
+        if let Some(&next) = setting.filled[buffer].get(turn as usize)
+            && next != slot
+            && !again
+        {
+            return broken(format!("the producer brings the ring's tile {turn} to {}", setting.show(next)));
+        }
         let fill = if again { of.turns - 1 } else { of.turns };
         if phase != i64::from(fill % 2) {
-            return broken(format!("it waits for phase {phase}, and the tile that comes is fill {fill} of the slot"));
+            let what = if again { "which is not released yet, has" } else { "next has" };
+            return broken(format!("it waits for phase {phase}, and the slot {what} fill {fill}"));
         }
         if again {
             return Ok(None);
-        }
-        let buffer = setting.buffers[slot].index();
-        let turn = self.turns[buffer];
-        if let Some(&next) = setting.filled[buffer].get(turn as usize)
-            && next != slot
-        {
-            return broken(format!("the producer brings the ring's tile {turn} to {}", setting.show(next)));
         }
         of.held = Some(turn);
         of.turns += 1;
@@ -362,6 +374,23 @@ impl State {
         Meeting::Meet
     }
 
+    pub(super) fn turn(&mut self, setting: &Setting<'_>) -> Rule<Option<Meeting>> {
+        if setting.func.warps / WARPS < 2 {
+            return broken("a warpgroup alone takes no turns");
+        }
+        if std::mem::replace(&mut self.turn, true) {
+            return broken("it waits for a turn that it has, so that nobody passes it");
+        }
+        Ok(Some(Meeting::Turn))
+    }
+
+    pub(super) fn pass(&mut self) -> Rule<Option<Meeting>> {
+        if !std::mem::replace(&mut self.turn, false) {
+            return broken("it passes a turn that it does not have");
+        }
+        Ok(Some(Meeting::Pass))
+    }
+
     /// Nothing is left in flight where a role ends.
     pub(super) fn end(&self, setting: &Setting<'_>) -> Rule {
         if let Some(product) = self.groups.iter().flatten().chain(&self.open).next() {
@@ -370,10 +399,13 @@ impl State {
         if self.slots.iter().any(|slot| slot.copied == Copied::Coming) {
             return broken("it ends while copies are on the way");
         }
+        if self.turn {
+            return broken("it ends with the turn, for which another waits");
+        }
         for (buffer, filled) in setting.filled.iter().enumerate() {
             let (turns, name) = (self.turns[buffer] as usize, &setting.func.buffers[buffer].name);
             if setting.role == Role::Consumer && filled.len() > turns {
-                return broken(format!("{} tiles come to ${name}, and {turns} of them are awaited", filled.len()));
+                return broken(format!("of the {} tiles that come to ${name}, {turns} are awaited", filled.len()));
             }
         }
         Ok(())
@@ -404,7 +436,8 @@ impl State {
             && self.open == other.open
             && self.groups == other.groups
             && self.copying == other.copying
-            && self.copies == other.copies;
+            && self.copies == other.copies
+            && self.turn == other.turn;
         if same { Ok(()) } else { broken("what it leaves in flight or held depends on whether it is gone through") }
     }
 
@@ -433,7 +466,7 @@ impl State {
             && vars
             && self.in_flight() == before.in_flight()
             && products(self) == products(before)
-            && (&self.copying, &self.copies) == (&before.copying, &before.copies)
+            && (&self.copying, &self.copies, self.turn) == (&before.copying, &before.copies, before.turn)
     }
 
     /// Vars whose number grows with the round, between two states that are so many rounds apart.

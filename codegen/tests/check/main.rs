@@ -21,6 +21,20 @@ fn causal(overlap: &str, stages: u32, width: u32) -> Func {
     passed(&text).unwrap_or_else(|error| panic!("{overlap}, {stages} stages, width {width}: {error}"))
 }
 
+/// The same with Q's rows said one by one: consumers copy them.
+fn copied_q(overlap: &str, stages: u32) -> Func {
+    let (along, rows) =
+        ("  %9 = load q[%5, %1] rows token count %6 : bf16<Q, Dk>\n", "  %12 = add %10, %11 : i32<Q>\n");
+    let text = CAUSAL
+        .replace(along, "")
+        .replace(rows, &format!("{rows}  %9 = load q[%12, %1] count %6 : bf16<Q, Dk>\n"))
+        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
+        .replace("pipelined 2", &format!("pipelined {stages}"));
+    let func = passed(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert!(func.to_string().contains("publish"), "{func}");
+    func
+}
+
 /// A staged func after all passes, the checker among them.
 fn passed(text: &str) -> Result<Func, String> {
     let func = read(text).map_err(|error| format!("{error}\n{text}"))?;

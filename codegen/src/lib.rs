@@ -23,6 +23,7 @@ pub mod pattern;
 pub mod plan;
 
 mod chain;
+mod check;
 mod compile;
 mod error;
 mod lower;
@@ -30,6 +31,7 @@ mod wire;
 mod work;
 
 pub use chain::Temporary;
+pub use check::check;
 pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
 pub use lower::Boxes;

@@ -27,7 +27,7 @@ use crate::ir::Func;
 pub type Pass = fn(Func) -> Result<Func, Error>;
 
 /// The passes by name, in the order they run.
-pub const ORDER: [(&str, Pass); 8] = [
+pub const ORDER: [(&str, Pass); 9] = [
     ("verify", verify::run),
     ("sweep", sweep::run),
     ("partition", partition::run),
@@ -36,7 +36,14 @@ pub const ORDER: [(&str, Pass); 8] = [
     ("pipeline", pipeline::run),
     ("multiply", multiply::run),
     ("skew", skew::run),
+    ("check", checked),
 ];
+
+/// Rules that no pass may break, held to what they all have made.
+fn checked(func: Func) -> Result<Func, Error> {
+    crate::check(&func)?;
+    Ok(func)
+}
 
 /// Runs one pass by name. An unknown name is an error that lists the known ones.
 pub fn run(name: &str, func: Func) -> Result<Func, Error> {

@@ -1,0 +1,42 @@
+//! The checker of roles: what it refuses and with what words, and that no operation of order of a staged func can be left out,
+//! doubled, moved or turned to another slot, phase or count without its notice.
+
+mod mutants;
+mod rules;
+
+use lacuna_codegen::ir::{Func, read};
+use lacuna_codegen::passes;
+
+/// Causal attention, 128 rows a CTA, as it is staged.
+const CAUSAL: &str = include_str!("causal.ir");
+
+/// Its picks: the schedule, the stages of its loop, and its width.
+fn causal(overlap: &str, stages: u32, width: u32) -> Func {
+    let text = CAUSAL
+        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
+        .replace("warps 4 overlap serial {", "warps 4 {")
+        .replace("pipelined 2", &format!("pipelined {stages}"))
+        .replace("axis Dk = 64", &format!("axis Dk = {width}"))
+        .replace("axis Dv = 64", &format!("axis Dv = {width}"));
+    passed(&text).unwrap_or_else(|error| panic!("{overlap}, {stages} stages, width {width}: {error}"))
+}
+
+/// The same with Q's rows said one by one: consumers copy them.
+fn copied_q(overlap: &str, stages: u32) -> Func {
+    let (along, rows) =
+        ("  %9 = load q[%5, %1] rows token count %6 : bf16<Q, Dk>\n", "  %12 = add %10, %11 : i32<Q>\n");
+    let text = CAUSAL
+        .replace(along, "")
+        .replace(rows, &format!("{rows}  %9 = load q[%12, %1] count %6 : bf16<Q, Dk>\n"))
+        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
+        .replace("pipelined 2", &format!("pipelined {stages}"));
+    let func = passed(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert!(func.to_string().contains("publish"), "{func}");
+    func
+}
+
+/// A staged func after all passes, the checker among them.
+fn passed(text: &str) -> Result<Func, String> {
+    let func = read(text).map_err(|error| format!("{error}\n{text}"))?;
+    passes::ORDER.iter().try_fold(func, |func, (name, pass)| pass(func).map_err(|error| format!("{name}: {error}")))
+}

@@ -69,7 +69,7 @@ fn it_tunes_in_one_call() {
     let small = Trial::<bf16>::draw(&attention.shape, 2, &[100, 0, 1, 33]).under(scored(2.0, 16.0));
     let device = Device::emulator();
     let tuned = lacuna::tune(&device, &attention, (&timed, &small), seen(32, 4)).unwrap();
-    assert!(attention.space().picks().contains(&tuned.pick));
+    assert!(attention.space(Target::SM_80).picks().contains(&tuned.pick));
     assert!(tuned.to_string().contains("the model's choice for sm_80") && tuned.found.is_none(), "{tuned}");
     assert!(small.check(&small.run(&device, &attention, &tuned.pick).unwrap(), seen(32, 4)).ok());
     let wrong = lacuna::tune(&device, &attention, (&timed, &small), seen(32, 5)).unwrap_err();

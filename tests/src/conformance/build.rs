@@ -66,7 +66,7 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
 fn case(form: Form, variant: Variant) -> Case {
     let name = format!("{form}{}", variant.what);
     let mut kernel = Kernel::default();
-    let hopper = form.lowest() >= Target::SM_90;
+    let hopper = super::target(form) >= Target::SM_90;
     if hopper {
         kernel.registers[2] = 1;
     }

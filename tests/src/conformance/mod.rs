@@ -19,7 +19,7 @@ use lacuna_codegen::{
     ir::Elem,
     plan::{Access, Arg, Dim, Launch, Plan, ScalarSpec, TensorSpec},
 };
-use lacuna_ptx::{Form, Op, Target};
+use lacuna_ptx::{Form, Op, Target, Version};
 use lacuna_runtime::{Bindings, Device, Tensor};
 
 pub use recording::{Recorded, Recording};
@@ -93,9 +93,9 @@ pub fn no_case(form: Form) -> Option<&'static str> {
     }
 }
 
-/// What a case of a form is for.
+/// What a case of a form is for: sm_80 where it will do, with PTX 7.4.
 pub(crate) fn target(form: Form) -> Target {
-    form.lowest().max(Target::SM_80)
+    if form.since() <= Version::new(7, 4) { form.lowest() } else { form.lowest().max(Target::SM_90) }
 }
 
 /// Why a form has no case of its own: it leaves no result, or none that a kernel could see.

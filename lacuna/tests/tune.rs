@@ -304,20 +304,11 @@ fn what_cannot_be_tuned() {
     assert!(said.contains("'[KERNEL]' cannot be used with '--all'"), "{said}");
     let said = lacuna(&["tune", "causal", "--budget", "soon"]).ends(2).stderr;
     assert!(said.contains("a time is right, such as 60s, 2m or 500ms"), "{said}");
-    lacuna(&[
-        "tune",
-        "causal",
-        "--target",
-        "sm_90",
-        "--device",
-        "emulator",
-        "--heads",
-        "3",
-        "--kv-heads",
-        "2",
-        "--check",
-    ])
-    .ends(2);
+    let on = ["tune", "causal", "--target", "sm_90", "--device", "emulator"];
+    lacuna(&[&on[..], &["--heads", "3", "--kv-heads", "2"]].concat()).refuses(
+        2,
+        "error: 3 query heads cannot be shared out evenly over 2 KV heads; the query heads must be a multiple of the KV heads",
+    );
     lacuna(&["tune", "causal", "--picture", "map.jpg"]).refuses(2, "error: map.jpg: a picture is a .png or an .svg");
     let help = lacuna(&["--help"]).ends(0).stdout;
     assert!(help.contains("  tune ") && help.contains("  tuned ") && !help.contains("tune-worker"), "{help}");

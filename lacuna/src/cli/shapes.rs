@@ -3,9 +3,11 @@
 use clap::Args;
 use lacuna::dsl::Shape;
 use lacuna::kernels::registry::Extents;
+use lacuna::kernels::validate::{self, Described};
 use lacuna::runtime::Elem;
 
 use super::args;
+use super::failure::Result;
 
 /// Lengths, heads and widths.
 #[derive(Clone, Debug, Args)]
@@ -51,7 +53,22 @@ impl Shapes {
         self.dv.unwrap_or(self.head_dim)
     }
 
-    /// The shape of a kernel for them. Heads that cannot be shared out evenly are refused where inputs are drawn.
+    /// Refuses what is no problem.
+    ///
+    /// # Errors
+    /// Heads that cannot be shared out evenly; extents that are none, or too large.
+    pub(crate) fn check(&self) -> Result {
+        let dtype = self.dtype.name();
+        for tokens in self.tokens.iter().map(|tokens| tokens.saturating_mul(self.batch)) {
+            let (kv_heads, dk, dv) = (self.kv_heads(), self.head_dim, self.dv());
+            let (q, k, v) = ([tokens, self.heads, dk], [tokens, kv_heads, dk], [tokens, kv_heads, dv]);
+            let described = |name, shape| Described { name, shape, dtype };
+            validate::qkv(&described("q", &q), &described("k", &k), &described("v", &v))?;
+        }
+        Ok(())
+    }
+
+    /// The shape of a kernel for them.
     pub(crate) fn shape(&self) -> Shape {
         let group = self.heads / self.kv_heads().max(1);
         Shape::new(self.dtype, self.head_dim as u32, self.dv() as u32, group as u32)

@@ -187,6 +187,7 @@ impl Tune {
     /// What is to be tuned.
     fn setups(&self, device: &Device, target: Target) -> Result<Vec<Setup>> {
         let Some(chosen) = &self.chosen.0 else { return all::setups(device, target) };
+        self.shapes.check()?;
         let case = Case { kernel: chosen.kernel, options: chosen.options()?, shape: self.shapes.shape(), target };
         let of = |&tokens: &usize| Setup::new(&case, &self.shapes.extents(tokens), self.overlap, device);
         self.shapes.tokens.iter().map(of).collect()

@@ -30,7 +30,7 @@ use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
 pub use self::warpgroup::Boxes;
 use crate::Error;
-use crate::ir::{Elem, Func, Op, Param, Partition, Stmt, Tensor, ValueId, VarId};
+use crate::ir::{Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
 use crate::plan::MAX_REGISTERS;
 
 /// The symbol of a CTA's dynamic shared memory.
@@ -208,7 +208,10 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let registers = match part.roles {
         None => entry.pressure() + SPARE,
         // What a consumer has less than a thread can have counts as taken.
-        Some(roles) => entry.pressure() + MAX_REGISTERS.saturating_sub(roles.consumer),
+        Some(roles) => {
+            let spare = if func.overlap == Overlap::Deferred { DEFERRED } else { 0 };
+            entry.pressure() + spare + MAX_REGISTERS.saturating_sub(roles.consumer)
+        }
     };
     // Roles share out all registers of a multiprocessor.
     let resident = if part.roles.is_some() { 1 } else { resident(func, shared, registers) };
@@ -246,9 +249,12 @@ fn scalars_through_loops(func: &Func) -> u32 {
     most
 }
 
-/// Registers that ptxas (13.0) needs beside those that are live at once: with fewer it spills, at every pick of what ships. In
-/// the branch of a role it needs none.
+/// Registers that ptxas (13.0) needs beside those that are live at once: with fewer it spills, at every pick of what ships.
 const SPARE: u32 = 15;
+
+/// The same for consumers whose products are deferred: ptxas moves the arithmetic of a round into the next one's product. In other
+/// orders consumers need none.
+const DEFERRED: u32 = 42;
 
 /// CTAs that should fit on a multiprocessor at once, which caps the registers that ptxas may take: what shared memory
 /// allows, as far as the estimates of registers allow it too. `registers` are those without which it spills.

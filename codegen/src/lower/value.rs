@@ -285,6 +285,7 @@ impl Lower<'_> {
                     .map(|&v| self.shape_of(v))
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
+                // Where a product is in flight, the branch would stand between its start and the next one's.
                 let skip = into
                     .as_ref()
                     .filter(|_| self.func.overlap != crate::ir::Overlap::Deferred)

@@ -76,11 +76,11 @@ impl Lower<'_> {
     /// Sets up what the roles share, and parts them: what follows is the consumers'.
     pub(super) fn produce(&mut self, body: &[Stmt]) {
         let roles = self.part.roles.expect("a func with a producer has roles");
-        let tid = self.tid();
+        // Before the branch, so that every thread has them.
+        let (tid, memory) = (self.tid(), self.memory());
         let first = self.e.op(Class::Pred, "setp.ne.s32", [tid.into(), 0i64.into()]);
         let ready = self.e.label("ready");
         self.e.guarded((first, false), "bra", [Operand::Label(ready.clone())]);
-        let memory = self.memory();
         for ring in self.rings() {
             let slots = self.func.buffers[ring.index()].slots;
             for (base, arrivals) in

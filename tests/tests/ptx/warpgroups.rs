@@ -4,7 +4,6 @@
 use lacuna_dsl::{Pick, Target, Tunable as _};
 use lacuna_kernels::registry::Kernel;
 use lacuna_ptx::tools::{assemble, disassemble};
-use lacuna_tests::widths;
 use rayon::prelude::*;
 
 use crate::kernels::{attending, attention_of, default_pick, group, kernels, plan, written};
@@ -25,17 +24,18 @@ struct Line {
     pick: Pick,
 }
 
-/// Every kernel at its default pick, and one at every other.
+/// Widths of keys and values: one, two, three and four panels of 128 bytes, and three of 64.
+const SHAPES: [(u32, u32); 5] = [(64, 64), (128, 128), (256, 256), (192, 128), (96, 96)];
+
+/// Every kernel at its default pick, and one at those that differ from it in one knob.
 fn lines() -> Vec<Line> {
-    let shapes = || widths().map(|width| (width, width)).into_iter().chain([(192, 128)]);
     let mut lines = Vec::new();
     for kernel in kernels().filter(|kernel| !OTHERS.contains(&kernel.name)) {
-        for shape in shapes() {
+        for shape in SHAPES {
             let attention = attention_of(kernel, shape.0, shape.1, group(kernel));
             let usual = default_pick(&attention, TARGET);
-            let all = kernel.name == "sink-window";
-            let others = if all { attention.space(TARGET).picks() } else { Vec::new() };
-            let others = others.into_iter().filter(|pick| *pick != usual && fits(&attention, pick));
+            let around = if kernel.name == "sink-window" { attention.space(TARGET).around(&usual) } else { Vec::new() };
+            let others = around.into_iter().filter(|pick| *pick != usual && fits(&attention, pick));
             lines.extend(others.chain([usual.clone()]).map(|pick| Line { kernel, shape, pick }));
         }
     }

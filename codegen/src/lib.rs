@@ -14,6 +14,7 @@
 //!        │ pipeline           loads of a pipelined loop become asynchronous copies, staged; nothing in flight on exit
 //!        │ multiply           with roles: products are started, closed in groups, and landed
 //!        │ skew               with roles: a round's first product starts before the arithmetic of the round before is done
+//!        │ check              with roles: what they hand to one another and hold in flight is in order
 //!        ▼
 //!   ir::Func ──────────────── the same language, with buffers and slots; commit, wait and barrier; or fill, await and release
 //!        │ lower              one rule per operation: mma.sync, ldmatrix, cp.async; or wgmma, tensor copies, mbarriers

@@ -79,13 +79,12 @@
 //!
 //! Bounds of loops that are not constants are given numbers. With `S` the least common multiple of the slots of all buffers, a
 //! period is `P = 2 S` rounds: slots come around, and so do parities. Every number of rounds from 0 to `P + 6` is tried, and in
-//! the longest run the state where a loop's first or second round begins must be that of `P` rounds later, but for the number of
-//! the round: the same
-//! slots held by tiles as old, the same parities, products and copies in flight, and vars that are the same or `P` more. From
-//! there on scalars are followed by kind ([`number`]): what stands still, what is a round, what is the end. A slot, a phase, a branch may
-//! depend only on what a shift by `P` leaves as it is: remainders by divisors of `P`, and comparisons of rounds with the end at
-//! most 2 rounds ahead. So a run of `n > P + 6` rounds is one of `n - P` with a period put in where its loop begins, and by
-//! induction it is in order if that is.
+//! the longest run the state where a loop's first or second round begins must be that of `P` rounds later, but for the
+//! number of the round: the same slots held by tiles as old, the same parities, products and copies in flight, and vars that are
+//! the same or `P` more. From there on scalars are followed by kind ([`number`]): what stands still, what is a round, what is
+//! the end. A slot, a phase, a branch may depend only on what a shift by `P` leaves as it is: remainders by divisors of
+//! `P`, and comparisons of rounds with the end at most 2 rounds ahead. So a run of `n > P + 6` rounds is one of `n - P` with
+//! a period put in where its loop repeats, and by induction it is in order if that is.
 //!
 //! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
 //! what a loop leaves behind differs from how it was found in its own rings alone.
@@ -115,6 +114,12 @@ const THREADS: u32 = 128;
 /// How many rounds a loop may lead in, with a first round of its own, before it repeats.
 const LEADS: i64 = 4;
 
+/// Conditions that are tried in every combination, at most.
+const CONDITIONS: usize = 8;
+
+/// Loops whose numbers of rounds are tried, at most.
+const LOOPS: usize = 6;
+
 /// Bytes that an mbarrier can wait for, and one more.
 const PENDING: u32 = 1 << 20;
 
@@ -130,6 +135,11 @@ pub fn check(func: &Func) -> Result<(), Error> {
     registers(func, roles).map_err(internal)?;
     still(func, producer, consumers)?;
     let checker = Checker::of(func, prelude, producer, consumers);
+    if checker.conditions.len() > CONDITIONS || checker.loops.len() > LOOPS {
+        return Err(internal(format!(
+            "more than {LOOPS} loops or {CONDITIONS} conditions decide what is handed on: too many to try"
+        )));
+    }
     checker.all().map_err(|(broken, rounds)| {
         let within = match rounds.as_slice() {
             [] => String::new(),
@@ -268,7 +278,7 @@ impl<'f> Checker<'f> {
         visit(consumers, &mut see);
         let free = |value: ValueId| known[value.index()] == Known::Nothing && !follows[value.index()];
         let (mut loops, mut conditions) = (Vec::<Bounds>::new(), Vec::new());
-        for_each(self.producer.nodes.iter().chain(&self.consumer.nodes), &mut |node| match node.stmt.op {
+        let mut see = |node: &Node<'_>| match node.stmt.op {
             Op::For { lo, hi, .. } if node.counted => {
                 let seen = |bounds: &Bounds| (bounds.lo, bounds.hi) == (lo, hi);
                 if (free(lo) || free(hi)) && !loops.iter().any(seen) {
@@ -277,7 +287,9 @@ impl<'f> Checker<'f> {
             }
             Op::If { cond, .. } if node.counted && free(cond) && !conditions.contains(&cond) => conditions.push(cond),
             _ => {}
-        });
+        };
+        for_each(&self.producer.nodes, &mut see);
+        for_each(&self.consumer.nodes, &mut see);
         self.loops = loops;
         // What follows from the bounds is not given.
         let given = self.given(&vec![1; self.loops.len()], &[], true);
@@ -343,19 +355,26 @@ impl<'f> Checker<'f> {
     fn all(&self) -> Result<(), Found<'f>> {
         let longest = self.period + AHEAD + LEADS;
         let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
-        for conditions in 0..1u32 << self.conditions.len().min(8) {
+        for conditions in 0..1u32 << self.conditions.len() {
             let conditions: Vec<bool> = (0..self.conditions.len()).map(|at| conditions >> at & 1 == 1).collect();
             let most = vec![longest; self.loops.len()];
-            let with = |rounds: &[i64]| {
-                let rounds = rounds.to_vec();
-                move |broken| (broken, rounds)
-            };
-            self.once(&most, &conditions, true, &mut lessons).map_err(with(&most))?;
+            if let Err(broken) = self.once(&most, &conditions, true, &mut lessons) {
+                return Err(self.sooner(longest, &conditions).unwrap_or((broken, most)));
+            }
             for rounds in self.counts(longest) {
-                self.once(&rounds, &conditions, false, &mut lessons).map_err(with(&rounds))?;
+                self.once(&rounds, &conditions, false, &mut lessons).map_err(|broken| (broken, rounds))?;
             }
         }
         Ok(())
+    }
+
+    /// The shortest run that is broken: the one to be told of.
+    fn sooner(&self, longest: i64, conditions: &[bool]) -> Option<Found<'f>> {
+        (0..longest).find_map(|rounds| {
+            let rounds = vec![rounds; self.loops.len()];
+            let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
+            self.once(&rounds, conditions, true, &mut lessons).err().map(|broken| (broken, rounds))
+        })
     }
 
     /// Numbers of rounds: of one loop any, of the others none, one or the most.
@@ -444,10 +463,11 @@ fn finish<'f>(run: &mut Run<'_, 'f>, first: bool) -> Result<(), Broken<'f>> {
     Ok(())
 }
 
-fn for_each<'n, 'f: 'n>(nodes: impl Iterator<Item = &'n Node<'f>>, see: &mut impl FnMut(&Node<'f>)) {
+/// Calls `see` for every node, enclosed ones after the one that encloses them.
+fn for_each(nodes: &[Node<'_>], see: &mut impl FnMut(&Node<'_>)) {
     for node in nodes {
         see(node);
-        for_each(Box::new(node.body.iter()) as Box<dyn Iterator<Item = &Node<'f>>>, see);
+        for_each(&node.body, see);
     }
 }
 

@@ -196,22 +196,54 @@ impl<'f> Run<'_, 'f> {
     }
 
     fn step(&mut self, stmt: &'f Stmt) -> Rule {
-        let produces = self.setting.role == Role::Producer;
+        let others = match self.setting.role {
+            Role::Producer => is_consumers(&stmt.op).then_some("only consumers do this"),
+            Role::Consumer => is_producers(&stmt.op).then_some("only the producer does this"),
+        };
+        if let Some(what) = others {
+            return Err(what.to_owned());
+        }
+        let alone = |()| None;
         let meeting = match &stmt.op {
-            Op::Acquire { .. } | Op::Fill { .. } if !produces => return Err("only the producer does this".to_owned()),
             Op::Acquire { buffer, slot, phase } => {
                 let (slot, phase) = (self.slot(*buffer, *slot)?, self.phase(*phase)?);
                 self.state.acquire(&self.setting, slot, phase)?
             }
-            Op::Fill { buffer, slot, .. } => {
-                let slot = self.slot(*buffer, *slot)?;
-                self.state.fill(&self.setting, slot)?
+            Op::Fill { buffer, slot, .. } => self.state.fill(&self.setting, self.slot(*buffer, *slot)?)?,
+            Op::Await { buffer, slot, phase } => {
+                let (slot, phase) = (self.slot(*buffer, *slot)?, self.phase(*phase)?);
+                self.state.await_full(&self.setting, slot, phase)?
             }
+            Op::Release { buffer, slot } => self.state.release(&self.setting, self.slot(*buffer, *slot)?)?,
             Op::Shared(buffer, slot) => {
                 let slot = self.slot(*buffer, *slot)?;
                 self.set(stmt, Known::Tile(slot));
                 None
             }
+            Op::Operand(tile) => match self.values[tile.index()] {
+                Known::Tile(slot) => self.state.read(&self.setting, slot, false).map(|_| None)?,
+                _ => None,
+            },
+            Op::CopyAsync { buffer, slot, .. } => {
+                self.state.copy(&self.setting, self.slot(*buffer, *slot)?).map(alone)?
+            }
+            Op::Commit => self.state.commit().map(alone)?,
+            Op::Wait(groups) => self.state.wait(*groups).map(alone)?,
+            Op::Publish => self.state.publish().map(alone)?,
+            Op::Barrier => Some(self.state.meet()),
+            Op::Fence => self.state.fence().map(alone)?,
+            Op::Start { lhs, rhs, .. } => {
+                let tiles = [lhs, rhs].map(|value| match self.values[value.index()] {
+                    Known::Tile(slot) => Some(slot),
+                    _ => None,
+                });
+                self.state.start(&self.setting, &self.skeleton.registers, stmt, tiles).map(alone)?
+            }
+            Op::Close => self.state.close().map(alone)?,
+            Op::Land(groups) => self.state.land(*groups).map(alone)?,
+            Op::Turn => self.state.turn(&self.setting)?,
+            Op::Pass => self.state.pass()?,
+            Op::Dot(..) | Op::Accumulate(..) => return Err("a warpgroup's product is started in a group".to_owned()),
             Op::Read(var) => {
                 self.set(stmt, self.state.vars[var.index()]);
                 None
@@ -220,69 +252,11 @@ impl<'f> Run<'_, 'f> {
                 self.state.vars[var.index()] = self.values[value.index()];
                 None
             }
-            op if is_scalar(op) => {
+            op => {
                 let known = number::eval(op, |value| self.values[value.index()], self.period);
                 self.set(stmt, known);
                 None
             }
-            Op::Convert(_) | Op::Reduce(..) | Op::Element { .. } | Op::Load(_) | Op::Store(..) | Op::Hold(_) => None,
-            _ if produces => return Err("only consumers do this".to_owned()),
-            Op::Await { buffer, slot, phase } => {
-                let (slot, phase) = (self.slot(*buffer, *slot)?, self.phase(*phase)?);
-                self.state.await_full(&self.setting, slot, phase)?
-            }
-            Op::Release { buffer, slot } => {
-                let slot = self.slot(*buffer, *slot)?;
-                self.state.release(&self.setting, slot)?
-            }
-            Op::Fence => {
-                self.state.fence();
-                None
-            }
-            Op::Start { lhs, rhs, .. } => {
-                let tiles = [lhs, rhs].map(|value| match self.values[value.index()] {
-                    Known::Tile(slot) => Some(slot),
-                    _ => None,
-                });
-                self.state.start(&self.setting, &self.skeleton.registers, stmt, tiles)?;
-                None
-            }
-            Op::Close => {
-                self.state.close()?;
-                None
-            }
-            Op::Land(groups) => {
-                self.state.land(*groups)?;
-                None
-            }
-            Op::CopyAsync { buffer, slot, .. } => {
-                let slot = self.slot(*buffer, *slot)?;
-                self.state.copy(&self.setting, slot)?;
-                None
-            }
-            Op::Commit => {
-                self.state.commit();
-                None
-            }
-            Op::Wait(groups) => {
-                self.state.wait(*groups);
-                None
-            }
-            Op::Publish => {
-                self.state.publish();
-                None
-            }
-            Op::Barrier => Some(self.state.meet()),
-            Op::Turn => self.state.turn(&self.setting)?,
-            Op::Pass => self.state.pass()?,
-            Op::Operand(tile) => {
-                if let Known::Tile(slot) = self.values[tile.index()] {
-                    self.state.read(&self.setting, slot, false)?;
-                }
-                None
-            }
-            Op::Dot(..) | Op::Accumulate(..) => return Err("a warpgroup's product is started in a group".to_owned()),
-            _ => None,
         };
         self.meetings.extend(meeting.map(|meeting| (meeting, stmt)));
         Ok(())
@@ -319,7 +293,29 @@ impl<'f> Run<'_, 'f> {
 /// Said where a loop or a branch goes another way than rounds and bounds say.
 const CANNOT_FOLLOW: &str = "how often it is gone through does not follow from what is known before the roles part";
 
-/// Whether an operation is arithmetic that may be followed.
-fn is_scalar(op: &Op) -> bool {
-    matches!(op, Op::Const(_) | Op::Unary(..) | Op::Binary(..) | Op::Compare(..) | Op::Select(..))
+fn is_producers(op: &Op) -> bool {
+    matches!(op, Op::Acquire { .. } | Op::Fill { .. })
+}
+
+fn is_consumers(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Await { .. }
+            | Op::Release { .. }
+            | Op::Operand(_)
+            | Op::CopyAsync { .. }
+            | Op::Commit
+            | Op::Wait(_)
+            | Op::Publish
+            | Op::Barrier
+            | Op::Fence
+            | Op::Start { .. }
+            | Op::Close
+            | Op::Land(_)
+            | Op::Turn
+            | Op::Pass
+            | Op::Dot(..)
+            | Op::Accumulate(..)
+            | Op::Merge { .. }
+    )
 }

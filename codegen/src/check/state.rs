@@ -90,8 +90,8 @@ pub(super) struct State {
     fenced: bool,
     /// What was touched since the last fence.
     touched: Vec<Place>,
-    /// What was never fenced yet, or not since it was touched: everything, before the first fence.
-    untouched: bool,
+    /// Whether there was a fence: before the first, everything counts as touched.
+    was_fenced: bool,
     copying: Vec<usize>,
     copies: VecDeque<Vec<usize>>,
     /// Whether it is the warpgroup's turn to start products.
@@ -150,7 +150,7 @@ impl State {
             groups: VecDeque::new(),
             fenced: false,
             touched: Vec::new(),
-            untouched: false,
+            was_fenced: false,
             copying: Vec::new(),
             copies: VecDeque::new(),
             turn: false,
@@ -237,10 +237,11 @@ impl State {
         }
     }
 
-    pub(super) fn fence(&mut self) {
+    pub(super) fn fence(&mut self) -> Rule {
         self.fenced = true;
-        self.untouched = true;
+        self.was_fenced = true;
         self.touched.clear();
+        Ok(())
     }
 
     /// A shared tile is read, by a product or by the threads themselves.
@@ -280,7 +281,7 @@ impl State {
             return broken("no fence stands before the first product of its group");
         }
         for place in [Some(Place::Var(acc)), fragment].into_iter().flatten() {
-            if !self.untouched || self.touched.contains(&place) {
+            if !self.was_fenced || self.touched.contains(&place) {
                 return broken(format!("{} is touched between the last fence and the product", setting.place(place)));
             }
         }
@@ -342,23 +343,26 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn commit(&mut self) {
+    pub(super) fn commit(&mut self) -> Rule {
         self.copies.push_back(std::mem::take(&mut self.copying));
+        Ok(())
     }
 
-    pub(super) fn wait(&mut self, groups: u32) {
+    pub(super) fn wait(&mut self, groups: u32) -> Rule {
         let landed = self.copies.len().saturating_sub(groups as usize);
         for slot in self.copies.drain(..landed).flatten() {
             self.slots[slot].copied = Copied::Landed { published: false };
         }
+        Ok(())
     }
 
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self) -> Rule {
         for slot in &mut self.slots {
             if let Copied::Landed { published } = &mut slot.copied {
                 *published = true;
             }
         }
+        Ok(())
     }
 
     pub(super) fn meet(&mut self) -> Meeting {
@@ -425,7 +429,7 @@ impl State {
             }
         }
         self.fenced &= other.fenced;
-        self.untouched &= other.untouched;
+        self.was_fenced &= other.was_fenced;
         for place in &other.touched {
             if !self.touched.contains(place) {
                 self.touched.push(*place);

@@ -340,6 +340,11 @@ impl<'k> Cta<'k> {
                     line(first),
                     line(second)
                 ));
+            } else if let Some(missing) = barrier.count.and_then(|count| count.checked_sub(barrier.arrived)) {
+                said.push(format!(
+                    "barrier {number} misses {missing} threads: other warps must arrive at it, or it must be for {}",
+                    barrier.arrived
+                ));
             }
         }
         if let Some((pc, group, warps)) = self.common.products.partial() {

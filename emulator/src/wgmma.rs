@@ -40,7 +40,7 @@ pub(crate) enum Source {
     Shared(Slot, Major),
 }
 
-/// A `wgmma.mma_async`, decoded. It has more operands than an [`Inst`](crate::decode::Inst) holds.
+/// A `wgmma.mma_async`, decoded. It has more operands than an [`Inst`] holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Wgmma {
     pub(crate) element: Element,

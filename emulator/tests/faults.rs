@@ -221,7 +221,9 @@ fn deadlock() {
         "deadlock: no warp of the CTA can go on; barrier 2 has 64 of 96 threads; barrier 3 has 32 of 64 threads\n  \
          --> k.ptx:17   bar.sync 2, 96;   CTA 0,0,0 warp 0, waits for barrier 2\n      from kernels/src/merge.rs:8:5 sync\n      \
          k.ptx:17   bar.sync 2, 96;   CTA 0,0,0 warp 1, waits for barrier 2\n      \
-         k.ptx:14   bar.sync 3, 64;   CTA 0,0,0 warp 2, waits for barrier 3"
+         k.ptx:14   bar.sync 3, 64;   CTA 0,0,0 warp 2, waits for barrier 3\n  \
+         barrier 2 misses 32 threads: other warps must arrive at it, or it must be for 64; barrier 3 misses 32 threads: other warps must \
+         arrive at it, or it must be for 32"
     );
 }
 

@@ -382,6 +382,7 @@ fn a_barrier_for_more_threads_than_come() {
         "deadlock: no warp of the CTA can go on; barrier 4 has 160 of 192 threads; barrier 5 has 128 of 160 threads",
         "warp 4, waits for barrier 4",
         "warps 0 to 3 arrived at barrier 4, at line 23, and went on",
+        "barrier 4 misses 32 threads: other warps must arrive at it, or it must be for 160",
     ] {
         assert!(report.contains(word), "{word}\n{report}");
     }

@@ -258,6 +258,9 @@ impl Gathered {
 pub struct Backward {
     pub forward: Attention,
     pub grad: Vec<bf16>,
+    /// Of each row, the LSE, and the sum of the output times its gradient.
+    lse: Vec<f64>,
+    sums: Vec<f64>,
 }
 
 /// Gradients of Q, K and V, `[row][d]`.
@@ -266,31 +269,32 @@ pub type Gradients = [Vec<f64>; 3];
 impl Backward {
     pub fn draw(tokens: usize, causal: bool) -> Backward {
         let forward = Attention::draw(tokens, tokens, 1, 1, D, causal);
-        Backward { forward, grad: Draw(5).bf16s(tokens * D) }
+        let grad = Draw(5).bf16s(tokens * D);
+        let (o, lse) = forward.expected();
+        let sum = |row: usize| (0..D).map(|d| o[row * D + d] * f64::from(grad[row * D + d])).sum();
+        let sums = (0..tokens).map(sum).collect();
+        Backward { forward, grad, lse, sums }
     }
 
-    /// The softmax's weights, the gradient's products with V, and the sums of rows of both.
-    fn parts(&self) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
+    /// The softmax's weights, and the gradient's products with V.
+    fn parts(&self) -> (Vec<f64>, Vec<f64>) {
         let n = self.forward.queries;
-        let (o, lse) = self.forward.expected();
         let Attention { q, k, v, causal, .. } = &self.forward;
         let (mut p, mut dp) = (vec![0.0; n * n], vec![0.0; n * n]);
         for i in 0..n {
             for j in (0..n).filter(|j| !causal || *j <= i) {
-                p[i * n + j] = (dot(&q[i * D..][..D], &k[j * D..]) * self.forward.scale() - lse[i]).exp();
+                p[i * n + j] = (dot(&q[i * D..][..D], &k[j * D..]) * self.forward.scale() - self.lse[i]).exp();
                 dp[i * n + j] = dot(&self.grad[i * D..][..D], &v[j * D..]);
             }
         }
-        let sums = (0..n).map(|i| (0..D).map(|d| o[i * D + d] * f64::from(self.grad[i * D + d])).sum()).collect();
-        (p, dp, lse, sums)
+        (p, dp)
     }
 
     pub fn run(&self, ptx: &str, options: &Options) -> Result<Gradients, Box<Fault>> {
         let memory = Memory::new();
         let n = self.forward.queries;
-        let (_, _, lse, sums) = self.parts();
-        let lse: Vec<f32> = lse.iter().map(|lse| (lse * std::f64::consts::LOG2_E) as f32).collect();
-        let sums: Vec<f32> = sums.iter().map(|sum| *sum as f32).collect();
+        let lse: Vec<f32> = self.lse.iter().map(|lse| (lse * std::f64::consts::LOG2_E) as f32).collect();
+        let sums: Vec<f32> = self.sums.iter().map(|sum| *sum as f32).collect();
         let (dk, dv) = (memory.alloc((n * D * 2) as u64), memory.alloc((n * D * 2) as u64));
         let dq = floats(&memory, &vec![0.0; n * D]);
         let Attention { q, k, v, .. } = &self.forward;
@@ -324,12 +328,12 @@ impl Backward {
 
     pub fn expected(&self) -> Gradients {
         let n = self.forward.queries;
-        let (p, dp, _, sums) = self.parts();
+        let (p, dp) = self.parts();
         let Attention { q, k, .. } = &self.forward;
         let [mut dq, mut dk, mut dv] = [vec![0.0; n * D], vec![0.0; n * D], vec![0.0; n * D]];
         for i in 0..n {
             for j in 0..n {
-                let ds = p[i * n + j] * (dp[i * n + j] - sums[i]) * self.forward.scale();
+                let ds = p[i * n + j] * (dp[i * n + j] - self.sums[i]) * self.forward.scale();
                 for d in 0..D {
                     dq[i * D + d] += ds * f64::from(k[j * D + d]);
                     dk[j * D + d] += ds * f64::from(q[i * D + d]);

@@ -259,3 +259,28 @@ fn number(value: &Scalar) -> Value {
         Scalar::F32(value) => (*value).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lacuna::codegen::ir::Elem;
+    use lacuna::codegen::plan::Swizzle;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_map_says_all_that_another_program_needs() {
+        let extents = [Expr::symbol("heads"), Expr::Const(128)];
+        let map = TensorMap::ragged("k", Elem::Bf16, [0, 1], extents, [96, 64]).swizzled(Swizzle::B128);
+        let k = |dim: u32| json!({ "tensor": "k", "dim": dim });
+        let expected = json!({
+            "base": { "tensor": "k" },
+            "dtype": "bf16",
+            "extents": [128, 1 << 30, 0x7fff_0000, 0x7fff_0000, { "symbol": "heads" }],
+            "strides": [{ "stride": k(0) }, { "stride": k(0) }, { "wrap_less": k(0) }, { "stride": k(1) }],
+            "tile": [64, 96, 1, 1, 1],
+            "swizzle_bytes": 128,
+            "promotion_bytes": 256,
+        });
+        assert_eq!(tensor_map(&map.promoted(Promotion::B256)), expected);
+    }
+}

@@ -59,7 +59,7 @@ fn main() {
     let threads = next(1);
     let case = Case::draw(tokens, blocks.max(tokens.div_ceil(64)), blocks, true, 7);
     let options = Options { threads, ..Options::default() };
-    let ptx = include_str!("../tests/data/k4m_mask.ptx");
+    let ptx = include_str!("../../ptx/tests/kernels/gqa16_masked.ptx");
     let Some((seconds, (out, stats))) =
         best(5, || case.run(ptx, SHARED, &options).unwrap_or_else(|fault| panic!("{fault}")))
     else {

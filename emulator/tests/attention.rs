@@ -5,9 +5,9 @@ mod common;
 use common::{Case, SHARED, error};
 use lacuna_emulator::{FaultKind, Options};
 
-const K4: &str = include_str!("data/k4_gqa16_mma_sync.ptx");
-const K4O: &str = include_str!("data/k4o_overlay.ptx");
-const K4M: &str = include_str!("data/k4m_mask.ptx");
+const K4: &str = include_str!("../../ptx/tests/kernels/gqa16.ptx");
+const K4O: &str = include_str!("../../ptx/tests/kernels/gqa16_overlaid.ptx");
+const K4M: &str = include_str!("../../ptx/tests/kernels/gqa16_masked.ptx");
 /// k4o's merge buffer lies over K and V.
 const SHARED_OVERLAY: u32 = 2 * 2 * 64 * 256 + 16 * 256;
 

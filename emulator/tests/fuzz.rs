@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
 const REAL: [&str; 6] = [
-    include_str!("data/k4_gqa16_mma_sync.ptx"),
-    include_str!("data/k4m_mask.ptx"),
-    include_str!("data/k4o_overlay.ptx"),
+    include_str!("../../ptx/tests/kernels/gqa16.ptx"),
+    include_str!("../../ptx/tests/kernels/gqa16_masked.ptx"),
+    include_str!("../../ptx/tests/kernels/gqa16_overlaid.ptx"),
     include_str!("../../ptx/tests/kernels/product_sm90a.ptx"),
     include_str!("../../ptx/tests/kernels/forward_d128.ptx"),
     include_str!("../../ptx/tests/kernels/gather.ptx"),

@@ -12,7 +12,7 @@ fn mutants_do_not_panic() {
     let mut draw = Draw(42);
     let (mut ran, mut faulted, mut refused) = (0, 0, 0);
     for _ in 0..200 {
-        let mut lines: Vec<&str> = include_str!("data/k4m_mask.ptx").lines().collect();
+        let mut lines: Vec<&str> = include_str!("../../ptx/tests/kernels/gqa16_masked.ptx").lines().collect();
         for _ in 0..1 + draw.next() % 4 {
             // The head and the declarations stay.
             let mut at = || 21 + (draw.next() % (lines.len() as u64 - 22)) as usize;

@@ -1,4 +1,4 @@
-//! The hand-made GQA-16 kernel (`tests/data`): one CTA computes one token's 16 query heads over selected KV blocks of
+//! The hand-made GQA-16 kernel (`ptx/tests/kernels`): one CTA computes one token's 16 query heads over selected KV blocks of
 //! 64 keys, D 128. Its inputs, its launch, and the same in f64.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file and the example use a part")]

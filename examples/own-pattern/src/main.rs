@@ -4,8 +4,7 @@
 //! the score and the schedule, and `seen` and `scored`: the same mask and the same score written once more on plain numbers.
 //!
 //! ```sh
-//! cargo run                            # on a GPU if there is one, else on the emulator
-//! cargo run --release -- tune          # finds the fastest pick on the GPU, and keeps it; without one, the model's choice
+//! cargo run                            # on a GPU if there is one, else on the emulator; `cargo run -- tune` finds its fastest pick
 //! INSTA_UPDATE=always cargo test       # writes the PTX to src/snapshots, where a later change shows
 //! ```
 

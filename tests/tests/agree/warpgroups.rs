@@ -90,6 +90,25 @@ fn numbers_that_are_none() {
     agree("warpgroups: numbers", &cases);
 }
 
+/// Queries and keys of unequal lengths: a chunk, one token, more queries than keys, no keys, no queries.
+#[test]
+fn keys_apart() {
+    let mut cases = Vec::new();
+    for (lengths, keys) in [
+        (&[70, 1][..], &[300, 130][..]),
+        (&[300], &[40]),
+        (&[40, 0, 130, 1], &[90, 33, 20, 265]),
+        (&[20, 100], &[130, 0]),
+    ] {
+        for overlap in 1..=3 {
+            let seen = [Seen::Causal, Seen::Full][cases.len() % 2];
+            let case = case(seen, (64, 64), 2, lengths, pick(128, 64, 2, overlap)).with_keys(keys);
+            cases.push(Case { seed: cases.len() as u64, ..case });
+        }
+    }
+    agree("warpgroups: keys apart", &cases);
+}
+
 /// Gathered queries, whole blocks without a mask, and loops whose tiles are converted beside those that are multiplied.
 #[test]
 fn rows_that_chose_blocks() {

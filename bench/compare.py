@@ -4,6 +4,7 @@
     cargo build --release
     python3 bench/compare.py                  # dense causal, masks, NSA selected, MoBA
     python3 bench/compare.py dense masks --json
+    python3 bench/compare.py dense --targets sm_90,sm_90a
     python3 bench/compare.py moba --most-tokens 131072
 
 Needs an NVIDIA GPU and PyTorch. FlashAttention-2, cuDNN and FlexAttention come with PyTorch. nsa_ref and FSA, the Triton
@@ -33,14 +34,23 @@ MOBA = [(2, 16, tokens, 128, 8) for tokens in (8192, 32768, 65536, 131072, 52428
 MOBA += [(1, 16, 32768, 2048, 3), (1, 16, 131072, 2048, 3), (1, 4, 1048576, 16384, 3)]
 
 
+# Kernel, width, documents, query and KV heads, tokens of a document: causal at D 128 as peers publish it, other widths, no mask,
+# and 16k tokens in short documents.
+DENSE = [("causal", 128, *shape) for shape in
+         [(4, 16, 16, 8192), (1, 16, 16, 32768), (1, 64, 4, 32768), (1, 64, 4, 65536), (1, 8, 8, 131072)]]
+DENSE += [("causal", width, *shape) for width in (64, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
+DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
+DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
+
+
 class Kernel:
     """A lacuna kernel, from `lacuna emit --json`, launched through the driver on PyTorch's stream."""
 
     cuda = None
 
-    def __init__(self, lacuna, name, *, group=1, width=WIDTH, pick="", options=()):
-        capability = torch.cuda.get_device_capability()
-        target = f"sm_{max(c for c in (80, 86, 89, 90, 120) if c <= capability[0] * 10 + capability[1])}"
+    def __init__(self, lacuna, name, *, group=1, width=WIDTH, pick="", options=(), target=None):
+        target = target or portable_target()
+        self.rate = BURST if target.endswith("a") else MMA
         command = [lacuna, "emit", name, "--json", "--target", target, "--dim", str(width), "--group", str(group)]
         command += [*options, *(["--pick", pick] if pick else [])]
         self.plan = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -58,7 +68,7 @@ class Kernel:
             dynamic_shared = 8
             self.check(self.cuda.cuFuncSetAttribute(function, dynamic_shared, launch["shared_bytes"]))
             self.functions.append(function)
-        self.name = f"lacuna {name} ({', '.join(f'{k} {v}' for k, v in self.plan['pick'].items())})"
+        self.name = f"lacuna {name}, {target} ({', '.join(f'{k} {v}' for k, v in self.plan['pick'].items())})"
 
     @staticmethod
     def check(code):
@@ -143,6 +153,19 @@ class Kernel:
         return encoded
 
 
+def portable_target():
+    """The highest target of the mma.sync family that this GPU runs."""
+    capability = torch.cuda.get_device_capability()
+    return f"sm_{max(c for c in (80, 86, 89, 90, 120) if c <= capability[0] * 10 + capability[1])}"
+
+
+def for_targets(options, name, *, pick, **given):
+    """A kernel for each target that is compared. The last one is the one whose ratios are shown, and that has the pick."""
+    targets = options.targets.split(",") if options.targets else [portable_target()]
+    picks = [""] * (len(targets) - 1) + [pick]
+    return [Kernel(options.lacuna, name, target=target, pick=pick, **given) for target, pick in zip(targets, picks)]
+
+
 def normal(*shape):
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
@@ -204,9 +227,9 @@ def show(rows, title, times, ours, flops, floors):
         rows.append(dict(case=title, name=name, ms=ms, tflops=flops / ms / 1e9, lacuna_over_this=ratio))
 
 
-def packed(batch, heads, length, width=WIDTH):
+def packed(batch, heads, length, width=WIDTH, heads_kv=None):
     """Documents of equal length, one behind the other, and where the result goes."""
-    q, k, v = (normal(batch * length, heads, width) for _ in range(3))
+    q, k, v = (normal(batch * length, count, width) for count in (heads, heads_kv or heads, heads_kv or heads))
     cu = torch.arange(0, batch + 1, device="cuda", dtype=torch.int32) * length
     lse = torch.full((batch * length, heads), math.nan, device="cuda")
     return dict(q=q, k=k, v=v, cu_seqlens=cu, o=torch.full_like(q, math.nan), lse=lse)
@@ -227,36 +250,62 @@ def in_float64(t, batch, sees):
 
 
 def dense(options, rows):
+    """Causal and full attention beside cuDNN and FlashAttention-2. These get keys and values repeated for each head of a group,
+    which is not timed."""
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    for width in (64, 128, 256):
-        kernel = Kernel(options.lacuna, "causal", width=width, pick=options.dense_pick)
-        scale = width ** -0.5
-        t = packed(2, 4, 1000, width)
-        kernel.bind(t, max_seqlen=1000, scale=scale)()
-        reference, lse = in_float64(t, 2, lambda q, kv: kv <= q)
-        peer = F.scaled_dot_product_attention(*(apart(t[n], 2) for n in "qkv"), is_causal=True)
-        print(f"\ndense causal against float64, D {width}: lacuna {error(apart(t['o'], 2), reference):.1e}, "
-              f"PyTorch {error(peer, reference):.1e}; LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
-        for batch, heads, length in [(4, 16, 8192), (1, 16, 32768)]:
-            t = packed(batch, heads, length, width)
-            apart_t = [apart(t[n], batch).contiguous() for n in "qkv"]
+    made = {}
 
-            def sdpa(backend):
-                def call():
-                    with sdpa_kernel(backend):
-                        F.scaled_dot_product_attention(*apart_t, is_causal=True)
-                return call
-            calls = {kernel.name: kernel.bind(t, max_seqlen=length, scale=scale),
-                     "FlashAttention-2 (PyTorch)": sdpa(SDPBackend.FLASH_ATTENTION),
-                     "cuDNN (PyTorch)": sdpa(SDPBackend.CUDNN_ATTENTION)}
-            flops = 4.0 * batch * heads * length ** 2 * width / 2
-            tile = kernel.plan["pick"]["rows"]
-            once = 4 * batch * heads * length * width * 2
-            again = batch * heads * (length / tile) * length / 2 * width * 2 * 2
-            show(rows, f"dense causal forward, bf16, D {width}, batch {batch}, heads {heads}/{heads}, {length} tokens",
-                 alternate(calls, options.rounds), kernel.name, flops,
-                 {"mma.sync": flops / MMA, "L2": again / L2, "HBM": once / HBM})
+    def kernels(name, width, group):
+        if (name, width, group) not in made:
+            made[name, width, group] = for_targets(options, name, width=width, group=group, pick=options.dense_pick)
+            dense_check(made[name, width, group], name, width, group)
+        return made[name, width, group]
+    for name, width, batch, heads, heads_kv, length in DENSE:
+        group, scale = heads // heads_kv, width ** -0.5
+        ours = kernels(name, width, group)
+        t = packed(batch, heads, length, width, heads_kv)
+        apart_t = [apart(t[n], batch) for n in "qkv"]
+        apart_t = [x.repeat_interleave(heads // x.shape[1], 1).contiguous() for x in apart_t]
+
+        def sdpa(backend, causal=name == "causal", apart_t=apart_t):
+            def call():
+                with sdpa_kernel(backend):
+                    F.scaled_dot_product_attention(*apart_t, is_causal=causal)
+            return call
+        calls = {kernel.name: kernel.bind(t, max_seqlen=length, scale=scale) for kernel in ours}
+        for peer, backend in [("FlashAttention-2", SDPBackend.FLASH_ATTENTION), ("cuDNN", SDPBackend.CUDNN_ATTENTION)]:
+            try:
+                call = sdpa(backend)
+                call()
+                calls[f"{peer} (PyTorch)"] = call
+            except Exception as refused:
+                print(f"\n{peer} does not take D {width}, {length} tokens ({type(refused).__name__}: {str(refused)[:80]})")
+        share = 2 if name == "causal" else 1
+        flops = 4.0 * batch * heads * length ** 2 * width / share
+        once = 2 * batch * (heads + heads_kv) * length * width * 2
+        again = batch * heads * (length / ours[-1].plan["pick"]["rows"]) * length / share * width * 2 * 2
+        show(rows, f"dense {name} forward, bf16, D {width}, batch {batch}, heads {heads}/{heads_kv}, {length} tokens",
+             alternate(calls, options.rounds), ours[-1].name, flops,
+             {"products": flops / ours[-1].rate, "L2": again / L2, "HBM": once / HBM})
+        del t, apart_t, calls
+        torch.cuda.empty_cache()
+
+
+def dense_check(kernels, name, width, group):
+    """Each of them against float64 on a smaller problem, beside PyTorch."""
+    import torch.nn.functional as F
+    t = packed(2, 2 * group, 1000, width, 2)
+    q, k, v = (apart(t[n], 2) for n in "qkv")
+    k, v = (x.repeat_interleave(group, 1) for x in (k, v))
+    whole = dict(q=t["q"], k=k.transpose(1, 2).flatten(0, 1), v=v.transpose(1, 2).flatten(0, 1))
+    reference, lse = in_float64(whole, 2, lambda q, kv: kv <= q if name == "causal" else kv >= 0)
+    peer = F.scaled_dot_product_attention(q, k, v, is_causal=name == "causal")
+    print(f"\ndense {name} against float64, D {width}, group {group}: PyTorch {error(peer, reference):.1e}")
+    for kernel in kernels:
+        t["o"].fill_(math.nan)
+        kernel.bind(t, max_seqlen=1000, scale=width ** -0.5)()
+        print(f"  {kernel.name} {error(apart(t['o'], 2), reference):.1e}; LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
 
 
 def masks(options, rows):
@@ -275,22 +324,25 @@ def masks(options, rows):
     pairs = {"window": window * tokens - window * (window - 1) / 2, "documents": tokens * (length + 1) / 2}
     for name, documents, predicate, given in [("window", 1, in_window, ["--window", str(window)]),
                                               ("documents", tokens // length, in_document, [])]:
-        kernel = Kernel(options.lacuna, name, options=given, pick=options.mask_pick)
+        ours = for_targets(options, name, options=given, pick=options.mask_pick)
         t = packed(2, 4, 3000)
-        kernel.bind(t, max_seqlen=3000, scale=scale)()
         reference, lse = in_float64(t, 2, lambda q, kv: predicate(0, 0, q, kv))
-        print(f"\n{name} against float64: lacuna {error(apart(t['o'], 2), reference):.1e}; "
-              f"LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
+        for kernel in ours:
+            t["o"].fill_(math.nan)
+            kernel.bind(t, max_seqlen=3000, scale=scale)()
+            print(f"\n{name} against float64: {kernel.name} {error(apart(t['o'], 2), reference):.1e}; "
+                  f"LSE {(apart(t['lse'], 2) - lse).abs().max():.1e}")
         t = packed(documents, heads, tokens // documents)
         whole = [apart(t[n], 1).contiguous() for n in "qkv"]
         mask = block_mask(predicate, None, None, tokens, tokens, device="cuda")
-        calls = {kernel.name: kernel.bind(t, max_seqlen=tokens // documents, scale=scale),
-                 "FlexAttention (PyTorch)": lambda: flex(*whole, block_mask=mask)}
+        calls = {kernel.name: kernel.bind(t, max_seqlen=tokens // documents, scale=scale) for kernel in ours}
+        calls["FlexAttention (PyTorch)"] = lambda: flex(*whole, block_mask=mask)
         calls["FlexAttention (PyTorch)"]()
         flops = 4.0 * heads * WIDTH * pairs[name]
         once = 4 * heads * tokens * WIDTH * 2
         show(rows, f"{name} forward, bf16, D {WIDTH}, heads {heads}/{heads}, {tokens} tokens",
-             alternate(calls, options.rounds), kernel.name, flops, {"mma.sync": flops / MMA, "HBM": once / HBM})
+             alternate(calls, options.rounds), ours[-1].name, flops,
+             {"products": flops / ours[-1].rate, "HBM": once / HBM})
 
 
 def selection(tokens, heads, seed=1):
@@ -330,7 +382,7 @@ def selected(options, rows):
 def selected_heads(options, rows, heads, heads_kv, nsa_ref, fsa):
     group = heads // heads_kv
     scale = WIDTH ** -0.5
-    kernel = Kernel(options.lacuna, "nsa-selected", group=group, pick=options.selected_pick)
+    kernel = for_targets(options, "nsa-selected", group=group, pick=options.selected_pick)[-1]
 
     def tensors(tokens):
         q, k, v = normal(tokens, heads, WIDTH), normal(tokens, heads_kv, WIDTH), normal(tokens, heads_kv, WIDTH)
@@ -439,7 +491,7 @@ def moba_pairs(length, block, top):
 
 def moba_kernel(options, batch, heads, length, block, top):
     given = ["--block", str(block), "--top-k", str(top), "--docs", ",".join([str(length)] * batch), "--heads", str(heads)]
-    return Kernel(options.lacuna, "moba", options=[*given, *options.moba_options.split()], pick=options.moba_pick)
+    return for_targets(options, "moba", options=[*given, *options.moba_options.split()], pick=options.moba_pick)[-1]
 
 
 def moba_check(options, peers):
@@ -556,6 +608,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="dense|masks|selected|moba", help="which comparisons; all where none is named")
     parser.add_argument("--lacuna", default=os.path.join(ROOT, "target/release/lacuna"), help="the lacuna command")
+    parser.add_argument("--targets", default="", help="targets to compile lacuna for, such as sm_90,sm_90a: dense and masks time each, "
+                        "and show ratios of the last, with which selected and moba are timed; the highest portable one where none is named")
     parser.add_argument("--dense-pick", default="", help="as for `lacuna emit causal --pick`")
     parser.add_argument("--mask-pick", default="", help="as for `lacuna emit window --pick`")
     parser.add_argument("--selected-pick", default="", help="as for `lacuna emit nsa-selected --pick`")

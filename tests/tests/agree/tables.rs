@@ -1,7 +1,7 @@
 //! Masks that read tables and rows of listed blocks, over ragged documents, at every width and pick.
 
 use half::{bf16, f16};
-use lacuna_dsl::{Elem, Pick, Shape, Tunable};
+use lacuna_dsl::{Elem, Pick, Shape, Target, Tunable};
 use lacuna_kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Qkv};
 use lacuna_kernels::reference::Problem;
@@ -25,6 +25,8 @@ struct Tabled {
     /// Keys of each document, where they are apart from its queries.
     keys: Option<Vec<usize>>,
     pick: Pick,
+    /// What it is compiled for; what each device would have it compiled for, where it is not said.
+    target: Option<Target>,
     elem: Elem,
 }
 
@@ -32,7 +34,7 @@ impl Tabled {
     fn new(kernel: &'static str, width: u32, group: u32, lengths: &[usize]) -> Self {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
         let (options, tables, elem) = (Vec::new(), Extras::new(), Elem::Bf16);
-        Tabled { kernel, options, tables, width, group, lengths, keys: None, pick, elem }
+        Tabled { kernel, options, tables, width, group, lengths, keys: None, pick, target: None, elem }
     }
 
     fn with_keys(self, keys: &[usize]) -> Self {
@@ -67,7 +69,7 @@ impl Tabled {
         let (cu, cu_k) = (inputs::cu_seqlens(&self.lengths), inputs::cu_seqlens(key_lengths));
         let sides = Sides { q: &cu, k: &cu_k };
         let attention = self.attention();
-        let target = target_for(device);
+        let target = self.target.unwrap_or_else(|| target_for(device));
         let pick = attention.pick(target, &self.pick).expect("a pick that fits");
         let plan = attention.plan(target, &pick).expect("a plan");
         let tensor =
@@ -110,7 +112,9 @@ impl Tabled {
 
 fn agree(title: &str, cases: &[Tabled]) {
     println!("\n{title}: {} cases; error and allowed of o, of LSE", cases.len());
-    for (case, device) in cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device))) {
+    let all = cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device)));
+    let runs = |case: &Tabled, device: &Device| case.target.is_none_or(|target| device.targets().contains(&target));
+    for (case, device) in all.filter(|(case, device)| runs(case, device)) {
         let verdicts = case.run(device, case);
         println!(
             "{device}: {} D{}: {:.4} {:.4}",
@@ -284,4 +288,18 @@ fn a_table_that_is_nearly_right_is_not() {
         let verdicts = wrong.run(&emulator, &right);
         assert!(!verdicts.o.ok && !verdicts.lse.ok, "{wrong:?} passes for {right:?}:\n{verdicts}");
     }
+}
+
+/// Block lists and classified blocks, with every way in which the products of warpgroups overlap.
+#[test]
+fn on_warpgroups() {
+    let mut cases = Vec::new();
+    for (overlap, width) in [(1, 64), (2, 64), (3, 64), (1, 128), (2, 128), (3, 128)] {
+        let pick: Pick = [("overlap".to_owned(), overlap)].into();
+        let on = |tabled: Tabled| Tabled { target: Some(Target::SM_90A), pick: pick.clone(), ..tabled };
+        let lengths = [&[1, 0, 65][..], &[300], &[129, 200, 3]][overlap as usize - 1];
+        cases.push(on(bsr(width, 2, lengths, (128, 128), 40, overlap % 2 == 0)));
+        cases.extend(KERNELS.map(|kernel| on(Tabled::new(kernel, width, 2, lengths))));
+    }
+    agree("tables on warpgroups", &cases);
 }

@@ -1,7 +1,8 @@
 //! Warpgroups on sm_90a: a producer that fetches by tensor maps, `wgmma`, and every way in which products overlap.
 
-use lacuna_dsl::{Elem, Pick, Target};
-use lacuna_tests::{Case, Layout, Numbers, Seen, Work, widths};
+use lacuna_dsl::{Elem, Pick, Target, Tunable as _};
+use lacuna_kernels::inputs::{Locality, Route};
+use lacuna_tests::{Case, Layout, Mixture, Numbers, Picks, Routes, Seen, Work, widths};
 
 use crate::harness::agree;
 use crate::query_major::SEEN;
@@ -87,4 +88,45 @@ fn numbers_that_are_none() {
         cases.push(Case { numbers: Numbers::NanValue, ..case });
     }
     agree("warpgroups: numbers", &cases);
+}
+
+/// Queries and keys of unequal lengths: a chunk, one token, more queries than keys, no keys, no queries.
+#[test]
+fn keys_apart() {
+    let mut cases = Vec::new();
+    for (lengths, keys) in [
+        (&[70, 1][..], &[300, 130][..]),
+        (&[300], &[40]),
+        (&[40, 0, 130, 1], &[90, 33, 20, 265]),
+        (&[20, 100], &[130, 0]),
+    ] {
+        for overlap in 1..=3 {
+            let seen = [Seen::Causal, Seen::Full][cases.len() % 2];
+            let case = case(seen, (64, 64), 2, lengths, pick(128, 64, 2, overlap)).with_keys(keys);
+            cases.push(Case { seed: cases.len() as u64, ..case });
+        }
+    }
+    agree("warpgroups: keys apart", &cases);
+}
+
+/// Gathered queries, whole blocks without a mask, and loops whose tiles are converted beside those that are multiplied.
+#[test]
+fn rows_that_chose_blocks() {
+    let mixture = Mixture::new(Routes::Drawn(Route::Random), 3);
+    let mut cases = Vec::new();
+    for overlap in 1..=3 {
+        for dk in [64, 128] {
+            let shape = lacuna_dsl::Shape::new(Elem::Bf16, dk, dk, 2).with_block(128);
+            let wanted: Pick = [("overlap", overlap), ("own_overlap", overlap)].map(|(k, v)| (k.to_owned(), v)).into();
+            let pick = mixture.at(&shape).choose(SM_90A, &wanted).expect("a pick fits");
+            let case = Case::of(Work::Moba(mixture), shape, &[500, 0, 70]).on(SM_90A, pick);
+            cases.push(Case { seed: cases.len() as u64, ..case });
+        }
+    }
+    for rows in [64, 128] {
+        let pick: Pick = [("rows".to_owned(), rows)].into();
+        let work = Work::ByBlock(Picks::Drawn(Locality::PerToken), 3);
+        cases.push(Case::new(work, 64, 4, &[300, 0, 70]).on(SM_90A, pick));
+    }
+    agree("warpgroups: chosen blocks", &cases);
 }

@@ -7,12 +7,12 @@ use crate::patterns::causal;
 /// once for the many tokens that picked it, not once a token. What FlashMoBA (arXiv 2511.11571, section 4.2) and Flash Sparse
 /// Attention (arXiv 2508.18224, section 3) do for small groups, where [`group_centric`](super::group_centric()) would fetch a
 /// block for a handful of rows.
+///
 /// One CTA has one block and a tile of the rows that picked it: all heads of its KV head's group, for as many tokens as have
 /// room. Queries are gathered; what a row sees of the block is one part of its output, which [`merge`](super::merge())
 /// combines with the others. Heads are the grid's slowest dimension: what is gathered of one head stays in L2. The causal mask
 /// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
-#[schedule(tune(Rows in [64, 128, 256], warps in [4, 8],
-    sm_90a(Rows in [64, 128])))]
+#[schedule(tune(Rows in [64, 128, 256], warps in [4, 8], sm_90a(Rows in [64, 128])))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);
     let (i, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());

@@ -230,10 +230,12 @@ impl Attention {
             }
         }
         let width = self.shape.dk.max(self.shape.dv);
-        // Under every mask, for one GPU or another; but where warpgroups multiply.
+        // Under every mask, for one GPU or another.
         let uneven = (self.shape.dk, self.shape.dv) == (192, 128);
-        let known = (self.spills)(target, &self.shape, width).or(uneven.then_some(NARROW));
-        let known = known.filter(|_| !target.has(Target::SM_90A));
+        let known = match target.has(Target::SM_90A) {
+            true => self.spills_in_warpgroups(width),
+            false => (self.spills)(target, &self.shape, width).or(uneven.then_some(NARROW)),
+        };
         if let Some((knob, value)) = known
             && !wanted.contains_key(knob)
         {
@@ -243,6 +245,17 @@ impl Attention {
             }
         }
         self.schedule.choose(target, wanted)
+    }
+
+    /// The same where warpgroups multiply: masks and scores of many numbers leave three of them too few registers, and one that
+    /// reads tables leaves none for products that overlap.
+    fn spills_in_warpgroups(&self, width: u32) -> Option<(&'static str, u32)> {
+        let tables = matches!(self.sees, Sees::Tabled(_));
+        match width {
+            ..=64 if tables || self.scored.is_some() || self.kernel.name == "longformer" => Some(("rows", 128)),
+            128.. if tables => Some(("overlap", 1)),
+            _ => None,
+        }
     }
 
     /// The f64 reference and the plain computation: of every row, or of these. `picks`, `extras` and `tables` are

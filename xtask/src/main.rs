@@ -56,7 +56,8 @@ fn main() -> Result<()> {
             cargo(["fmt", "--all", "--check"], &[])?;
             cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
             cargo(["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
-            test(&[], &[])
+            // Whatever fails, the rest is told as well.
+            test(&["--no-fail-fast".to_owned()], &[])
         }
         Chore::Package { args } => {
             // Workspace publishing lets a package depend on one that is packaged in the same go, and not yet on crates.io.

@@ -10,7 +10,10 @@ use crate::patterns::block_diagonal;
 /// One CTA has a tile of tokens and one query head: dense attention over the keys from the first row's block on, then one part
 /// after the other, so that of the own block no part is ever stored. A head that `full_heads` says attends to every key before
 /// it begins at the first key instead, and has no parts.
-#[schedule(tune(warps in [8, 4], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [3, 2, 4, 1], sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [2, 3], ahead in [2, 3, 1], overlap in [3, 2, 1], turns in [2, 1])))]
+#[schedule(tune(
+    warps in [8, 4], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [3, 2, 4, 1],
+    sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [2, 3], ahead in [2, 3, 1], overlap in [3, 2, 1], turns in [2, 1]),
+))]
 pub fn own_and_parts(
     cx: &Cx,
     q: Queries<Dk>,

@@ -14,7 +14,10 @@ use super::Blocking;
 ///
 /// A row and a block of `B` keys cost `2 B (Dk + Dv)` multiplications and additions, and a row of Q and one of parts: `2 Dk + 2 Dv + 4`
 /// bytes. On an H200 that is bound by bytes up to 256 keys, and by tensor cores beyond.
-#[schedule(tune(warps in [4, 8], Rows in [128, 64], Kv in [64, 32, 16], stages in [2, 3, 1], sm_90a(Kv in [128, 64, 32], Rows in [128, 64], stages in [2, 3], overlap in [3, 2, 1], turns in [2, 1])))]
+#[schedule(tune(
+    warps in [4, 8], Rows in [128, 64], Kv in [64, 32, 16], stages in [2, 3, 1],
+    sm_90a(Kv in [128, 64, 32], Rows in [128, 64], stages in [2, 3], overlap in [3, 2, 1], turns in [2, 1]),
+))]
 pub fn chosen_blocks(
     cx: &Cx,
     q: Queries<Dk>,

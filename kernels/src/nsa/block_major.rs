@@ -12,7 +12,10 @@ use crate::patterns::causal;
 /// room. Queries are gathered; what a row sees of the block is one part of its output, which [`merge`](super::merge())
 /// combines with the others. Heads are the grid's slowest dimension: what is gathered of one head stays in L2. The causal mask
 /// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
-#[schedule(tune(Rows in [64, 128, 256], warps in [4, 8], sm_90a(Rows in [64, 128])))]
+#[schedule(tune(
+    Rows in [64, 128, 256], warps in [4, 8],
+    sm_90a(Rows in [64, 128]),
+))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);
     let (i, h) = cx.grid2(lists.work::<Rows>(&choices), cx.each::<ListHeads>());

@@ -84,9 +84,12 @@ pub(crate) fn assembled(plan: &Plan) -> Usage {
     used(attending(plan), plan)
 }
 
+/// What ptxas made of texts.
+type Texts = BTreeMap<(Arc<str>, Target), Arc<OnceLock<Usage>>>;
+
 /// What ptxas makes of a launch. Kernels share launches and tests share kernels, so each text is assembled once.
 fn used(launch: &Launch, plan: &Plan) -> Usage {
-    static KNOWN: Mutex<BTreeMap<(Arc<str>, Target), Arc<OnceLock<Usage>>>> = Mutex::new(BTreeMap::new());
+    static KNOWN: Mutex<Texts> = Mutex::new(Texts::new());
     let known = {
         let mut known = KNOWN.lock().expect("nobody panics who holds it");
         Arc::clone(known.entry((Arc::clone(&launch.ptx), plan.target)).or_default())

@@ -126,6 +126,13 @@ pub struct Launch {
     pub args: Vec<Arg>,
 }
 
+impl Launch {
+    /// Whether warpgroups multiply in it, asynchronously: `wgmma`.
+    pub fn by_warpgroups(&self) -> bool {
+        self.ptx.contains("wgmma.mma_async")
+    }
+}
+
 /// An argument of a launch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arg {
@@ -305,7 +312,7 @@ impl Plan {
     /// # Panics
     /// If the plan launches nothing.
     pub fn attending(&self) -> &Launch {
-        let multiplies = |launch: &&Launch| launch.ptx.contains("mma.sync");
+        let multiplies = |launch: &&Launch| launch.by_warpgroups() || launch.ptx.contains("mma.sync");
         self.launches.iter().rfind(multiplies).or(self.launches.last()).expect("a plan launches something")
     }
 

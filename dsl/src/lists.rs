@@ -73,7 +73,7 @@ impl Lists {
     /// A piece of work: which block it is about, and which rows it has. Ends the CTA where there is none. `head` counts from the
     /// choices' first one.
     #[track_caller]
-    pub fn tile<R: Axis>(&self, work: Work<R>, head: Scalar<I32>, choices: &Choices, docs: &Segments) -> Pickers<R> {
+    pub fn tile<R: Axis>(&self, work: WorkTile<R>, head: Scalar<I32>, choices: &Choices, docs: &Segments) -> Pickers<R> {
         let field = |i: i32| {
             let field = cx::constant::<Scalar<I32>, _>(i);
             self.work.elements::<Scalar<I32>>(&[head.into(), work.0.into(), field.into()])
@@ -130,17 +130,17 @@ pub struct Works<R>(PhantomData<*const R>);
 
 /// A piece of work of some KV head.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<R>(Scalar<I32>, PhantomData<*const R>);
+pub struct WorkTile<R>(Scalar<I32>, PhantomData<*const R>);
 
 impl<R: Axis> GridAxis for Works<R> {
-    type Index = Work<R>;
+    type Index = WorkTile<R>;
 
     fn extent(&self) -> Expr {
         Expr::symbol("work")
     }
 
-    fn index(self, id: Scalar<I32>) -> Work<R> {
-        Work(id, PhantomData)
+    fn index(self, id: Scalar<I32>) -> WorkTile<R> {
+        WorkTile(id, PhantomData)
     }
 }
 

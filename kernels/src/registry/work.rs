@@ -93,6 +93,12 @@ struct Tiles {
     ctas: f64,
 }
 
+/// Rows of a tile that one warp has: what its warps leave it, and a band of 16 where warpgroups have them, without a knob of
+/// warps.
+fn rows_a_warp(pick: &Pick) -> u32 {
+    pick.get("warps").map_or(16, |warps| pick["rows"] / warps.max(&1))
+}
+
 impl Attention {
     /// What a launch of it does in a pick.
     ///
@@ -118,7 +124,7 @@ impl Attention {
             let pairs = *launch.pairs.get_or_init(|| of(&all));
             let read = of(&|given, len| visited(mask.pattern(), given, len, rows, kv));
             let tiles = Tiles {
-                rows_a_warp: rows / pick["warps"].max(1),
+                rows_a_warp: rows_a_warp(pick),
                 ctas: (tokens.div_ceil(rows.into()) * x.heads) as f64,
                 ..Tiles::of(pairs, read, x.heads, rows, kv)
             };
@@ -127,7 +133,7 @@ impl Attention {
         if let Some(size) = self.lists() {
             let (pairs, read) = self.listed(launch.drawn(self, 1), &x.lengths());
             let tiles = Tiles {
-                rows_a_warp: pick["rows"] / pick["warps"].max(1),
+                rows_a_warp: rows_a_warp(pick),
                 ctas: (tokens.div_ceil(pick["rows"].into()) * x.heads) as f64,
                 ..Tiles::of(pairs, read, x.heads, pick["rows"], pick["kv"])
             };
@@ -140,7 +146,7 @@ impl Attention {
             let (rows, kv) = (pick["rows"], pick.get("kv").copied().unwrap_or(64));
             // Each block is read once for a tile of rows that chose it. The gate reads and multiplies in one pass.
             let tiles = Tiles {
-                rows_a_warp: rows / pick["warps"].max(1),
+                rows_a_warp: rows_a_warp(pick),
                 ctas: (tokens * x.heads * top) as f64 / f64::from(rows),
                 ..Tiles::of(pairs, pairs / u64::from(rows), x.heads, rows, kv)
             };
@@ -170,7 +176,7 @@ impl Attention {
         let parts = pairs / block * x.heads;
         let moved = parts * (x.dv * 2 + 4) * 2;
         let tiles = Tiles {
-            rows_a_warp: rows / pick["warps"].max(1),
+            rows_a_warp: rows_a_warp(pick),
             ctas: (read / block) as f64,
             ..Tiles::of(pairs, read, 1, rows, block as u32)
         };

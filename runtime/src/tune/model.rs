@@ -80,7 +80,7 @@ pub fn predict(work: &Work, plan: &Plan, registers: u32, stages: u32, profile: &
     let resident = held.as_ref().map_or(launch.resident, |held| held.ctas).max(1);
     let warps = resident * launch.threads.div_ceil(32);
 
-    let products = work.done / profile.products(work.rows_a_warp);
+    let products = work.done / profile.products(work.rows_a_warp, launch.by_warpgroups());
     // With one warp a scheduler nothing hides the latency between its own products; with four or more, it is hidden.
     let schedulers = (f64::from(warps) / 4.0).max(0.25);
     let products = products * (1.0 + 0.25 / schedulers);

@@ -29,6 +29,9 @@ pub struct Profile {
 /// arithmetic instructions).
 const EXPS: f64 = 16.0;
 
+/// FLOPs of `wgmma` of a Hopper multiprocessor a clock, under sustained load: 860 TFLOP/s on an H200.
+const WARPGROUPS: f64 = 3712.0;
+
 impl Profile {
     /// An NVIDIA H200, measured.
     pub const H200: Profile = Profile {
@@ -81,9 +84,13 @@ impl Profile {
         EXPS * f64::from(self.sms) * self.clock
     }
 
-    /// FLOPs a second for so many rows a warp.
-    pub fn products(&self, rows_a_warp: u32) -> f64 {
-        if rows_a_warp <= 16 { self.mma_16_rows } else { self.mma }
+    /// FLOPs a second for so many rows a warp, or where warpgroups multiply.
+    pub fn products(&self, rows_a_warp: u32, by_warpgroups: bool) -> f64 {
+        match rows_a_warp {
+            _ if by_warpgroups => WARPGROUPS * f64::from(self.sms) * self.clock,
+            ..=16 => self.mma_16_rows,
+            _ => self.mma,
+        }
     }
 }
 
@@ -118,5 +125,6 @@ mod tests {
             assert!((200.0..4100.0).contains(&a_clock), "{}: {a_clock} FLOPs a clock and SM", profile.name);
         }
         assert!((Profile::H200.exps() / 3.7e12 - 1.0).abs() < 0.01);
+        assert!((Profile::H200.products(16, true) / 860e12 - 1.0).abs() < 0.01);
     }
 }

@@ -62,9 +62,7 @@ pub(crate) fn text(plan: &Plan) -> &str {
 
 /// The launch that attends: the last that multiplies.
 pub(crate) fn attending(plan: &Plan) -> &Launch {
-    let multiplies = |launch: &&Launch| launch.ptx.contains("mma.sync") || launch.ptx.contains("wgmma");
-    let found = plan.launches.iter().rfind(multiplies).or(plan.launches.last());
-    found.unwrap_or_else(|| panic!("`{}` launches something", plan.name))
+    plan.attending()
 }
 
 /// A pick in a word: `kv64 rows128 stages2 warps4`.

@@ -30,7 +30,8 @@ impl Floor {
         let gpu = Profile::H200;
         let (ceiling, hbm) = match attention.routed() {
             Some(_) => (BURST, COPY),
-            None => (gpu.products(work.rows_a_warp), gpu.hbm),
+            // How products overlap is a knob of warpgroups.
+            None => (gpu.products(work.rows_a_warp, pick.contains_key("overlap")), gpu.hbm),
         };
         Floor { flops: work.flops, l2_bytes: work.l2_bytes, hbm_bytes: work.hbm_bytes, ceiling, hbm }
     }

@@ -73,7 +73,13 @@ impl Lists {
     /// A piece of work: which block it is about, and which rows it has. Ends the CTA where there is none. `head` counts from the
     /// choices' first one.
     #[track_caller]
-    pub fn tile<R: Axis>(&self, work: WorkTile<R>, head: Scalar<I32>, choices: &Choices, docs: &Segments) -> Pickers<R> {
+    pub fn tile<R: Axis>(
+        &self,
+        work: WorkTile<R>,
+        head: Scalar<I32>,
+        choices: &Choices,
+        docs: &Segments,
+    ) -> Pickers<R> {
         let field = |i: i32| {
             let field = cx::constant::<Scalar<I32>, _>(i);
             self.work.elements::<Scalar<I32>>(&[head.into(), work.0.into(), field.into()])

@@ -159,11 +159,11 @@ def portable_target():
     return f"sm_{max(c for c in (80, 86, 89, 90, 120) if c <= capability[0] * 10 + capability[1])}"
 
 
-def for_targets(options, name, *, pick, **given):
+def for_targets(chosen, name, *, pick, **given):
     """A kernel for each target that is compared. The last one is the one whose ratios are shown, and that has the pick."""
-    targets = options.targets.split(",") if options.targets else [portable_target()]
+    targets = chosen.targets.split(",") if chosen.targets else [portable_target()]
     picks = [""] * (len(targets) - 1) + [pick]
-    return [Kernel(options.lacuna, name, target=target, pick=pick, **given) for target, pick in zip(targets, picks)]
+    return [Kernel(chosen.lacuna, name, target=target, pick=pick, **given) for target, pick in zip(targets, picks)]
 
 
 def normal(*shape):

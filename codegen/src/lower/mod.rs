@@ -113,7 +113,7 @@ struct Lower<'a> {
     placement: Placement,
     /// Scalar sums, by their parts.
     sums: HashMap<ValueId, (ValueId, ValueId)>,
-    /// Indices of loops that count from zero or more, and what whole numbers of them are.
+    /// What is never negative: indices of loops that count from zero or more, and all that follows where there are roles.
     counts: HashSet<ValueId>,
     /// The tensor maps that are asked for.
     maps: Vec<Boxes>,
@@ -172,7 +172,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         totals: HashMap::new(),
         placement: place::place(func),
         sums: HashMap::new(),
-        counts: HashSet::new(),
+        counts: part.roles.map_or_else(HashSet::new, |_| crate::passes::never_negative(func)),
         maps: Vec::new(),
         ends: Vec::new(),
         group: None,

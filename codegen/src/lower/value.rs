@@ -228,17 +228,6 @@ impl Lower<'_> {
                     && ty.elem == Elem::I32
                 {
                     self.sums.insert(result, (parts[0], parts[1]));
-                    let first = |operand: &Operand| matches!(operand, Operand::Int(first) if *first >= 0);
-                    let counted = |at: usize| self.part.roles.is_some() && self.counts.contains(&parts[at]);
-                    if counted(0) && first(&operands[1]) || counted(1) && first(&operands[0]) {
-                        self.counts.insert(result);
-                    }
-                }
-                if let (Op::Binary(Binary::Mul, ..), [_, Operand::Int(1..)]) = (&stmt.op, &operands[..])
-                    && self.part.roles.is_some()
-                    && self.counts.contains(&parts[0])
-                {
-                    self.counts.insert(result);
                 }
                 match fold(&stmt.op, &operands) {
                     Some(folded) => folded,
@@ -250,7 +239,6 @@ impl Lower<'_> {
                     None if self.shifts(&stmt.op, &parts, &operands) => {
                         let Operand::Int(divisor) = operands[1] else { unreachable!("a constant divisor") };
                         let by = i64::from(divisor.trailing_zeros());
-                        self.counts.insert(result);
                         Low::Scalar(self.e.invariant(Class::B32, "shr.u32", [operands[0].clone(), by.into()]))
                     }
                     None => match self.compute(&stmt.op, ty.elem, source, operands, None, Share::All) {

@@ -8,6 +8,7 @@ mod multiply;
 mod partition;
 mod pipeline;
 mod produce;
+mod sign;
 mod skew;
 mod sweep;
 mod verify;
@@ -17,6 +18,7 @@ mod warpgroups;
 pub use verify::verify;
 
 pub(crate) use layout::registers;
+pub(crate) use sign::never_negative;
 pub(crate) use walk::{fresh, lane_axes, name_of, operands, operands_mut, visit};
 pub(crate) use warpgroups::WARPGROUP;
 

@@ -254,8 +254,13 @@ fn key(gpu: &Gpu, ptx: &str, header: &Header) -> Key {
 }
 
 /// Compiles, loads, and keeps the machine code and the log. Where the linker does not take a text that the loader takes,
-/// the loader's word counts, and nothing is kept.
+/// the loader's word counts, and nothing is kept. What passes registers between warpgroups goes to the loader at once: the
+/// linker compiles for other units to be linked, and then ignores `setmaxnreg`. That machine code the driver's own cache
+/// keeps.
 fn compile_and_keep(gpu: &Gpu, ptx: &str, header: &Header, key: &Key) -> Result<(sys::CUmodule, String), Refusal> {
+    if ptx.contains("setmaxnreg") {
+        return jit::load_text(gpu, ptx);
+    }
     match jit::compile(gpu, ptx, header.target) {
         Ok(compiled) => {
             let module = jit::load_cubin(gpu, &compiled.cubin)?;

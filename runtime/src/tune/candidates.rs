@@ -1,5 +1,6 @@
 //! What may be tried: every way to plan an operation, in the order in which the static model has them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use lacuna_codegen::plan::{Pick, Plan, Space, Tunable};
@@ -84,7 +85,7 @@ pub struct Dropped {
 }
 
 /// Plans a subject's picks and asks the model about them, in parallel; those that the model expects to be faster first,
-/// and those that cannot be last.
+/// and those that cannot be, or have the plan of another, last.
 pub(super) fn stage(
     subject: &dyn Subject,
     picks: Vec<(String, Pick)>,
@@ -110,6 +111,18 @@ pub(super) fn stage(
     };
     let mut all: Vec<Staged> = picks.into_par_iter().map(one).collect();
     let expected = |staged: &Staged| staged.as_ref().map_or(f64::INFINITY, |candidate| candidate.prediction.ms);
+    // Of picks with one plan the first is as good as all.
+    let mut had: HashMap<String, Pick> = HashMap::new();
+    for staged in &mut all {
+        let Ok(candidate) = staged else { continue };
+        let Candidate { schedule, pick, ptx, .. } = &*candidate;
+        if let Some(same) = had.get(ptx) {
+            let why = Error::Unsupported(format!("{} is the same plan", pick_text(same)));
+            *staged = Err(Dropped { schedule: schedule.clone(), pick: pick.clone(), why });
+        } else {
+            had.insert(ptx.clone(), pick.clone());
+        }
+    }
     all.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
     all
 }

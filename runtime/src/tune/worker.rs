@@ -254,8 +254,12 @@ impl Workers {
         let worker = self.worker()?;
         let text = serde_json::to_string(plan).expect("a plan is JSON");
         let key = Key::of(&[text.as_bytes()]).hex();
-        if lock(&worker.has).insert(key.clone()) {
-            worker.tell(0, &Ask::Plan { key: key.clone(), plan: Box::new(plan.clone()) });
+        {
+            // Held until it is told: two picks may have one plan, and neither may ask of it before.
+            let mut has = lock(&worker.has);
+            if has.insert(key.clone()) {
+                worker.tell(0, &Ask::Plan { key: key.clone(), plan: Box::new(plan.clone()) });
+            }
         }
         match worker.ask(ask(key), limit) {
             // The device is the worker's: with another worker there is another context.

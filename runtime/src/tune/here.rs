@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lacuna_codegen::plan::Plan;
 
+use super::gate::Gate;
 use super::lab::{Failed, Lab, Made};
 use super::record::Invalid;
 use crate::{BenchOptions, Bindings, CheckError, Device, Error, Result};
@@ -32,6 +33,7 @@ pub struct Here {
     device: Device,
     operands: Arc<dyn Operands>,
     begun: Instant,
+    gate: Arc<Gate>,
     /// Why nothing can be done any more.
     gone: Mutex<Option<String>>,
 }
@@ -39,7 +41,7 @@ pub struct Here {
 impl Here {
     /// From now on.
     pub fn new(device: &Device, operands: Arc<dyn Operands>) -> Self {
-        Here { device: device.clone(), operands, begun: Instant::now(), gone: Mutex::default() }
+        Here { device: device.clone(), operands, begun: Instant::now(), gate: Arc::default(), gone: Mutex::default() }
     }
 
     /// Does something that may not end, and waits for it no longer than the limit.
@@ -54,7 +56,16 @@ impl Here {
         let (done, ended) = mpsc::channel();
         let (device, operands) = (self.device.clone(), self.operands.clone());
         // It is not joined: one that hangs never ends.
-        std::thread::spawn(move || done.send(what(&device, &*operands)));
+        let (begins, begun) = mpsc::channel();
+        let gate = self.gate.clone();
+        std::thread::spawn(move || {
+            gate.step(|| {
+                let _ = begins.send(());
+                done.send(what(&device, &*operands))
+            })
+        });
+        // What is being compiled is waited for, and that is not the step's time.
+        let _ = begun.recv();
         match ended.recv_timeout(limit) {
             Ok(result) => result.map_err(|error| self.failed(error)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -97,7 +108,7 @@ impl Lab for Here {
         if let Some(why) = &*self.gone() {
             return Err(Failed::Lost(why.clone()));
         }
-        let compiled = self.device.compile(plan).map_err(|error| self.failed(error))?;
+        let compiled = self.gate.compiling(|| self.device.compile(plan)).map_err(|error| self.failed(error))?;
         let spilled = compiled.iter().filter_map(|kernel| kernel.resources).map(|uses| uses.local_bytes).max();
         match spilled {
             Some(bytes) if bytes > 0 => Err(Failed::Invalid(Invalid::Spills(bytes))),

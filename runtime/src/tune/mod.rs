@@ -15,6 +15,7 @@ mod choose;
 mod class;
 mod explain;
 mod found;
+mod gate;
 mod here;
 mod lab;
 mod model;

@@ -28,6 +28,7 @@ use lacuna_codegen::plan::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gate::Gate;
 use super::lab::{Failed, Lab, Made};
 use super::record::Invalid;
 use crate::Key;
@@ -61,6 +62,8 @@ struct Asked {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Open,
+    /// A step has begun: its time counts from now.
+    Begun,
     Made(Made),
     Right,
     Times(Vec<f64>),
@@ -96,6 +99,7 @@ pub fn serve(
     let mut open = Some(open);
     let mut lab: Option<Arc<dyn Lab + Send>> = None;
     let mut plans: HashMap<String, Arc<Plan>> = HashMap::new();
+    let gate = Arc::new(Gate::default());
     // What runs on the device runs one after the other.
     let (device, steps) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
     std::thread::spawn(move || steps.into_iter().for_each(|step| step()));
@@ -130,17 +134,31 @@ pub fn serve(
         let answer = answer.clone();
         match ask {
             Ask::Compile { .. } => {
-                std::thread::spawn(move || answer(id, lab.compile(&plan).map_or_else(Answer::Failed, Answer::Made)));
+                let gate = gate.clone();
+                std::thread::spawn(move || {
+                    let made = gate.compiling(|| lab.compile(&plan));
+                    answer(id, made.map_or_else(Answer::Failed, Answer::Made));
+                });
             }
             Ask::Check { .. } => {
-                // The tuner keeps the time.
-                let step =
-                    move || answer(id, lab.check(&plan, FOREVER).map_or_else(Answer::Failed, |()| Answer::Right));
+                // The tuner keeps the time, from here on.
+                let gate = gate.clone();
+                let step = move || {
+                    gate.step(|| {
+                        answer(id, Answer::Begun);
+                        answer(id, lab.check(&plan, FOREVER).map_or_else(Answer::Failed, |()| Answer::Right));
+                    });
+                };
                 let _ = device.send(Box::new(step));
             }
             Ask::Time { runs, .. } => {
-                let step =
-                    move || answer(id, lab.time(&plan, runs, FOREVER).map_or_else(Answer::Failed, Answer::Times));
+                let gate = gate.clone();
+                let step = move || {
+                    gate.step(|| {
+                        answer(id, Answer::Begun);
+                        answer(id, lab.time(&plan, runs, FOREVER).map_or_else(Answer::Failed, Answer::Times));
+                    });
+                };
                 let _ = device.send(Box::new(step));
             }
             Ask::Open { .. } | Ask::Plan { .. } => unreachable!("these have been answered"),
@@ -173,6 +191,8 @@ struct Worker {
     next: AtomicU64,
     /// Who waits for which answer; none once it has died.
     waiting: Arc<Mutex<Option<Waiting>>>,
+    /// Whether it was ended from here: what else it did is not at fault.
+    killed: AtomicBool,
 }
 
 /// Who waits for the answer of that number.
@@ -250,7 +270,7 @@ impl Workers {
         }
     }
 
-    fn ask(&self, plan: &Plan, ask: impl FnOnce(String) -> Ask, limit: Duration) -> Result<Answer, Failed> {
+    fn ask(&self, plan: &Plan, ask: impl Fn(String) -> Ask, limit: Duration) -> Result<Answer, Failed> {
         let worker = self.worker()?;
         let text = serde_json::to_string(plan).expect("a plan is JSON");
         let key = Key::of(&[text.as_bytes()]).hex();
@@ -274,6 +294,7 @@ impl Workers {
                 Err(Failed::Invalid(Invalid::Hangs(limit.as_millis() as u64)))
             }
             Err(Silence::Died) if self.stopped.load(Ordering::Relaxed) => Err(ended()),
+            Err(Silence::Died) if worker.killed.load(Ordering::SeqCst) => self.ask(plan, ask, limit),
             Err(Silence::Died) => {
                 Err(Failed::Invalid(Invalid::Faults(format!("its worker process {}", worker.how_it_ended()))))
             }
@@ -347,15 +368,18 @@ impl Worker {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 // What is no answer, a library has printed.
                 let Ok(Answered { id, answer }) = serde_json::from_str(&line) else { continue };
-                if let Some(waits) = lock(&told).as_mut().and_then(|all| all.remove(&id)) {
+                let mut told = lock(&told);
+                let Some(all) = told.as_mut() else { continue };
+                let waits = if matches!(answer, Answer::Begun) { all.get(&id).cloned() } else { all.remove(&id) };
+                if let Some(waits) = waits {
                     let _ = waits.send(answer);
                 }
             }
             // It has died: nobody waits any longer.
             *lock(&told) = None;
         });
-        let (child, input) = (Mutex::new(child), Mutex::new(input));
-        Ok(Worker { child, input, has: Mutex::default(), opened: Mutex::default(), next: AtomicU64::new(1), waiting })
+        let (child, input, killed) = (Mutex::new(child), Mutex::new(input), AtomicBool::new(false));
+        Ok(Worker { child, input, has: Mutex::default(), opened: Mutex::default(), next: AtomicU64::new(1), waiting, killed })
     }
 
     fn is_alive(&self) -> bool {
@@ -383,13 +407,22 @@ impl Worker {
             None => return Err(Silence::Died),
         };
         self.tell(id, &ask);
-        answer.recv_timeout(limit).map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => Silence::TooLong,
-            mpsc::RecvTimeoutError::Disconnected => Silence::Died,
-        })
+        let within = |limit| {
+            answer.recv_timeout(limit).map_err(|error| match error {
+                mpsc::RecvTimeoutError::Timeout => Silence::TooLong,
+                mpsc::RecvTimeoutError::Disconnected => Silence::Died,
+            })
+        };
+        // A step waits for what is being compiled, and that is not its time.
+        let is_step = matches!(ask, Ask::Check { .. } | Ask::Time { .. });
+        match within(if is_step { COMPILE } else { limit })? {
+            Answer::Begun => within(limit),
+            answer => Ok(answer),
+        }
     }
 
     fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
         *lock(&self.waiting) = None;
         let mut child = lock(&self.child);
         let _ = child.kill();

@@ -366,7 +366,7 @@ prop_compose! {
                 col_axis: col_axis.map(AxisId),
                 rows,
                 cols,
-                roles: roles.map(|(producer, consumer)| Roles { producer, consumer }),
+                roles: roles.map(|(producer, consumer)| Roles { producer, consumer, ctas: 1 + producer % 3 }),
             }),
             overlap: Overlap::ALL[overlap],
             turns,

@@ -162,18 +162,23 @@ fn registers(func: &Func, roles: Roles) -> Result<(), String> {
     if warpgroups == 0 || !func.warps.is_multiple_of(WARPS) {
         return Err(format!("{} warps are no warpgroups: {WARPS} each are", func.warps));
     }
-    let Roles { producer, consumer } = roles;
+    let Roles { producer, consumer, ctas } = roles;
+    if !(1..=32).contains(&ctas) {
+        return Err(format!("{ctas} CTAs share a multiprocessor's registers; from 1 to 32 can"));
+    }
+    let each = REGISTERS / ctas;
     for count in [producer, consumer] {
         if !(24..=256).contains(&count) || !count.is_multiple_of(8) {
             return Err(format!("a thread has {count} registers; multiples of 8 from 24 to 256 are possible"));
         }
     }
     let all = THREADS * (producer + warpgroups * consumer);
-    if all > REGISTERS {
-        return Err(format!("the roles have {all} registers, and a multiprocessor {REGISTERS}"));
+    if all > each {
+        let shared = if ctas == 1 { String::new() } else { format!(" for each of {ctas} CTAs") };
+        return Err(format!("the roles have {all} registers, and a multiprocessor {each}{shared}"));
     }
     // What a thread begins with is shared out evenly; the producer gives of it, and consumers take.
-    let begin = (REGISTERS / (THREADS * (warpgroups + 1))).min(256) / 8 * 8;
+    let begin = (each / (THREADS * (warpgroups + 1))).min(256) / 8 * 8;
     if producer > begin || consumer < begin {
         return Err(format!(
             "threads begin with {begin} registers: a producer of {producer} gives none, or consumers of {consumer} take none"

@@ -349,8 +349,11 @@ impl<W: fmt::Write> Printer<'_, W> {
                 }
                 write!(self.out, " x {warps}")?;
             }
-            if let Some(Roles { producer, consumer }) = part.roles {
+            if let Some(Roles { producer, consumer, ctas }) = part.roles {
                 write!(self.out, " registers {producer} and {consumer}")?;
+                if ctas != 1 {
+                    write!(self.out, " ctas {ctas}")?;
+                }
             }
             self.out.write_char('\n')?;
         }

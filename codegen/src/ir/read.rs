@@ -429,7 +429,9 @@ impl Reader {
             let roles = if self.take_word("registers") {
                 let producer = self.number("a number of registers")?;
                 self.word("and")?;
-                Some(Roles { producer, consumer: self.number("a number of registers")? })
+                let consumer = self.number("a number of registers")?;
+                let ctas = if self.take_word("ctas") { self.number("a number of CTAs")? } else { 1 };
+                Some(Roles { producer, consumer, ctas })
             } else {
                 None
             };

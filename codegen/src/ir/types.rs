@@ -318,6 +318,8 @@ pub struct Roles {
     pub producer: u32,
     /// Of those that multiply.
     pub consumer: u32,
+    /// CTAs that share the registers of a multiprocessor.
+    pub ctas: u32,
 }
 
 /// A constant; a float by its bits, so that constants compare and print exactly.

@@ -214,8 +214,9 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         }
     };
     // Roles share out all registers of a multiprocessor.
-    let resident = if part.roles.is_some() { 1 } else { resident(func, shared, registers) };
-    entry.limits.min_ctas = Some(resident);
+    let by_registers = part.roles.map_or_else(|| resident(func, shared, registers), |roles| roles.ctas);
+    entry.limits.min_ctas = Some(by_registers);
+    let resident = by_registers.min((limit + 1024) / (shared + 1024)).max(1);
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };

@@ -42,7 +42,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
         )));
     }
     let bands = extent(row_axis) / BAND;
-    if let Some(roles) = warpgroups::roles(&func, row_axis) {
+    if let Some(roles) = warpgroups::roles(&func, row_axis)? {
         func.warps = bands;
         func.partition =
             Some(Partition { row_axis: Some(row_axis), col_axis, rows: bands, cols: 1, roles: Some(roles) });

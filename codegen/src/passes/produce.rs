@@ -25,7 +25,7 @@ use super::operands;
 use super::pipeline::{Out, issue_of, rename, replay};
 use super::warpgroups::{is_common, is_fetched, is_produced};
 use crate::Error;
-use crate::ir::{Binary, BufferId, Const, Elem, Func, Op, Stmt, Type, ValueId, VarId};
+use crate::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, ValueId, VarId};
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
@@ -123,6 +123,10 @@ fn fetching(func: &mut Func, stmt: &Stmt, from_zero: bool) -> Result<Vec<Stmt>, 
     let (lo, hi, stages) = (*lo, *hi, *stages);
     if stages == 0 {
         return Err(Error::Unsupported("a pipelined loop with 0 stages; 1 or more are right".to_owned()));
+    }
+    // The next round's keys would wait for this one's values, and these for them.
+    if stages == 1 && func.overlap == Overlap::Deferred {
+        return Err(Error::Unsupported("products are deferred by a stage: 2 stages or more are right".to_owned()));
     }
     let issue = issue_of(func, body)?;
     let mut out = Out { func, stmts: Vec::new(), loc: stmt.loc };

@@ -10,7 +10,8 @@ use lacuna_ptx::Target;
 
 use super::pipeline::issue_of;
 use super::{lane_axes, operands, visit};
-use crate::ir::{AxisId, Elem, Func, Op, Param, Roles, Slice, Stmt, ValueId};
+use crate::Error;
+use crate::ir::{AxisId, Elem, Func, Op, Overlap, Param, Roles, Slice, Stmt, ValueId};
 
 /// Warps of a warpgroup.
 pub(crate) const WARPGROUP: u32 = 4;
@@ -19,18 +20,78 @@ pub(crate) const WARPGROUP: u32 = 4;
 const MOST: u32 = 256;
 
 /// Registers of a thread of the producer and of the others, by the number of the others' warpgroups: as many as there are, in
-/// steps of 8. A thread that only starts copies needs few.
-const BUDGETS: [Roles; 3] = [
-    Roles { producer: 56, consumer: 256 },
-    Roles { producer: 24, consumer: 240 },
-    Roles { producer: 32, consumer: 160 },
+/// steps of 8. A thread that only starts copies needs few. Of one warpgroup alone nothing runs beside its softmax, but another
+/// CTA where that needs no more.
+const BUDGETS: [&[Roles]; 3] = [
+    &[
+        Roles { producer: 24, consumer: 136, ctas: 3 },
+        Roles { producer: 40, consumer: 216, ctas: 2 },
+        Roles { producer: 56, consumer: 256, ctas: 1 },
+    ],
+    &[Roles { producer: 24, consumer: 240, ctas: 1 }],
+    &[Roles { producer: 32, consumer: 160, ctas: 1 }],
 ];
 
+/// Registers that ptxas (13.0) needs to begin with, beside its accumulators, where a thread multiplies.
+const BESIDE: u32 = 30;
+
+/// Registers of a consumer beside its tiles, and beside them those of a round that is under way with the next one's product.
+const SCALARS: u32 = 27;
+const UNDER_WAY: u32 = 42;
+
 /// How the registers are shared out, if warpgroups of 64 rows each can do what a func says.
-pub(super) fn roles(func: &Func, row_axis: AxisId) -> Option<Roles> {
+///
+/// # Errors
+/// If a thread begins with fewer than a product takes.
+pub(super) fn roles(func: &Func, row_axis: AxisId) -> Result<Option<Roles>, Error> {
     let rows = func.axes[row_axis.index()].extent;
-    let budget = *BUDGETS.get((rows as usize / 64).checked_sub(1)?)?;
-    (func.target.has(Target::SM_90A) && rows.is_multiple_of(64) && fits(func)).then_some(budget)
+    let groups = rows / 64;
+    let able = func.target.has(Target::SM_90A) && rows.is_multiple_of(64) && (1..=3).contains(&groups) && fits(func);
+    if !able {
+        return Ok(None);
+    }
+    let begins = |roles: &Roles| 65536 / (32 * WARPGROUP * (groups + 1) * roles.ctas) / 8 * 8;
+    let takes = widest(func) / 2 + BESIDE;
+    let needs = tiles(func, groups) + SCALARS + if func.overlap == Overlap::Deferred { UNDER_WAY } else { 0 };
+    let of = BUDGETS[groups as usize - 1];
+    let fitting = |roles: &&Roles| takes <= begins(roles) && (roles.ctas == 1 || needs <= roles.consumer);
+    match of.iter().find(fitting) {
+        Some(roles) => Ok(Some(*roles)),
+        None => Err(Error::Unsupported(format!(
+            "{} threads begin with {} registers each, and a product of {} columns takes {takes}; fewer rows fit",
+            32 * WARPGROUP * (groups + 1),
+            begins(&of[of.len() - 1]),
+            widest(func),
+        ))),
+    }
+}
+
+/// Columns of the widest product.
+fn widest(func: &Func) -> u32 {
+    let mut most = 0;
+    visit(&func.body, &mut |stmt| {
+        let ty = match (&stmt.op, stmt.result) {
+            (Op::Dot(..), Some(result)) => &func.values[result.index()].ty,
+            (Op::Accumulate(var, ..), _) => &func.vars[var.index()].ty,
+            _ => return,
+        };
+        most = most.max(func.axes[ty.axes[1].index()].extent);
+    });
+    most
+}
+
+/// Registers of a consumer's tiles: what it sums up, a score tile, and half of that again where it is multiplied.
+fn tiles(func: &Func, groups: u32) -> u32 {
+    let threads = 32 * WARPGROUP * groups;
+    let cells = |axes: &[AxisId]| axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>();
+    let vars: u32 = func.vars.iter().filter(|var| var.ty.rank() == 2).map(|var| cells(&var.ty.axes)).sum();
+    let (mut scores, mut again) = (0, false);
+    visit(&func.body, &mut |stmt| match (&stmt.op, stmt.result) {
+        (Op::Dot(..), Some(result)) => scores = scores.max(cells(&func.values[result.index()].ty.axes)),
+        (Op::Accumulate(..), _) => again = true,
+        _ => {}
+    });
+    (vars + if again { scores * 3 / 2 } else { scores }) / threads
 }
 
 /// Whether a tile is fetched through shared memory.

@@ -31,7 +31,7 @@ pub trait Operands: Send + Sync + 'static {
 /// A device of this process, with operands.
 pub struct Here {
     device: Device,
-    operands: Arc<dyn Operands>,
+    operands: Option<Arc<dyn Operands>>,
     begun: Instant,
     gate: Arc<Gate>,
     /// Why nothing can be done any more.
@@ -41,7 +41,12 @@ pub struct Here {
 impl Here {
     /// From now on.
     pub fn new(device: &Device, operands: Arc<dyn Operands>) -> Self {
-        Here { device: device.clone(), operands, begun: Instant::now(), gate: Arc::default(), gone: Mutex::default() }
+        Here { operands: Some(operands), ..Here::compiling(device) }
+    }
+
+    /// One that compiles only: there is nothing to run.
+    pub fn compiling(device: &Device) -> Self {
+        Here { device: device.clone(), operands: None, begun: Instant::now(), gate: Arc::default(), gone: Mutex::default() }
     }
 
     /// Does something that may not end, and waits for it no longer than the limit.
@@ -54,7 +59,10 @@ impl Here {
             return Err(Failed::Lost(why.clone()));
         }
         let (done, ended) = mpsc::channel();
-        let (device, operands) = (self.device.clone(), self.operands.clone());
+        let Some(operands) = self.operands.clone() else {
+            return Err(Failed::Lost("there are no operands: plans are only compiled here".to_owned()));
+        };
+        let device = self.device.clone();
         // It is not joined: one that hangs never ends.
         let (begins, begun) = mpsc::channel();
         let gate = self.gate.clone();

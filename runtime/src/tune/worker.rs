@@ -170,14 +170,27 @@ pub fn serve(
 /// The limit of a worker's own steps: its tuner has another one, and kills it.
 const FOREVER: Duration = Duration::from_secs(1 << 20);
 
-/// Workers as a lab: one at a time, and another one where it dies.
+/// Workers as a lab: one at a time, and another one where it dies. A driver compiles one text of a process after the other, so
+/// there can be more that compile, and leave what they made where drivers and devices keep it.
 pub struct Workers {
     command: Box<dyn Fn() -> Command + Send + Sync>,
-    setup: Value,
-    worker: Mutex<Option<Arc<Worker>>>,
+    main: Seat,
+    compilers: Vec<(Mutex<()>, Seat)>,
     begun: Instant,
     stopped: AtomicBool,
     started: AtomicU64,
+}
+
+/// Where a worker is, if one was needed.
+struct Seat {
+    setup: Value,
+    worker: Mutex<Option<Arc<Worker>>>,
+}
+
+impl Seat {
+    fn new(setup: Value) -> Self {
+        Seat { setup, worker: Mutex::default() }
+    }
 }
 
 /// A worker's process.
@@ -211,9 +224,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Workers {
     /// Workers that `command` starts, each told `setup`. None is started yet.
     pub fn new(command: impl Fn() -> Command + Send + Sync + 'static, setup: Value) -> Self {
-        let (worker, begun) = (Mutex::default(), Instant::now());
+        let (main, compilers, begun) = (Seat::new(setup), Vec::new(), Instant::now());
         let (stopped, started) = (AtomicBool::new(false), AtomicU64::new(0));
-        Workers { command: Box::new(command), setup, worker, begun, stopped, started }
+        Workers { command: Box::new(command), main, compilers, begun, stopped, started }
+    }
+
+    /// The same with so many more that compile and do nothing else, each told `setup`.
+    #[must_use]
+    pub fn with_compilers(mut self, count: usize, setup: &Value) -> Self {
+        self.compilers = (0..count).map(|_| (Mutex::default(), Seat::new(setup.clone()))).collect();
+        self
     }
 
     /// How many were started.
@@ -221,15 +241,15 @@ impl Workers {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// The process of the one that runs, if one does.
+    /// The process of the one that checks and times, if it runs.
     pub fn process(&self) -> Option<u32> {
-        lock(&self.worker).as_ref().map(|worker| lock(&worker.child).id())
+        lock(&self.main.worker).as_ref().map(|worker| lock(&worker.child).id())
     }
 
     /// The worker that runs, or another one, once it has begun.
-    fn worker(&self) -> Result<Arc<Worker>, Failed> {
+    fn worker(&self, seat: &Seat) -> Result<Arc<Worker>, Failed> {
         let worker = {
-            let mut current = lock(&self.worker);
+            let mut current = lock(&seat.worker);
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(ended());
             }
@@ -247,15 +267,15 @@ impl Workers {
         // Nobody but those who need it waits for it to begin: a search can be stopped meanwhile.
         let mut opened = lock(&worker.opened);
         if opened.is_none() {
-            *opened = Some(self.open(&worker));
+            *opened = Some(self.open(&worker, &seat.setup));
         }
         let begun = opened.clone().unwrap_or(Ok(()));
         drop(opened);
         begun.map(|()| worker)
     }
 
-    fn open(&self, worker: &Worker) -> Result<(), Failed> {
-        match worker.ask(Ask::Open { setup: self.setup.clone() }, OPEN) {
+    fn open(&self, worker: &Worker, setup: &Value) -> Result<(), Failed> {
+        match worker.ask(Ask::Open { setup: setup.clone() }, OPEN) {
             Ok(Answer::Open) => Ok(()),
             Ok(Answer::Failed(Failed::Lost(why))) => Err(Failed::Lost(why)),
             Ok(_) => Err(Failed::Lost("a worker process says what was not asked".to_owned())),
@@ -270,8 +290,14 @@ impl Workers {
         }
     }
 
-    fn ask(&self, plan: &Plan, ask: impl Fn(String) -> Ask, limit: Duration) -> Result<Answer, Failed> {
-        let worker = self.worker()?;
+    fn ask(
+        &self,
+        seat: &Seat,
+        plan: &Plan,
+        ask: impl Fn(String) -> Ask,
+        limit: Duration,
+    ) -> Result<Answer, Failed> {
+        let worker = self.worker(seat)?;
         let text = serde_json::to_string(plan).expect("a plan is JSON");
         let key = Key::of(&[text.as_bytes()]).hex();
         {
@@ -294,7 +320,7 @@ impl Workers {
                 Err(Failed::Invalid(Invalid::Hangs(limit.as_millis() as u64)))
             }
             Err(Silence::Died) if self.stopped.load(Ordering::Relaxed) => Err(ended()),
-            Err(Silence::Died) if worker.killed.load(Ordering::SeqCst) => self.ask(plan, ask, limit),
+            Err(Silence::Died) if worker.killed.load(Ordering::SeqCst) => self.ask(seat, plan, ask, limit),
             Err(Silence::Died) => {
                 Err(Failed::Invalid(Invalid::Faults(format!("its worker process {}", worker.how_it_ended()))))
             }
@@ -304,10 +330,16 @@ impl Workers {
 
 impl Lab for Workers {
     fn compile(&self, plan: &Plan) -> Result<Made, Failed> {
+        let free = || self.compilers.iter().find_map(|(used, seat)| Some((used.try_lock().ok()?, seat)));
+        let (_used, seat) = match self.compilers.first() {
+            None => (None, &self.main),
+            // Where all are busy, it is one's turn next.
+            Some((used, seat)) => free().map_or_else(|| (Some(lock(used)), seat), |(used, seat)| (Some(used), seat)),
+        };
         let mut died = 0;
         loop {
             // Who dies while this compiles, dies of what it runs beside it; who does so three times, does not.
-            match self.ask(plan, |key| Ask::Compile { key }, COMPILE) {
+            match self.ask(seat, plan, |key| Ask::Compile { key }, COMPILE) {
                 Ok(Answer::Made(made)) => return Ok(made),
                 Ok(other) => return Err(unasked(&other)),
                 Err(Failed::Invalid(Invalid::Faults(_))) if died < 2 => died += 1,
@@ -317,14 +349,14 @@ impl Lab for Workers {
     }
 
     fn check(&self, plan: &Plan, limit: Duration) -> Result<(), Failed> {
-        match self.ask(plan, |key| Ask::Check { key }, limit)? {
+        match self.ask(&self.main, plan, |key| Ask::Check { key }, limit)? {
             Answer::Right => Ok(()),
             other => Err(unasked(&other)),
         }
     }
 
     fn time(&self, plan: &Plan, runs: u32, limit: Duration) -> Result<Vec<f64>, Failed> {
-        match self.ask(plan, |key| Ask::Time { key, runs }, limit)? {
+        match self.ask(&self.main, plan, |key| Ask::Time { key, runs }, limit)? {
             Answer::Times(times) if !times.is_empty() => Ok(times),
             other => Err(unasked(&other)),
         }
@@ -336,8 +368,10 @@ impl Lab for Workers {
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-        if let Some(worker) = lock(&self.worker).take() {
-            worker.kill();
+        for seat in self.compilers.iter().map(|(_, seat)| seat).chain([&self.main]) {
+            if let Some(worker) = lock(&seat.worker).take() {
+                worker.kill();
+            }
         }
     }
 }

@@ -299,9 +299,16 @@ fn workers(setup: &Setup) -> Result<Workers> {
         command.arg("tune-worker").stderr(Stdio::null());
         command
     };
-    let setup: Value = json!(setup);
-    Ok(Workers::new(command, setup))
+    let (setup, compiling) = (json!(setup), json!({ COMPILES: setup }));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Workers::new(command, setup).with_compilers((cores / 2).min(MOST_COMPILERS), &compiling))
 }
+
+/// What the setup of a worker that only compiles lies in: it draws no operands.
+const COMPILES: &str = "compiles";
+
+/// Workers that compile, at most: each has a context on the device.
+const MOST_COMPILERS: usize = 8;
 
 /// What a worker's process does: what its tuner asks, until it asks no more.
 ///
@@ -309,9 +316,13 @@ fn workers(setup: &Setup) -> Result<Workers> {
 /// Where the standard input fails.
 pub(crate) fn worker() -> Result {
     let open = |setup: &Value| -> Result<Arc<dyn Lab + Send>, String> {
-        let setup = Setup::deserialize(setup).map_err(|error| error.to_string())?;
+        let compiles = setup.get(COMPILES);
+        let setup = Setup::deserialize(compiles.unwrap_or(setup)).map_err(|error| error.to_string())?;
         let lab = || -> Result<Here> {
             let device = setup.device()?;
+            if compiles.is_some() {
+                return Ok(Here::compiling(&device));
+            }
             Ok(Here::new(&device, Arc::new(Drawn::new(&setup, &device)?)))
         };
         Ok(Arc::new(lab().map_err(|failure| failure.message().to_owned())?))

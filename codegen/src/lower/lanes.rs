@@ -186,7 +186,7 @@ impl Lower<'_> {
         }
     }
 
-    /// A quotient or remainder of a lane tile by a power of two, by shifts: ptxas divides.
+    /// A quotient or remainder by a power of two, by shifts: ptxas divides.
     pub(super) fn shifted(&mut self, op: &Op, operands: &[Operand]) -> Option<Reg> {
         let (Op::Binary(op @ (Binary::Div | Binary::Rem), ..), [Operand::Reg(x), Operand::Int(by)]) = (op, operands)
         else {

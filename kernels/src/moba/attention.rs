@@ -26,6 +26,11 @@ const JOIN: [u32; 3] = [1, 2, 4];
 /// The knob of how many bits a part's elements have.
 const PARTS: &str = "part_bits";
 
+/// Keys of a block up to which a CTA of warpgroups waits more than it multiplies: two small ones then share a multiprocessor.
+const SMALL: u32 = 256;
+const SMALL_PARTS: [(&str, u32); 2] = [("rows", 64), ("stages", 1)];
+const SMALL_OWN: [(&str, u32); 2] = [("rows", 64), ("kv", 64)];
+
 /// Choices of a query head, at most, where neighbours are joined: each is compared with each.
 const MOST_JOINED: u32 = 16;
 
@@ -340,6 +345,15 @@ impl Moba {
     }
 }
 
+/// What a schedule chooses where it is wanted to have these knobs besides; if it cannot, without them.
+fn leaning(schedule: &impl Tunable, target: Target, wanted: &Pick, besides: &[(&str, u32)]) -> Result<Pick, Error> {
+    let mut leaning = wanted.clone();
+    for &(knob, value) in besides {
+        leaning.entry(knob.to_owned()).or_insert(value);
+    }
+    schedule.choose(target, &leaning).or_else(|_| schedule.choose(target, wanted))
+}
+
 /// The knobs of the chosen blocks, those of the own block and those of the gate.
 fn apart(pick: &Pick) -> [Pick; 3] {
     let mut of = [Pick::new(), Pick::new(), Pick::new()];
@@ -375,8 +389,9 @@ impl Tunable for Moba {
         }
         let [mut of_parts, of_own, of_route] = apart(wanted);
         let this = self.taking(&mut of_parts)?;
-        let mut pick = this.parts_schedule().choose(target, &of_parts)?;
-        let own = this.own_schedule().choose(target, &of_own)?;
+        let small = target.has(Target::SM_90A) && this.blocks.keys() <= SMALL;
+        let mut pick = leaning(&this.parts_schedule(), target, &of_parts, if small { &SMALL_PARTS } else { &[] })?;
+        let own = leaning(&this.own_schedule(), target, &of_own, if small { &SMALL_OWN } else { &[] })?;
         let route = this.route_schedule().choose(target, &of_route)?;
         for (prefix, more) in [(OWN, own), (ROUTE, route)] {
             pick.extend(more.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));

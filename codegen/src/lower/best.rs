@@ -20,6 +20,8 @@
 //! Ties go to the lower column: elements come in descending order of columns, the last of a tile first, and what equals
 //! passes. The order is that of a causal row, whose later columns score higher as a rule: what is seen first keeps the
 //! rest out.
+//!
+//! Where warpgroups multiply, elements are found and picked in another way: [`parked`](super::parked).
 
 use lacuna_ptx::{Class, Operand, Reg, Special};
 
@@ -28,7 +30,7 @@ use super::value::{Cell, Low};
 use crate::ir::{BestId, ValueId};
 
 /// Every lane of a warp.
-const ALL: i64 = 0xffff_ffff;
+pub(super) const ALL: i64 = 0xffff_ffff;
 
 /// Column blocks whose elements are looked at together: 16 elements of a row for each lane. The tree that selects one
 /// of them costs less than what is done with it.

@@ -13,8 +13,8 @@ use lacuna_dsl::prelude::*;
 /// one tile of zeros.
 ///
 /// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² /
-/// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 1.2
-/// ms at 460 TFLOP/s (16 rows a warp); 2.1e9 pairs of row and candidate, of which each costs its bit.
+/// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 0.8
+/// ms of warpgroups, 1.2 of warps (16 rows each); 2.1e9 pairs of row and candidate, of which each costs its bit.
 #[schedule(tune(
     Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8],
     sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3]),

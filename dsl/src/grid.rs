@@ -46,7 +46,7 @@ indices! {
 /// A query head, and the KV head that it reads.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryHead {
-    /// The query head.
+    /// The query head; the first of the group, where heads of a group share a tile.
     pub head: Scalar<I32>,
     /// Its KV head: `head / group`.
     pub kv: KvHead,
@@ -100,7 +100,7 @@ impl GridAxis for Tokens {
     }
 }
 
-/// Every query head.
+/// Every query head; every group of them, where heads of a group share a tile.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryHeads(pub(crate) ());
 
@@ -108,11 +108,17 @@ impl GridAxis for QueryHeads {
     type Index = QueryHead;
 
     fn extent(&self) -> Expr {
-        Expr::symbol("heads_q")
+        match current().borrow().packed {
+            1 => Expr::symbol("heads_q"),
+            _ => Expr::symbol("heads_kv"),
+        }
     }
 
     fn index(self, id: Scalar<I32>) -> QueryHead {
-        let group = current().borrow().shape.group as i32;
+        let (group, packed) = (current().borrow().shape.group as i32, current().borrow().packed);
+        if packed > 1 {
+            return QueryHead { head: id * group, kv: KvHead(id) };
+        }
         QueryHead { head: id, kv: KvHead(if group == 1 { id } else { id / group }) }
     }
 }
@@ -149,13 +155,15 @@ impl GridAxis for SegmentCount {
     }
 }
 
-/// Every tile of `R` tokens, or of as many keys, that the longest document has.
+/// Every tile of `R` tokens, or of as many keys, that the longest document has; of `R` rows, where heads share a tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiles<R> {
     extent: u32,
     /// The number of a launch that says how many the longest one has.
     name: &'static str,
     longest: Scalar<I32>,
+    /// Rows of a token.
+    rows: u32,
     reversed: bool,
     of: PhantomData<*const R>,
 }
@@ -168,7 +176,8 @@ impl<R: Axis> Tiles<R> {
         let extent = state.extent::<R>();
         let name = if keys { state.shape.longest_keys() } else { "max_seqlen" };
         let longest = state.scalar(name, Elem::I32);
-        Tiles { extent, name, longest: state.give(longest), reversed: false, of: PhantomData }
+        let rows = if keys { 1 } else { state.packed };
+        Tiles { extent, name, longest: state.give(longest), rows, reversed: false, of: PhantomData }
     }
 
     /// From the last tile to the first. Under a causal mask the last tile has most keys, so that what is started last is
@@ -182,11 +191,14 @@ impl<R: Axis> GridAxis for Tiles<R> {
     type Index = TileIndex<R>;
 
     fn extent(&self) -> Expr {
-        Expr::scalar(self.name).ceil_div(u64::from(self.extent))
+        let longest = Expr::scalar(self.name);
+        let rows = if self.rows == 1 { longest } else { longest * u64::from(self.rows).into() };
+        rows.ceil_div(u64::from(self.extent))
     }
 
     fn index(self, id: Scalar<I32>) -> TileIndex<R> {
-        let tile = if self.reversed { (self.longest - 1) / self.extent as i32 - id } else { id };
+        let longest = if self.rows == 1 { self.longest } else { self.longest * self.rows as i32 };
+        let tile = if self.reversed { (longest - 1) / self.extent as i32 - id } else { id };
         TileIndex { tile, of: PhantomData }
     }
 }

@@ -233,6 +233,11 @@ impl Place {
         let index = vec![self.token.take(state), self.head.take(state)];
         Slice { tensor, index, along: self.along, count: self.count.take(state) }
     }
+
+    /// Whether rows are those of a list: so many of them. Others that are anywhere say each whether it is there.
+    fn is_listed(&self) -> bool {
+        self.along.is_none() && matches!(self.count, Index::One(_))
+    }
 }
 
 /// A document: a run of tokens that attend to one another only. Its queries and its keys are the same tokens, or, where the
@@ -477,8 +482,15 @@ impl<D: Axis> Queries<D> {
     }
 
     /// A tile of tokens of a document, one head. Ends the CTA where the document has no such tile.
+    ///
+    /// In a pick that has `pack = 2` a tile has rows of all query heads that share a KV head, token by token: row `r` of a
+    /// document is head `r % group` of token `r / group`. Such rows are as many as fit, whatever the group.
     #[track_caller]
     pub fn tile<R: Axis>(&self, document: Document, tile: TileIndex<R>, head: QueryHead) -> QueryRows<R, D> {
+        let packed = current().borrow().packed;
+        if packed > 1 {
+            return self.pack(document, tile, head, packed as i32);
+        }
         let extent = cx::extent::<R>();
         let first = tile.tile * extent;
         cx::exit_when(&current(), first.ge(document.len));
@@ -500,6 +512,33 @@ impl<D: Axis> Queries<D> {
             document,
             place,
             tile: Some(Tiled { extent: extent as u32, first }),
+        }
+    }
+
+    /// A tile of rows of a document: of all heads of a group, token by token.
+    #[track_caller]
+    fn pack<R: Axis>(&self, document: Document, tile: TileIndex<R>, head: QueryHead, group: i32) -> QueryRows<R, D> {
+        let extent = cx::extent::<R>();
+        let (first, rows) = (tile.tile * extent, document.len * group);
+        cx::exit_when(&current(), first.ge(rows));
+        let last = (first + (extent - 1)).min(rows - 1);
+        let row = cx::iota::<R>() + first;
+        let nth = row / group;
+        let place = Place {
+            token: (nth + document.start).into(),
+            head: (row % group + head.head).into(),
+            along: None,
+            count: row.lt(rows).into(),
+        };
+        QueryRows {
+            q: self.tensor.load(place),
+            kv_head: head.kv,
+            token: None,
+            positions: Positions::Each(document.position(nth)),
+            ends: (document.position(first / group), document.position(last / group)),
+            document,
+            place,
+            tile: None,
         }
     }
 
@@ -965,7 +1004,7 @@ impl<D: Axis> OutLse<D> {
 impl<D: Axis> Output for OutLse<D> {
     fn store(self, cx: &Cx) {
         let mut state = cx.state.borrow_mut();
-        if self.place.along.is_none() {
+        if self.place.is_listed() {
             let label = "`.parts(..)` says which, and a merge of the parts has the whole";
             state.builder.fail("these rows have seen one of the blocks that their tokens picked", label);
         }

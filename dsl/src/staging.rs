@@ -53,6 +53,8 @@ pub struct State {
     /// Open regions by their number, outermost first.
     open: Vec<u32>,
     pub(crate) shape: Shape,
+    /// Query heads of a group whose rows share a tile: one, or all of them.
+    pub(crate) packed: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     axes: HashMap<TypeId, AxisId>,
@@ -103,6 +105,7 @@ pub struct Staging {
     warps: u32,
     overlap: u32,
     turns: u32,
+    pack: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     pick: Vec<String>,
@@ -125,6 +128,7 @@ impl Staging {
             warps: WARPS,
             overlap: 1,
             turns: 1,
+            pack: 1,
             knobs: HashMap::new(),
             extents,
             pick: Vec::new(),
@@ -156,6 +160,13 @@ impl Staging {
         self.pick.push(format!("turns = {turns}"));
     }
 
+    /// Sets what rows of a tile of tokens are ([`Queries::tile`](crate::Queries::tile)): 1, those of one query head; 2, those of
+    /// all query heads that share a KV head, so that few tokens fill a tile.
+    pub fn pack(&mut self, pack: u32) {
+        self.pack = pack;
+        self.pick.push(format!("pack = {pack}"));
+    }
+
     /// Sets a knob that the body reads by its name.
     pub fn knob(&mut self, name: &str, value: u32) {
         self.knobs.insert(name.to_owned(), value);
@@ -166,12 +177,14 @@ impl Staging {
     #[track_caller]
     pub fn run(self, body: impl FnOnce(&Cx)) -> Result<Staged, Error> {
         self.shape.check()?;
+        let packed = self.packed()?;
         let state = State {
             builder: Builder::new(self.name.as_str(), self.target, self.warps),
             run: NUMBER.fetch_add(1, Ordering::Relaxed),
             regions: vec![Region { what: "the schedule", loc: Location::caller() }],
             open: vec![0],
             shape: self.shape,
+            packed,
             knobs: self.knobs,
             extents: self.extents,
             axes: HashMap::new(),
@@ -218,6 +231,20 @@ impl Staging {
             args: state.args,
             given: state.given,
         })
+    }
+}
+
+impl Staging {
+    /// Query heads of a group whose rows share a tile.
+    fn packed(&self) -> Result<u32, Error> {
+        match (self.pack, self.shape.group) {
+            (1, _) => Ok(1),
+            (2, 1) => Err(Error::Unsupported("a KV head has one query head here: no heads share a tile".to_owned())),
+            (2, group) => Ok(group),
+            (other, _) => Err(Error::Unsupported(format!(
+                "a tile has rows of one query head, 1, or of all that share a KV head, 2; {other} is neither"
+            ))),
+        }
     }
 }
 

@@ -396,7 +396,9 @@ impl Shared {
     #[inline(never)]
     fn examine_reads(&self, at: usize, words: usize, by: Toucher<'_>) -> Result<(), Refusal> {
         let mask = ((1u64 << words) - 1) << (at % 4);
-        for (warp, (read, seen)) in self.reads[at / 4 * self.warps..].iter().zip(by.seen).enumerate() {
+        let granule = at / 4 * self.warps;
+        let reads = &self.reads[granule..granule + self.warps];
+        for (warp, (read, seen)) in reads.iter().zip(by.seen).enumerate() {
             if warp != by.warp && *read & mask != 0 && *read >> READ_CLOCK >= u64::from(*seen) {
                 let lane = (*read >> READ_LANE & 31) as u32;
                 let pc = (*read >> READ_PC & 0xff_ffff) as u32;
@@ -453,6 +455,18 @@ mod tests {
         assert_eq!(shared.read::<1>(8, 0, by(0, 3, 3, &[3, 3])), Err(Refusal::Pending { address: 8, copy }));
         shared.land(0, [9; 4], 0, 3);
         assert_eq!(shared.read(8, 0, by(0, 3, 3, &[3, 3])), Ok([9]));
+    }
+
+    /// Columns behind the warps are of what completes by itself, and no reader of the next granule.
+    #[test]
+    fn an_overwrite_waits_for_no_reader_of_its_neighbours() {
+        let mut shared = Shared::new(64, 1);
+        let now = || by(0, 1, 1, &[1, 0, 0]);
+        shared.write(0, [1], 0, now()).unwrap();
+        shared.write(16, [2], 0, now()).unwrap();
+        shared.read::<1>(0, 0, now()).unwrap();
+        shared.read::<1>(16, 0, now()).unwrap();
+        assert_eq!(shared.write(0, [3], 0, now()), Ok(()));
     }
 
     #[test]

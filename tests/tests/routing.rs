@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-use lacuna_dsl::{Elem, Knobs as _, Plan, Schedule as _, Shape};
+use lacuna_dsl::{Elem, Knobs as _, Pick, Plan, Schedule as _, Shape, Tunable};
 use lacuna_kernels::host::{Dims, Float, Host, Row};
 use lacuna_kernels::inputs::{self, Qkv};
-use lacuna_kernels::moba::{MobaPool, MobaPoolPick, MobaRoute, MobaRoutePick, VmobaRoute, VmobaRoutePick};
+use lacuna_kernels::moba::{MobaPool, MobaPoolPick, MobaRoute, MobaRoutePick, VmobaRoute};
 use lacuna_kernels::reference::moba::{MobaConfig, Pooled, Rule, Sides, check_route, gate, pool};
 use lacuna_ptx::Target;
 use lacuna_ptx::tools::assemble;
@@ -32,7 +32,8 @@ struct Case {
     /// Keys of each, where they are apart.
     keys: Option<Vec<usize>>,
     seed: u64,
-    pick: MobaRoutePick,
+    /// A pick of the gate's and the target that has it, where that is not the usual one.
+    pick: Option<(Target, Pick)>,
     full_heads: Option<Vec<i32>>,
     /// VMoBA's, where it is that.
     threshold: Option<f32>,
@@ -49,7 +50,7 @@ fn case(width: u32, block: u32, top: u32, lengths: &[usize]) -> Case {
         lengths: lengths.to_vec(),
         keys: None,
         seed: 1,
-        pick: MobaRoutePick::default(),
+        pick: None,
         full_heads: None,
         threshold: None,
     }
@@ -89,13 +90,16 @@ impl Case {
 
     fn route_plan(&self, target: Target) -> Plan {
         if let Some(threshold) = self.threshold {
-            let pick = VmobaRoutePick { kv: self.pick.kv, ..VmobaRoutePick::default() };
-            let schedule = VmobaRoute::new(self.block, self.top, threshold);
-            return schedule.stage(target, &self.shape(), &pick).and_then(|s| s.compile()).expect("a plan");
+            return self.planned(&VmobaRoute::new(self.block, self.top, threshold).at(self.shape()), target);
         }
         let mut schedule = MobaRoute::new(self.block, self.top);
         schedule.full_heads = self.full_heads.is_some();
-        schedule.stage(target, &self.shape(), &self.pick).and_then(|s| s.compile()).expect("a plan")
+        self.planned(&schedule.at(self.shape()), target)
+    }
+
+    fn planned(&self, gate: &dyn Tunable, target: Target) -> Plan {
+        let pick = self.pick.as_ref().map_or_else(Pick::new, |(_, pick)| pick.clone());
+        gate.choose(target, &pick).and_then(|pick| gate.plan(target, &pick)).expect("a plan")
     }
 
     /// What a plan of either launch is given besides its own tensors.
@@ -120,8 +124,23 @@ impl Case {
         bindings
     }
 
+    /// What is compiled for a device: what all GPUs of its kind run, and products of warpgroups where it has them.
+    fn targets(&self, device: &Device) -> Vec<Target> {
+        match &self.pick {
+            Some((target, _)) => vec![*target],
+            None => {
+                [target_for(device)].into_iter().chain(device.runs(Target::SM_90A).then_some(Target::SM_90A)).collect()
+            }
+        }
+    }
+
     /// The pooled keys, and the routing that follows from them.
-    fn run<T: Float + lacuna_runtime::Element>(&self, device: &Device, qkv: &Qkv<T>) -> (Host<T>, Host<i32>) {
+    fn run<T: Float + lacuna_runtime::Element>(
+        &self,
+        device: &Device,
+        target: Target,
+        qkv: &Qkv<T>,
+    ) -> (Host<T>, Host<i32>) {
         let upload = |x: &Host<T>| Tensor::from_slice(device, &x.shape.map(|n| n as u64), &x.data).expect("a tensor");
         let [cu_q, cu_k] = self.cu_seqlens();
         let slots = Sides { q: &cu_q, k: &cu_k }.slots(self.config());
@@ -130,11 +149,11 @@ impl Case {
         let run = |plan: &Plan, bindings: &Bindings| {
             device.run(plan, bindings).unwrap_or_else(|error| panic!("{self:?} on {device}: {error}"));
         };
-        let plan = self.pool_plan(target_for(device));
+        let plan = self.pool_plan(target);
         run(&plan, &self.bindings(device, &plan).tensor("k", &upload(&qkv.k)).tensor("pooled", &pooled));
         let places = [qkv.q.shape[0], qkv.q.shape[1], self.top as usize];
         let routing = Tensor::poisoned(device, Elem::I32, &places.map(|n| n as u64)).expect("a tensor");
-        let plan = self.route_plan(target_for(device));
+        let plan = self.route_plan(target);
         let mut bindings = self.bindings(device, &plan);
         bindings = bindings.tensor("q", &upload(&qkv.q)).tensor("pooled", &pooled).tensor("routing", &routing);
         if let Some(full) = &self.full_heads {
@@ -149,9 +168,10 @@ impl Case {
         )
     }
 
-    /// What is found on the emulator, of these numbers.
-    fn routing_of<T: Float + lacuna_runtime::Element>(&self, qkv: &Qkv<T>) -> Host<i32> {
-        self.run(&Device::emulator(), qkv).1
+    /// What is found on the emulator, of these numbers, for each of its targets.
+    fn routings_of<T: Float + lacuna_runtime::Element>(&self, qkv: &Qkv<T>) -> Vec<Host<i32>> {
+        let device = Device::emulator();
+        self.targets(&device).into_iter().map(|target| self.run(&device, target, qkv).1).collect()
     }
 
     /// Runs the case, and holds its means and its routing to f64.
@@ -160,8 +180,10 @@ impl Case {
         let (sides, config) = (Sides { q: &cu_q, k: &cu_k }, self.config());
         let Pooled { low, high, .. } = pool(&qkv.k, sides, config);
         let gated = gate(&qkv.q, &qkv.k, sides, config);
-        for device in devices() {
-            let (pooled, routing) = self.run(device, qkv);
+        let all =
+            devices().iter().flat_map(|device| self.targets(device).into_iter().map(move |target| (device, target)));
+        for (device, target) in all {
+            let (pooled, routing) = self.run(device, target, qkv);
             for (at, mean) in pooled.data.iter().enumerate() {
                 let [low, mean, high] = [low.data[at], *mean, high.data[at]].map(|x| x.to_f32());
                 let is = (low..=high).contains(&mean) || low.is_nan() && mean.is_nan();
@@ -176,7 +198,7 @@ impl Case {
                 }
                 let position = sides.place(token).expect("a token of a document").position;
                 if let Err(error) = check_route(row, gated, position, config) {
-                    panic!("{self:?} on {device}, token {token} head {head}: {error}\n{row:?}");
+                    panic!("{self:?} on {device} for {target}, token {token} head {head}: {error}\n{row:?}");
                 }
             }
         }
@@ -211,13 +233,25 @@ fn every_number_of_blocks_a_row_has_room_for() {
     }
 }
 
+/// Rows whose lists are full long before their last tile of candidates.
+#[test]
+fn candidates_of_several_tiles() {
+    for (n, top) in [2, 4, 7, 8, 12, 30].into_iter().enumerate() {
+        let elem = [Elem::Bf16, Elem::F16][n % 2];
+        Case { elem, kv_heads: 1, seed: n as u64, ..case(32, 16, top, &[6300, 2200]) }.check();
+    }
+}
+
 #[test]
 fn every_pick() {
-    for (n, pick) in MobaRoutePick::space(Target::SM_80).picks().iter().enumerate() {
-        let pick = MobaRoutePick::from_pick(pick).expect("a pick of the space");
-        let case = Case { pick, kv_heads: 1, seed: n as u64, ..case(64, 16, [4, 15][n % 2], &[40, 1300]) };
-        if pick.rows >= 16 * pick.warps {
-            case.check();
+    for target in [Target::SM_80, Target::SM_90A] {
+        for (n, pick) in MobaRoutePick::space(target).picks().into_iter().enumerate() {
+            // Warps that would share rows.
+            if pick.get("warps").is_some_and(|warps| pick["rows"] < 16 * warps) {
+                continue;
+            }
+            let pick = Some((target, pick));
+            Case { pick, kv_heads: 1, seed: n as u64, ..case(64, 16, [4, 15][n % 2], &[40, 1300]) }.check();
         }
     }
 }
@@ -280,18 +314,19 @@ fn a_head_that_attends_fully_is_sent_nowhere() {
 #[test]
 fn of_equal_scores_the_lower_block_comes_first() {
     for top in [2, 4, 9, 13, 20] {
-        let case = Case { kv_heads: 1, ..case(64, 16, top, &[1500, 0, 100]) };
+        let case = Case { kv_heads: 1, ..case(64, 16, top, &[2100, 0, 100]) };
         let mut qkv = case.draw::<half::bf16>();
         let key = qkv.k.row(0, 0).to_vec();
         qkv.k.data.chunks_mut(64).for_each(|row| row.copy_from_slice(&key));
-        let routing = case.routing_of(&qkv);
         let [cu, _] = case.cu_seqlens();
-        for token in 0..routing.shape[0] {
-            let place = Sides::same(&cu).place(token).expect("a token of a document");
-            let (own, mut wanted) = (place.position as i32 / 16, vec![-1; top as usize]);
-            wanted[0] = own;
-            wanted.iter_mut().skip(1).zip(0..own).for_each(|(entry, block)| *entry = block);
-            assert_eq!(routing.row(token, 0), wanted, "token {token}, top {top}");
+        for routing in case.routings_of(&qkv) {
+            for token in 0..routing.shape[0] {
+                let place = Sides::same(&cu).place(token).expect("a token of a document");
+                let (own, mut wanted) = (place.position as i32 / 16, vec![-1; top as usize]);
+                wanted[0] = own;
+                wanted.iter_mut().skip(1).zip(0..own).for_each(|(entry, block)| *entry = block);
+                assert_eq!(routing.row(token, 0), wanted, "token {token}, top {top}");
+            }
         }
     }
 }
@@ -311,25 +346,27 @@ fn what_has_no_score_is_not_taken() {
         qkv.q.row_mut(300, 0)[0] = half::bf16::from_f32(none);
         case.check_on(&qkv);
         Case { threshold: Some(0.5), ..case.clone() }.check_on(&qkv);
-        let routing = case.routing_of(&qkv);
-        let mut only = vec![-1; top as usize];
-        only[0] = 300 / 16;
-        assert_eq!(routing.row(300, 0), only);
-        assert!(routing.row(301, 0).iter().all(|&block| block >= 0), "{:?}", routing.row(301, 0));
+        for routing in case.routings_of(&qkv) {
+            let mut only = vec![-1; top as usize];
+            only[0] = 300 / 16;
+            assert_eq!(routing.row(300, 0), only);
+            assert!(routing.row(301, 0).iter().all(|&block| block >= 0), "{:?}", routing.row(301, 0));
+        }
 
         let mut qkv = case.draw::<half::bf16>();
         qkv.k.row_mut(100, 0)[5] = half::bf16::NAN;
         case.check_on(&qkv);
         Case { threshold: Some(0.5), ..case.clone() }.check_on(&qkv);
-        let routing = case.routing_of(&qkv);
-        for token in 200..400 {
-            let row = routing.row(token, 0);
-            assert!(!row[1..].contains(&(100 / 16)), "token {token}: {row:?}");
-            assert_eq!(
-                row.iter().filter(|&&block| block >= 0).count(),
-                (token / 16).min(top as usize),
-                "token {token}"
-            );
+        for routing in case.routings_of(&qkv) {
+            for token in 200..400 {
+                let row = routing.row(token, 0);
+                assert!(!row[1..].contains(&(100 / 16)), "token {token}: {row:?}");
+                assert_eq!(
+                    row.iter().filter(|&&block| block >= 0).count(),
+                    (token / 16).min(top as usize),
+                    "token {token}"
+                );
+            }
         }
     }
 }
@@ -353,9 +390,10 @@ fn where_the_mass_decides_a_row_takes_what_it_wants_of_all_other_blocks() {
 #[test]
 fn nothing_is_wanted_of_a_mass_of_none() {
     let case = Case { kv_heads: 1, threshold: Some(0.0), ..case(64, 16, 5, &[200]) };
-    let routing = case.routing_of(&case.draw::<half::bf16>());
-    for token in 0..200 {
-        assert_eq!(routing.row(token, 0), [token as i32 / 16, -1, -1, -1, -1]);
+    for routing in case.routings_of(&case.draw::<half::bf16>()) {
+        for token in 0..200 {
+            assert_eq!(routing.row(token, 0), [token as i32 / 16, -1, -1, -1, -1]);
+        }
     }
 }
 
@@ -371,11 +409,12 @@ fn only_complete_blocks_before_the_own_are_taken() {
         let scaled = query.iter().map(|x| half::bf16::from_f32(x.to_f32() * (1.0 + (token / 16) as f32)));
         qkv.k.row_mut(token, 0).iter_mut().zip(scaled).for_each(|(k, x)| *k = x);
     }
-    let routing = case.routing_of(&qkv);
-    for token in 0..640 {
-        let own = token as i32 / 16;
-        let wanted: Vec<i32> = (0..4).map(|back| (own - back).max(-1)).collect();
-        assert_eq!(routing.row(token, 0), wanted, "token {token}");
+    for routing in case.routings_of(&qkv) {
+        for token in 0..640 {
+            let own = token as i32 / 16;
+            let wanted: Vec<i32> = (0..4).map(|back| (own - back).max(-1)).collect();
+            assert_eq!(routing.row(token, 0), wanted, "token {token}");
+        }
     }
 }
 
@@ -391,6 +430,11 @@ fn neither_spills_at_its_default_pick() {
                         let launch = &plan.launches[0];
                         let assembled = assemble(&launch.ptx, target).expect("PTX");
                         let used = assembled.usage(&launch.entry).expect("what it takes");
+                        let remark =
+                            assembled.log.lines().find(|line| line.contains("(C7") && !line.contains("(C7519)"));
+                        assert_eq!(remark, None, "{} D{width} T{top} for {target}", plan.name);
+                        let multiplies = target == Target::SM_90A && plan.name != "moba_pool";
+                        assert_eq!(launch.ptx.contains("wgmma.mma_async"), multiplies, "{} for {target}", plan.name);
                         let spills = used.spill_stores + used.spill_loads + used.stack;
                         assert_eq!(spills, 0, "{} D{width} T{top} for {target}: {used:?}", plan.name);
                     }

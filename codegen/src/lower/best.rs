@@ -20,6 +20,8 @@
 //! Ties go to the lower column: elements come in descending order of columns, the last of a tile first, and what equals
 //! passes. The order is that of a causal row, whose later columns score higher as a rule: what is seen first keeps the
 //! rest out.
+//!
+//! Where warpgroups multiply, elements are found and picked in another way: [`parked`](super::parked).
 
 use lacuna_ptx::{Class, Operand, Reg, Special};
 
@@ -28,7 +30,7 @@ use super::value::{Cell, Low};
 use crate::ir::{BestId, ValueId};
 
 /// Every lane of a warp.
-const ALL: i64 = 0xffff_ffff;
+pub(super) const ALL: i64 = 0xffff_ffff;
 
 /// Column blocks whose elements are looked at together: 16 elements of a row for each lane. The tree that selects one
 /// of them costs less than what is done with it.
@@ -39,8 +41,8 @@ const NONE: i64 = -1;
 
 /// The lists of a lane: for each row that it has elements of, `[band][half]`, the scores and columns of the best.
 pub(super) struct Lists {
-    scores: Vec<Vec<Reg>>,
-    columns: Vec<Vec<Reg>>,
+    pub(super) scores: Vec<Vec<Reg>>,
+    pub(super) columns: Vec<Vec<Reg>>,
 }
 
 impl Lower<'_> {
@@ -50,7 +52,10 @@ impl Lower<'_> {
             let mut lists = |class| (0..rows).map(|_| self.e.mutables(class, count)).collect();
             let lists = Lists { scores: lists(Class::F32), columns: lists(Class::B32) };
             self.bests.push(lists);
-            self.clear(BestId(n as u32));
+            // Roles clear what they have.
+            if self.part.roles.is_none() {
+                self.clear(BestId(n as u32));
+            }
         }
     }
 
@@ -78,6 +83,9 @@ impl Lower<'_> {
 
     /// Offers a tile of scores to the lists of its rows.
     pub(super) fn take(&mut self, best: BestId, scores: ValueId, first: ValueId, after: Option<[ValueId; 2]>) {
+        if self.part.roles.is_some() {
+            return self.take_parked(best, scores, first, after);
+        }
         let first = self.scalar(first);
         let (blocks, _) = self.shape_of(scores);
         for row in 0..self.bands() * 2 {
@@ -153,11 +161,9 @@ impl Lower<'_> {
         self.quad("max.f32", all)
     }
 
-    /// Raises a floor of -inf, that of rows which have seen too little, by the elements themselves: each lane vouches
-    /// for the greatest of each of `⌈K/4⌉` groups of its own.
-    fn raise(&mut self, floor: Reg, elements: &[Operand], count: usize) {
-        let groups = count.div_ceil(4);
-        if elements.len() < groups {
+    /// Raises a floor of -inf, that of rows which have seen too little, by the elements themselves.
+    pub(super) fn raise(&mut self, floor: Reg, elements: &[Operand], count: usize) {
+        if elements.len() < count.div_ceil(4) {
             return;
         }
         let skip = self.e.label("floored");
@@ -165,27 +171,41 @@ impl Lower<'_> {
         let some = self.e.op(Class::Pred, "vote.sync.any.pred", [low.into(), ALL.into()]);
         self.e.open(false);
         self.e.guarded((some, true), "bra", [Operand::Label(skip.clone())]);
-        let mut least: Option<Reg> = None;
-        for group in 0..groups {
-            let group = &elements[group * elements.len() / groups..(group + 1) * elements.len() / groups];
-            // A group of NaN alone has -inf.
-            let mut most: Operand = f32::NEG_INFINITY.into();
-            for element in group {
-                most = self.e.op(Class::F32, "max.f32", [element.clone(), most]).into();
-            }
-            least = Some(match least {
-                None => self.e.in_reg(Class::F32, most),
-                Some(least) => self.e.op(Class::F32, "min.f32", [most, least.into()]),
-            });
-        }
-        let least = self.quad("min.f32", least.expect("a list has a place"));
+        let least = match self.part.roles {
+            Some(_) => self.vouched_by_groups(elements, count),
+            None => self.least_of_greatest(elements, count),
+        };
         self.e.inst("max.f32", [floor.into(), floor.into(), least.into()]);
         self.e.place(&skip);
         self.e.close();
     }
 
+    /// What `count` elements of a row have or pass: each lane vouches for the greatest of each of `⌈count/4⌉` groups of its
+    /// own.
+    fn least_of_greatest(&mut self, elements: &[Operand], count: usize) -> Reg {
+        let groups = count.div_ceil(4);
+        let mut least: Option<Reg> = None;
+        for group in 0..groups {
+            let most = self.greatest(&elements[group * elements.len() / groups..(group + 1) * elements.len() / groups]);
+            least = Some(match least {
+                None => self.e.in_reg(Class::F32, most),
+                Some(least) => self.e.op(Class::F32, "min.f32", [most, least.into()]),
+            });
+        }
+        self.quad("min.f32", least.expect("a list has a place"))
+    }
+
+    /// The greatest of some elements; -inf of NaN alone.
+    pub(super) fn greatest(&mut self, elements: &[Operand]) -> Operand {
+        let mut most: Operand = f32::NEG_INFINITY.into();
+        for element in elements {
+            most = self.e.op(Class::F32, "max.f32", [element.clone(), most]).into();
+        }
+        most
+    }
+
     /// A bit for each element that beats the floor and the last of the list, and comes after a score and column.
-    fn beats(
+    pub(super) fn beats(
         &mut self,
         elements: &[Operand],
         floor: Reg,
@@ -212,7 +232,7 @@ impl Lower<'_> {
                 let comes = self.e.op(Class::Pred, "or.pred", [below.into(), behind.into()]);
                 beats = self.e.op(Class::Pred, "and.pred", [beats.into(), comes.into()]);
             }
-            self.add_where(beats, mask, 1i64 << c);
+            self.add_where(beats, mask, i64::from((1u32 << c).cast_signed()));
         }
         mask
     }
@@ -221,11 +241,7 @@ impl Lower<'_> {
     fn take_bits(&mut self, mask: Reg, elements: &[Operand], column: Operand, list: &[Reg], columns: &[Reg]) {
         let (head, done) = (self.e.label("take"), self.e.label("taken"));
         let (has, some) = (self.e.mutable(Class::Pred), self.e.mutable(Class::Pred));
-        let ask = |lower: &mut Self| {
-            lower.e.inst("setp.ne.s32", [has.into(), mask.into(), 0i64.into()]);
-            lower.e.inst("vote.sync.any.pred", [some.into(), has.into(), ALL.into()]);
-        };
-        ask(self);
+        self.any_bit(mask, has, some);
         self.e.open(true);
         self.e.guarded((some, true), "bra", [Operand::Label(done.clone())]);
         self.e.place(&head);
@@ -260,14 +276,20 @@ impl Lower<'_> {
         // A lane without a bit puts in what beats nothing.
         let element = self.e.op(Class::F32, "selp.f32", [left[0].clone(), f32::NAN.into(), has.into()]);
         self.insert(element, at, list, columns);
-        ask(self);
+        self.any_bit(mask, has, some);
         self.e.guarded((some, false), "bra", [Operand::Label(head)]);
         self.e.place(&done);
         self.e.close();
     }
 
+    /// Whether the lane has a bit, and whether some lane of the warp has.
+    pub(super) fn any_bit(&mut self, mask: Reg, has: Reg, some: Reg) {
+        self.e.inst("setp.ne.s32", [has.into(), mask.into(), 0i64.into()]);
+        self.e.inst("vote.sync.any.pred", [some.into(), has.into(), ALL.into()]);
+    }
+
     /// Puts an element into a list, before the first that it beats.
-    fn insert(&mut self, element: Reg, column: Reg, list: &[Reg], columns: &[Reg]) {
+    pub(super) fn insert(&mut self, element: Reg, column: Reg, list: &[Reg], columns: &[Reg]) {
         let beats = |lower: &mut Self, place: usize| {
             lower.e.op(Class::Pred, "setp.ge.f32", [element.into(), list[place].into()])
         };
@@ -345,6 +367,6 @@ impl Lower<'_> {
 }
 
 /// How far from a lane's last column its `c`th element from there stands: it has two neighbours of every 8.
-const fn ahead(c: usize) -> i64 {
+pub(super) const fn ahead(c: usize) -> i64 {
     (c / 2 * 8 + c % 2) as i64
 }

@@ -11,6 +11,7 @@ mod lanes;
 mod memory;
 mod merge;
 mod mma;
+mod parked;
 mod place;
 mod shared;
 mod table;
@@ -159,7 +160,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let internal = |message: &str| Error::Internal { pass: "lower", message: message.to_owned() };
     let part = func.partition.ok_or_else(|| internal("the func has no partition"))?;
     let lane_axes = crate::passes::lane_axes(func);
-    let layout = Layout::new(func, scratch(func, part), lanes::scratch(func));
+    let layout = Layout::new(func, scratch(func, part), lanes::scratch(func), parked::bytes(func));
     let mut lower = Lower {
         func,
         part,

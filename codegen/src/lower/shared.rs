@@ -36,6 +36,9 @@ const PANELS: u32 = 1024;
 /// Bytes of an mbarrier.
 const BARRIER: u32 = 8;
 
+/// What scores are parked at a multiple of: two of them.
+const PARKED: u32 = 8;
+
 /// Where everything stands in a CTA's dynamic shared memory.
 pub(super) struct Layout {
     offsets: Vec<u32>,
@@ -44,6 +47,8 @@ pub(super) struct Layout {
     barriers: Vec<u32>,
     /// Where warps leave each other what reductions and prefix sums of lane tiles are made of.
     pub(super) exchange: u32,
+    /// Where lanes park scores.
+    pub(super) parked: u32,
     /// Bytes of everything.
     pub(super) bytes: u32,
 }
@@ -60,8 +65,8 @@ pub(super) struct TileLayout {
 }
 
 impl Layout {
-    /// Buffers, and over them `scratch` bytes for a merge; then tables, and `exchange` bytes for lane tiles.
-    pub(super) fn new(func: &Func, scratch: u32, exchange: u32) -> Self {
+    /// Buffers, and over them `scratch` bytes for a merge; then tables, `exchange` bytes for lane tiles, and `parking` bytes for scores.
+    pub(super) fn new(func: &Func, scratch: u32, exchange: u32, parking: u32) -> Self {
         let mut bytes = 0u32;
         let offsets = func
             .buffers
@@ -87,6 +92,8 @@ impl Layout {
             .collect();
         let exchanged = bytes;
         bytes += exchange;
+        let parked = if parking > 0 { bytes.next_multiple_of(PARKED) } else { bytes };
+        bytes = parked + parking;
         let barriers = func
             .buffers
             .iter()
@@ -99,7 +106,7 @@ impl Layout {
                 offset
             })
             .collect();
-        Self { offsets, tables, barriers, exchange: exchanged, bytes }
+        Self { offsets, tables, barriers, exchange: exchanged, parked, bytes }
     }
 
     /// The barrier that says that a ring's first slot is full; those of the other slots follow.

@@ -20,7 +20,7 @@ use lacuna_ptx::{Address, Class, Form, Operand, Param, ParamType, Reg};
 use super::shared::TileLayout;
 use super::value::Low;
 use super::{Lower, VarRegs};
-use crate::ir::{BufferId, Elem, Op, ParamId, Slice, Stmt, ValueId, VarId};
+use crate::ir::{BestId, BufferId, Elem, Op, ParamId, Slice, Stmt, ValueId, VarId};
 use crate::plan::{RAGGED_ORIGIN, Swizzle};
 
 /// The barrier at which consumers meet; 0 is where all threads do, before they part.
@@ -125,6 +125,7 @@ impl Lower<'_> {
         let roles = self.part.roles.expect("a func with consumers has roles");
         self.e.inst("setmaxnreg.inc.sync.aligned.u32", [i64::from(roles.consumer).into()]);
         self.set_vars(body);
+        (0..self.func.bests.len()).for_each(|best| self.clear(BestId(best as u32)));
         let mut in_turns = false;
         crate::passes::visit(body, &mut |stmt| in_turns |= matches!(stmt.op, Op::Turn));
         if in_turns {

@@ -103,7 +103,7 @@ fn is_operand(func: &Func, value: ValueId) -> bool {
 fn fits(func: &Func) -> bool {
     let lanes = lane_axes(func);
     let across = func.values.iter().any(|v| v.ty.rank() == 1 && lanes[v.ty.axes[0].index()]);
-    if across || !func.tables.is_empty() || !func.bests.is_empty() {
+    if across || !func.tables.is_empty() {
         return false;
     }
     let known = common(&func.body);

@@ -2,9 +2,6 @@ use lacuna_dsl::grid::QueryHeads;
 use lacuna_dsl::pooled::{Candidates, Passes, PooledTile};
 use lacuna_dsl::prelude::*;
 
-/// Blocks that are found in one pass over the pooled keys: a lane has two registers for each and row.
-const AT_ONCE: u32 = 12;
-
 /// MoBA's gate (arXiv 2502.13189, equations 3 to 6) and what it selects, as one: the row of each token and query head
 /// has its own block first, then the `top - 1` best of the complete blocks before it in descending score, and -1 where
 /// there are fewer. A block's score is the product of the query with its pooled key, f32, unscaled; of equal scores the
@@ -16,9 +13,12 @@ const AT_ONCE: u32 = 12;
 /// one tile of zeros.
 ///
 /// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² /
-/// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 1.2
-/// ms at 460 TFLOP/s (16 rows a warp); 2.1e9 pairs of row and candidate, of which each costs its bit.
-#[schedule(tune(Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8]))]
+/// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 0.8
+/// ms of warpgroups, 1.2 of warps (16 rows each); 2.1e9 pairs of row and candidate, of which each costs its bit.
+#[schedule(tune(
+    Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8],
+    sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3]),
+))]
 pub fn moba_route(
     cx: &Cx,
     q: Queries<Dk>,
@@ -79,3 +79,6 @@ pub(super) fn choose(
         });
     }
 }
+
+/// Blocks that are found in one pass over the pooled keys: a lane has two registers for each and row.
+const AT_ONCE: u32 = 12;

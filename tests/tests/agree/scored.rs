@@ -2,7 +2,7 @@
 //! blocks, and with tables of any numbers.
 
 use half::{bf16, f16};
-use lacuna_dsl::{Elem, Pick, Shape, Tunable};
+use lacuna_dsl::{Elem, Pick, Shape, Target, Tunable};
 use lacuna_kernels::host::{Dims, Float, Host, Precision, Sides};
 use lacuna_kernels::inputs::{self, Locality, Qkv};
 use lacuna_kernels::reference::Problem;
@@ -24,6 +24,8 @@ struct Scored {
     /// Keys of each document, where they are apart from its queries.
     keys: Option<Vec<usize>>,
     pick: Pick,
+    /// The target of the pick, where it is not every device's own.
+    target: Option<Target>,
     elem: Elem,
     /// The score and the sinks, where they are not the kernel's own.
     under: (Option<&'static str>, bool),
@@ -40,7 +42,21 @@ impl Scored {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
         let (under, tables, empty) = ((None, false), Tables::new(), false);
         let (options, elem, logits) = (Vec::new(), Elem::Bf16, 1.0);
-        Scored { kernel, options, width, group, lengths, keys: None, pick, elem, under, tables, empty, logits }
+        Scored {
+            kernel,
+            options,
+            width,
+            group,
+            lengths,
+            keys: None,
+            pick,
+            target: None,
+            elem,
+            under,
+            tables,
+            empty,
+            logits,
+        }
     }
 
     /// The kernel under a score, with sinks or without.
@@ -98,7 +114,7 @@ impl Scored {
         let Qkv { q, k, v } = inputs::large_logits::<T>(7, dims, self.logits);
         let (cu, cu_k) = (inputs::cu_seqlens(&self.lengths), inputs::cu_seqlens(key_lengths));
         let attention = self.attention();
-        let target = target_for(device);
+        let target = self.target.unwrap_or_else(|| target_for(device));
         let pick = attention.pick(target, &self.pick).expect("a pick that fits");
         let plan = attention.plan(target, &pick).expect("a plan");
         let tensor =
@@ -147,7 +163,8 @@ impl Scored {
 
 fn agree(title: &str, cases: &[Scored]) {
     println!("\n{title}: {} cases; error and allowed of o, of LSE", cases.len());
-    for (case, device) in cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device))) {
+    let all = cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device)));
+    for (case, device) in all.filter(|(case, device)| case.target.is_none_or(|target| device.runs(target))) {
         let verdicts = case.run(device, case);
         println!(
             "{device}: {} D{}: {:.4} {:.4}",
@@ -182,6 +199,21 @@ fn every_score_at_every_width() {
         }
     }
     agree("scores: widths", &cases);
+}
+
+/// Rows of all heads of a group in one tile: each has the slope, the sink and the row of the table that its head has.
+#[test]
+fn heads_that_share_a_tile_are_scored_apart() {
+    let mut cases = Vec::new();
+    for kernel in ["alibi", "softcap", "relative-bias", "learnable-sink"] {
+        for (group, width) in [(2, 64), (3, 128), (8, 64)] {
+            let mut case = Scored::new(kernel, width, group, LENGTHS[cases.len() % 4]);
+            case.pick = Pick::from([("pack".to_owned(), 2)]);
+            case.target = Some(Target::SM_90A);
+            cases.push(if cases.len() % 2 == 0 { case.under(None, kernel != "learnable-sink") } else { case });
+        }
+    }
+    agree("scores: packed heads", &cases);
 }
 
 /// Positions are those of keys, as the pattern has them: below 0 for a query that is before every key. Such a row has its sink

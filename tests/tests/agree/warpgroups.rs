@@ -63,7 +63,10 @@ fn every_mask() {
     for seen in SEEN {
         for lengths in [&[1][..], &[300, 0, 70], &[129, 128, 127]] {
             let i = cases.len();
-            let mut case = case(seen, (64, 64), 1 + i as u32 % 3, lengths, picks[i * 5 % picks.len()].clone());
+            let pick = picks[i * 5 % picks.len()].clone();
+            // One head is no group to be packed.
+            let group = (1 + i as u32 % 3).max(pick["pack"]);
+            let mut case = case(seen, (64, 64), group, lengths, pick);
             case.layout = [Layout::Packed, Layout::Fused][i % 2];
             case.slack = if i % 4 == 3 { 150 } else { 0 };
             cases.push(Case { seed: i as u64, ..case });
@@ -107,6 +110,30 @@ fn keys_apart() {
         }
     }
     agree("warpgroups: keys apart", &cases);
+}
+
+/// Rows of all heads of a group: few tokens and many, groups that divide a tile and that do not, tiles that end within a token,
+/// queries and keys of unequal lengths.
+#[test]
+fn heads_of_a_group_share_a_tile() {
+    let mut cases = Vec::new();
+    for group in [2, 3, 4, 7, 8, 16, 64] {
+        for lengths in [&[1][..], &[5, 0, 17, 1], &[90, 40]] {
+            for keys in [None, Some(lengths.iter().map(|length| length * 3 % 130).collect::<Vec<_>>())] {
+                let i = cases.len();
+                let rows = [64, 128, 192][i % 3];
+                let pick = pick(rows, 64, 2, 1 + i as u32 % 3).into_iter().chain([("pack".to_owned(), 2)]).collect();
+                let seen = [Seen::Causal, Seen::Full, Seen::WindowSink(20, 6)][i / 2 % 3];
+                let case = case(seen, [(64, 64), (128, 128)][i / 3 % 2], group, lengths, pick);
+                let case = Case { hk: 1 + i % 2, seed: i as u64, ..case };
+                cases.push(if let Some(keys) = keys { case.with_keys(&keys) } else { case });
+            }
+        }
+    }
+    let fits = |case: &Case| case.plan(SM_90A).is_ok();
+    assert!(cases.iter().filter(|case| fits(case)).count() > cases.len() * 2 / 3, "most fit shared memory");
+    cases.retain(fits);
+    agree("warpgroups: packed heads", &cases);
 }
 
 /// Gathered queries, whole blocks without a mask, and loops whose tiles are converted beside those that are multiplied.

@@ -170,7 +170,8 @@ impl Kernel {
         }
         for round in input.chunks_exact_mut(threads * input_words) {
             let (first, others) = round.split_at_mut(32 * input_words);
-            for (at, word) in others.iter_mut().enumerate().filter(|(at, _)| self.shared.contains(&(at % input_words))) {
+            for (at, word) in others.iter_mut().enumerate().filter(|(at, _)| self.shared.contains(&(at % input_words)))
+            {
                 *word = first[at % first.len()];
             }
         }

@@ -90,7 +90,10 @@ impl Kernel {
         line!(self.before, "mbarrier.init.shared::cta.b64 [%r3], 1;\nfence.mbarrier_init.release.cluster;");
         line!(self.before, "fence.proxy.async.shared::cta;\n{meet}\nmov.u32 {other}, %cluster_ctarank;");
         line!(self.before, "xor.b32 {other}, {other}, 1;\nadd.u32 {row}, %r1, {OTHER_HALF};");
-        line!(self.before, "mapa.shared::cluster.u32 {row}, {row}, {other};\nmapa.shared::cluster.u32 {bar}, %r3, {other};");
+        line!(
+            self.before,
+            "mapa.shared::cluster.u32 {row}, {row}, {other};\nmapa.shared::cluster.u32 {bar}, %r3, {other};"
+        );
         if form.op() == Op::BulkPass {
             line!(self.before, "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3], 16;");
             line!(self.before, "{form} [{row}], [%r1], 16, [{bar}];");

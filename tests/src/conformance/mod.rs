@@ -145,11 +145,14 @@ impl Case {
 
     /// What differs, in words.
     pub fn report(&self, wrong: &[Mismatch]) -> String {
-        let mut text = format!("{}: {} of {} results differ\n", self.name, wrong.len(), self.rows() * self.output_words);
+        let mut text =
+            format!("{}: {} of {} results differ\n", self.name, wrong.len(), self.rows() * self.output_words);
         for Mismatch { row, word, recorded, found, errors: [theirs, ours] } in wrong.iter().take(8) {
             let (round, lane) = (row / self.threads, row % self.threads);
             let operands = &self.row(*row)[..self.input_words.min(12)];
-            text += &format!("  round {round} lane {lane} {operands:08x?} word {word}: recorded {recorded:08x}, found {found:08x}");
+            text += &format!(
+                "  round {round} lane {lane} {operands:08x?} word {word}: recorded {recorded:08x}, found {found:08x}"
+            );
             text += &format!(", errors {theirs:.3} and {ours:.3}\n");
         }
         text

@@ -29,7 +29,7 @@ const ROUNDS: usize = 16;
 const DRAWN: u16 = 12;
 
 /// Bytes of `output` that a CTA of a store has for itself.
-const REGION: u64 = 2048;
+const REGION: u64 = 1024;
 
 /// The cases of a copy of boxes; `None` where it is another form.
 pub(super) fn cases_of(form: Form) -> Option<Vec<Case>> {
@@ -174,9 +174,9 @@ impl Boxes {
         let inner: &[(u64, u64)] = match rank {
             1 => &[(ROUNDS as u64 * REGION - 16, 0)],
             2 => &[(REGION - 240, 0)],
-            3 => &[(112, 0), (14, 128)],
-            4 => &[(112, 0), (3, 128), (4, 512)],
-            _ => &[(112, 0), (2, 128), (3, 256), (2, 1024)],
+            3 => &[(112, 0), (7, 128)],
+            4 => &[(112, 0), (3, 128), (2, 512)],
+            _ => &[(112, 0), (2, 128), (2, 256), (2, 512)],
         };
         let mut dims: Vec<(u64, u64, u32)> = inner.iter().map(|&(extent, stride)| (extent, stride, 0)).collect();
         dims[0].0 /= bytes;
@@ -186,7 +186,12 @@ impl Boxes {
         if rank > 1 {
             dims.push((ROUNDS as u64, REGION, 1));
         }
-        Boxes { coords: Boxes::regions(&dims, bytes, false), map: map("output", elem, swizzle, &dims), what: "", to: "" }
+        Boxes {
+            coords: Boxes::regions(&dims, bytes, false),
+            map: map("output", elem, swizzle, &dims),
+            what: "",
+            to: "",
+        }
     }
 
     /// Coordinates whose last one is the round's own region.
@@ -233,9 +238,10 @@ impl Boxes {
             (heads, row, 1),
         ];
         // A round's document is its region's first rows, and its box ends past them.
+        let rows = (REGION / pitch) as i32;
         let coords = (0..ROUNDS as i32).map(|round| {
-            let (first, len) = (round * (REGION / pitch) as i32, 1 + round * 5 % 16);
-            let at = (len - 1) / 8 * 8;
+            let (first, len) = (round * rows, 1 + round * 5 % rows);
+            let at = (len - 1) / 4 * 4;
             vec![0, origin - len + at, first + len, origin, round % 2]
         });
         let map = map(tensor, Elem::Bf16, Swizzle::B64, &dims);
@@ -257,12 +263,15 @@ impl Boxes {
             Op::TensorCast | Op::TensorCastHint => kernel.cast(form, &from, bytes, self.to.is_empty()),
             _ => kernel.store(form, &from, bytes, self.map.elem),
         }
-        let (elem, swizzle) = (self.map.elem.name(), match self.map.swizzle {
-            Swizzle::None => "",
-            Swizzle::B32 => " under 32 bytes",
-            Swizzle::B64 => " under 64 bytes",
-            Swizzle::B128 => " under 128 bytes",
-        });
+        let (elem, swizzle) = (
+            self.map.elem.name(),
+            match self.map.swizzle {
+                Swizzle::None => "",
+                Swizzle::B32 => " under 32 bytes",
+                Swizzle::B64 => " under 64 bytes",
+                Swizzle::B128 => " under 128 bytes",
+            },
+        );
         kernel.case(form, &format!(" of {elem}{swizzle}{}{}", self.what, self.to), ROUNDS, Rule::Bits)
     }
 }
@@ -285,7 +294,10 @@ impl Kernel {
 
     /// Waits for the first phase of the first thread's mbarrier.
     fn await_box(&mut self, passes: &str) {
-        line!(self.before, "wait:\nmbarrier.try_wait.parity.shared::cta.b64 {passes}, [bars], 0;\n@!{passes} bra wait;");
+        line!(
+            self.before,
+            "wait:\nmbarrier.try_wait.parity.shared::cta.b64 {passes}, [bars], 0;\n@!{passes} bra wait;"
+        );
     }
 
     /// The tile's first bytes become results, a word of 128 bytes a lane.
@@ -364,7 +376,10 @@ impl Kernel {
             }
         }
         let first = self.register(Class::Pred);
-        line!(self.before, "fence.proxy.async;\nbar.sync 0;\nsetp.eq.u32 {first}, %r0, 0;\n@{first} {form} {to}, [tile];");
+        line!(
+            self.before,
+            "fence.proxy.async;\nbar.sync 0;\nsetp.eq.u32 {first}, %r0, 0;\n@{first} {form} {to}, [tile];"
+        );
         line!(self.before, "@{first} cp.async.bulk.commit_group;\n@{first} cp.async.bulk.wait_group 0;");
     }
 }

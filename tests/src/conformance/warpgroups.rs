@@ -96,7 +96,7 @@ fn operand(at: u32, extent: u32, transposed: bool, swizzle: usize, step: u32) ->
         (true, 0) => (16 * width * (step % 2), 128, panel),
         (true, _) => (16 * width * (step % 2), panel, 8 * width),
     };
-    let descriptor = [(at + start) / 16 | leading / 16 << 16, stride / 16 | bits << 30];
+    let descriptor = [((at + start) / 16) | ((leading / 16) << 16), (stride / 16) | (bits << 30)];
     Operand { descriptor, end: at + panels * panel }
 }
 
@@ -172,7 +172,7 @@ fn of_every_size(form: Form, registers: bool) -> Case {
         line!(kernel.before, "st.shared.b32 [{at}+{}], {from};", 256 * (word % 2) + 128 * (word / 2));
     }
     let plain = |kernel: &mut Kernel, at: u32| {
-        kernel.descriptor_of(&format!("{}", at / 16 | 8 << 16), &format!("{}", 256 / 16))
+        kernel.descriptor_of(&format!("{}", (at / 16) | (8 << 16)), &format!("{}", 256 / 16))
     };
     let (from_shared, b) = (plain(&mut kernel, 0), plain(&mut kernel, B_AT / 4));
     let d = format!("{{{}}}", sums.join(", "));
@@ -200,8 +200,7 @@ impl Kernel {
     }
 
     fn descriptor_of(&mut self, low: &str, high: &str) -> String {
-        let (first, second, whole) =
-            (self.register(Class::B32), self.register(Class::B32), self.register(Class::B64));
+        let (first, second, whole) = (self.register(Class::B32), self.register(Class::B32), self.register(Class::B64));
         line!(self.before, "mov.u32 {first}, tile;\nshr.u32 {first}, {first}, 4;\nadd.u32 {first}, {first}, {low};");
         line!(self.before, "mov.b32 {second}, {high};\nmov.b64 {whole}, {{{first}, {second}}};");
         whole

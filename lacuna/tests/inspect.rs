@@ -93,6 +93,12 @@ fn without_tools_it_says_so_and_still_knows_the_rest() {
     } else {
         assert_eq!(found["used"]["by"], "driver", "{found}");
     }
+    let warpgroups = ["inspect", "causal", "--target", "sm_90a"];
+    let found = call(&[&warpgroups[..], &["--json"]].concat()).ends(0).json();
+    assert!(found["warpgroups"].is_null() && found["ptx"]["kinds"]["wgmma"].as_u64() > Some(0), "{found}");
+    assert_eq!(found["warpgroups_unknown"], "cannot run /nowhere/ptxas: No such file or directory (os error 2)");
+    let text = call(&warpgroups).ends(0).stdout;
+    assert!(text.contains("warpgroups    not known: cannot run /nowhere/ptxas: "), "{text}");
 }
 
 /// Whether the program is there. What is not tested for want of it is said.
@@ -138,6 +144,27 @@ fn with_nvdisasm_machine_instructions_are_those_that_the_text_asks_for() {
         assert_eq!(each.values().map(|n| n.as_u64().unwrap()).sum::<u64>(), sass["all"].as_u64().unwrap());
         assert!(each["EXIT"].as_u64() > Some(0), "{found}");
     }
+}
+
+#[test]
+fn with_nvdisasm_products_of_warpgroups_are_those_of_the_text_and_softmax_runs_beside_them() {
+    if !there("ptxas", lacuna::ptx::tools::ptxas()) || !there("nvdisasm", lacuna::ptx::tools::nvdisasm()) {
+        return;
+    }
+    let of = |overlap: &str| inspect(&["causal", "--target", "sm_90a", "--pick", overlap]);
+    for (overlap, beside) in [("overlap=1", false), ("overlap=2", true), ("overlap=3", true)] {
+        let found = of(overlap);
+        let made = &found["warpgroups"];
+        assert_eq!(made["products"]["written"], found["ptx"]["kinds"]["wgmma"], "{overlap}: {made}");
+        assert_eq!((&made["as_written"], &made["remark"]), (&true.into(), &Value::Null), "{overlap}: {made}");
+        let number = |name: &str| made[name].as_u64().unwrap();
+        let all = number("exponentials");
+        assert!(all > 0 && number("exponentials_beside") <= all, "{overlap}: {made}");
+        assert_eq!(number("exponentials_beside") > 0, beside, "{overlap}: {made}");
+        let stages = made["stages"].as_array().unwrap();
+        assert_eq!(stages.iter().map(|stage| stage["exponentials"].as_u64().unwrap()).sum::<u64>(), all);
+    }
+    assert!(inspect(&["causal", "--target", "sm_90"])["warpgroups"].is_null());
 }
 
 /// `inspect --json` of one kernel where ptxas and nvdisasm are these scripts, each given one second.

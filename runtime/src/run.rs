@@ -320,7 +320,9 @@ impl Device {
                         shared: plan.target.shared_per_cta().into(),
                         static_shared: entry.map_or(0, |entry| entry.static_shared).into(),
                         threads: 1024,
-                        no_clusters: Some("no clusters"),
+                        no_clusters: entry
+                            .is_none_or(|entry| entry.limits.required_cluster.is_none())
+                            .then_some("none but those that a kernel requires (.reqnctapercluster)"),
                     };
                     check_own_target(plan, loaded.header.target)?;
                     check_signature(self, plan, step, entry, &limits)?;

@@ -272,7 +272,7 @@ fn grids_arguments_and_limits() {
     );
     assert_eq!(
         with(&|plan| (plan.launches[0].cluster, plan.launches[0].grid[0]) = ([2, 1, 1], 2.into())),
-        "`axpy`: `axpy` runs in clusters of [2, 1, 1] CTAs; emulator has no clusters"
+        "`axpy`: `axpy` runs in clusters of [2, 1, 1] CTAs; emulator has none but those that a kernel requires (.reqnctapercluster)"
     );
     assert!(
         with(&|plan| plan.workspace = (1u64 << 50).into()).starts_with("emulator: no room for 1125899906842624 bytes")

@@ -1,5 +1,6 @@
 //! NVIDIA's own programs, where they are: [`ptxas()`], the last word on whether text is PTX, and on registers and spills;
-//! [`nvdisasm()`], which names the machine instructions that it makes.
+//! [`nvdisasm()`], which names the machine instructions that it makes. [`Warpgroups`] reads from both what became of products of
+//! warpgroups.
 //!
 //! Each is found by a variable (`LACUNA_PTXAS`, `LACUNA_NVDISASM`), else at `target/tools` under the workspace root, where
 //! `cargo xtask tools` puts it, else on `PATH`. One that has not ended after [`time_limit`] is stopped. Nothing in this crate
@@ -7,6 +8,7 @@
 
 mod nvdisasm;
 mod ptxas;
+mod warpgroups;
 
 use std::env;
 use std::ffi::OsStr;
@@ -22,6 +24,7 @@ use crate::{Target, tidy};
 
 pub use nvdisasm::{Disassembled, disassemble, nvdisasm};
 pub use ptxas::{Assembled, Usage, assemble, ptxas};
+pub use warpgroups::{Kept, Stage, Warpgroups};
 
 /// How long a program may take: `LACUNA_TOOL_SECONDS`, else two minutes.
 pub fn time_limit() -> Duration {

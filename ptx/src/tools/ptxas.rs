@@ -27,6 +27,12 @@ impl Assembled {
     pub fn usage(&self, entry: &str) -> Option<&Usage> {
         self.entries.iter().find(|usage| usage.entry == entry)
     }
+
+    /// What ptxas says of products of warpgroups that it makes wait for each other, or of what else it changes about them. C7519 is
+    /// none of these: it puts a fence where there is none.
+    pub fn remark(&self) -> Option<&str> {
+        self.log.lines().find(|line| line.contains("(C75") && !line.contains("(C7519)"))
+    }
 }
 
 /// What the machine code of an entry uses.

@@ -429,6 +429,14 @@ pub(crate) fn check_signature(
     {
         return wrong(format!("entry `{name}` requires {required:?} threads, and its launch has {}", launch.threads));
     }
+    if let Some(required) = entry.limits.required_cluster
+        && required != launch.cluster
+    {
+        return wrong(format!(
+            "entry `{name}` requires clusters of {required:?}, and its launch has {:?}",
+            launch.cluster
+        ));
+    }
     let most = entry.limits.max_threads.map_or(limits.threads, |[x, y, z]| limits.threads.min(x * y * z));
     if launch.threads == 0 || launch.threads > most {
         let (found, device) = (launch.threads, device.name());

@@ -1,21 +1,22 @@
 //! Kernels: an instruction between loads of its operands and stores of its results.
 //!
 //! Registers that stand in every kernel: `%r0` the lane, `%r1` the shared tile's row of this lane (16 bytes), `%r2` that of
-//! another lane, `%d0` and `%d1` this lane's rows of `input` and `output`.
+//! another lane, `%d0` and `%d1` this lane's rows of `input` and `output`. From sm_90 on `%r3` is the mbarrier of this lane,
+//! behind the tile.
 
 use std::fmt::Write as _;
 
+use lacuna_codegen::plan::TensorMap;
 use lacuna_ptx::{
     Class, Form, Op, Target,
     isa::{Ints, Slot, Type},
 };
 
 use super::{
-    Case, LANES,
-    draw::{Draw, Half, Kind},
-    no_case,
+    Case,
+    draw::{Draw, Half, Kind, seed},
     rule::Rule,
-    without_result,
+    tensors, warpgroups, without_result,
 };
 
 /// The part of a case that is particular to it.
@@ -26,6 +27,8 @@ struct Variant {
     parts: Option<Side>,
     /// `cp.async`: bytes of the copy, and whether a register says how many are read.
     copy: (u32, bool),
+    /// Whether the CTAs of a cluster do it to each other.
+    far: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +39,11 @@ enum Side {
 
 /// Every case of a form; none where it leaves no result.
 pub(super) fn cases_of(form: Form) -> Vec<Case> {
-    if without_result(form).is_some() || no_case(form).is_some() {
+    if without_result(form).is_some() {
         return Vec::new();
+    }
+    if let Some(cases) = warpgroups::cases_of(form).or_else(|| tensors::cases_of(form)) {
+        return cases;
     }
     let plain = Variant::default();
     let variants = match form.op() {
@@ -58,32 +64,21 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
             Variant { what: " of 16", copy: (16, false), ..plain },
             Variant { what: " of 16, the rest zero", copy: (16, true), ..plain },
         ],
+        Op::BulkPass | Op::MbarrierTryFar => vec![plain, Variant { what: " of the other CTA", far: true, ..plain }],
         _ => vec![plain],
     };
     variants.into_iter().map(|variant| case(form, variant)).collect()
 }
 
 fn case(form: Form, variant: Variant) -> Case {
-    let name = format!("{form}{}", variant.what);
-    let mut kernel = Kernel::default();
-    let hopper = super::target(form) >= Target::SM_90;
-    if hopper {
-        kernel.registers[2] = 1;
-    }
-    if !kernel.around_hopper(form) {
+    let mut kernel = Kernel::of(form, Shape::default());
+    if variant.far {
+        kernel.around_far(form);
+    } else if !kernel.around_hopper(form) {
         kernel.around(form, variant);
     }
-    let (input_words, output_words) = (kernel.input_words(), kernel.output_words);
-    let rounds = rounds(form);
-    let mut input = vec![0; rounds * LANES * input_words];
-    for (row, words) in input.chunks_exact_mut(input_words).enumerate() {
-        for (slot, (at, kind)) in kernel.operands.iter().enumerate() {
-            let drawn = Draw::new(&name, row / LANES, row % LANES, slot, kernel.operands.len()).words(*kind);
-            words[*at..at + drawn.len()].copy_from_slice(&drawn);
-        }
-    }
-    let ptx = kernel.text(form, input_words, output_words);
-    Case { name, form, ptx, rounds, input_words, output_words, input, rule: Rule::of(form) }
+    let rounds = rounds(form).next_multiple_of(kernel.shape.cluster);
+    kernel.case(form, variant.what, rounds, Rule::of(form))
 }
 
 /// Moves need few sets, arithmetic many.
@@ -102,17 +97,41 @@ fn rounds(form: Form) -> usize {
     }
 }
 
+/// What a kernel is launched with, and the shared memory of a CTA.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// Threads of a CTA.
+    pub(super) threads: usize,
+    /// CTAs of a cluster.
+    pub(super) cluster: usize,
+    /// Bytes of the tile where it is no row of 16 bytes a lane; then it begins at a multiple of 1024.
+    pub(super) tile: Option<u32>,
+    /// The tensor map that it takes, as the parameter `map`.
+    pub(super) map: Option<TensorMap>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { threads: 32, cluster: 1, tile: None, map: None }
+    }
+}
+
 /// A kernel in the making.
 #[derive(Default)]
 pub(super) struct Kernel {
+    pub(super) shape: Shape,
     /// Registers of a class so far, past the fixed ones.
     registers: [usize; 5],
     /// Where each operand lies in a lane's row, and what it is drawn from.
     operands: Vec<(usize, Kind)>,
+    /// Words of a row that are said, the same in all rows of a round; round by round.
+    said: Vec<(usize, Vec<u32>)>,
+    /// Words of a row that all warps of a CTA have from the first.
+    shared: Vec<usize>,
     used_words: usize,
     output_words: usize,
     pub(super) before: String,
-    after: String,
+    pub(super) after: String,
 }
 
 /// Adds a line to a text.
@@ -125,6 +144,42 @@ macro_rules! line {
 pub(super) use line;
 
 impl Kernel {
+    /// A kernel for a form.
+    pub(super) fn of(form: Form, shape: Shape) -> Kernel {
+        let mut kernel = Kernel { shape, ..Kernel::default() };
+        if super::target(form) >= Target::SM_90 {
+            kernel.registers[2] = 1;
+        }
+        kernel
+    }
+
+    /// The case of it, with drawn operands.
+    pub(super) fn case(self, form: Form, what: &str, rounds: usize, rule: Rule) -> Case {
+        let (input_words, output_words, threads) = (self.input_words(), self.output_words, self.shape.threads);
+        let name = format!("{form}{what}");
+        let mut input = vec![0; rounds * threads * input_words];
+        let (seed, slots) = (seed(&name), self.operands.len());
+        for (row, words) in input.chunks_exact_mut(input_words).enumerate() {
+            for (slot, (at, kind)) in self.operands.iter().enumerate() {
+                let drawn = Draw::new(seed, row, threads, slot, slots).words(*kind);
+                words[*at..at + drawn.len()].copy_from_slice(&drawn);
+            }
+            for (at, said) in &self.said {
+                words[*at] = said[row / threads];
+            }
+        }
+        for round in input.chunks_exact_mut(threads * input_words) {
+            let (first, others) = round.split_at_mut(32 * input_words);
+            for (at, word) in others.iter_mut().enumerate().filter(|(at, _)| self.shared.contains(&(at % input_words)))
+            {
+                *word = first[at % first.len()];
+            }
+        }
+        let ptx = self.text(form, input_words, output_words);
+        let Shape { threads, cluster, map, .. } = self.shape;
+        Case { name, form, ptx, rounds, threads, cluster, map, input_words, output_words, input, rule }
+    }
+
     fn input_words(&self) -> usize {
         self.used_words.max(1).next_multiple_of(4)
     }
@@ -151,6 +206,21 @@ impl Kernel {
         4 * at
     }
 
+    /// A register of a word that is said, round by round.
+    pub(super) fn said(&mut self, rounds: Vec<u32>) -> String {
+        let (at, register) = (self.used_words, self.register(Class::B32));
+        self.used_words += 1;
+        self.said.push((at, rounds));
+        line!(self.before, "ld.global.b32 {register}, [%d0+{}];", 4 * at);
+        register
+    }
+
+    /// Registers of operands that all warps have from the first.
+    pub(super) fn shared_operands(&mut self, count: u16, kind: Kind) -> String {
+        self.shared.extend(self.used_words..self.used_words + usize::from(count));
+        self.operands_of(Type::B32, count, kind)
+    }
+
     /// A place for a result in the row: its offset in bytes.
     pub(super) fn result(&mut self, words: usize) -> usize {
         let at = self.output_words.next_multiple_of(words);
@@ -159,7 +229,7 @@ impl Kernel {
     }
 
     /// A register that holds an operand.
-    fn operand(&mut self, ty: Type, kind: Kind) -> String {
+    pub(super) fn operand(&mut self, ty: Type, kind: Kind) -> String {
         let at = self.place(ty.bits().div_ceil(32) as usize, kind);
         let register = self.register(ty.class());
         match ty.class() {
@@ -182,7 +252,7 @@ impl Kernel {
         register
     }
 
-    fn keep(&mut self, register: &str, ty: Type) {
+    pub(super) fn keep(&mut self, register: &str, ty: Type) {
         let at = self.result(ty.bits().div_ceil(32) as usize);
         match ty.class() {
             Class::Pred => {
@@ -365,16 +435,28 @@ impl Kernel {
     /// The whole module.
     fn text(&self, form: Form, input_words: usize, output_words: usize) -> String {
         let [preds, halves, words, floats, doubles] = self.registers;
+        let Shape { threads, cluster, tile, map } = &self.shape;
         let target = super::target(form);
         let hopper = target >= Target::SM_90;
         let version = if hopper { "8.1" } else { "7.4" };
         let mut text = format!(".version {version}\n.target {target}\n.address_size 64\n\n");
-        text += ".visible .entry conformance(.param .u64 input, .param .u64 output, .param .u32 word, .param .u64 wide)\n{\n";
-        text += if hopper {
-            ".shared .align 128 .b8 tile[1024];\n.shared .align 8 .b8 bars[256];\n"
-        } else {
-            ".shared .align 16 .b8 tile[512];\n"
-        };
+        let map = if map.is_some() { ", .param .align 64 .b8 map[128]" } else { "" };
+        line!(
+            text,
+            ".visible .entry conformance(.param .u64 input, .param .u64 output, .param .u32 word, .param .u64 wide{map})"
+        );
+        if *threads != 32 {
+            line!(text, ".maxntid {threads}, 1, 1\n.minnctapersm 1");
+        }
+        if *cluster > 1 {
+            line!(text, ".explicitcluster\n.reqnctapercluster {cluster}, 1, 1");
+        }
+        text += "{\n";
+        match tile {
+            Some(bytes) => line!(text, ".shared .align 1024 .b8 tile[{bytes}];\n.shared .align 8 .b8 bars[256];"),
+            None if hopper => text += ".shared .align 128 .b8 tile[1024];\n.shared .align 8 .b8 bars[256];\n",
+            None => text += ".shared .align 16 .b8 tile[512];\n",
+        }
         for (count, class, prefix) in [
             (preds, "pred", "p"),
             (halves, "b16", "h"),
@@ -386,7 +468,7 @@ impl Kernel {
                 line!(text, ".reg .{class} %{prefix}<{count}>;");
             }
         }
-        text += "mov.u32 %r0, %tid.x;\nmov.u32 %r1, %ctaid.x;\nmad.lo.u32 %r1, %r1, 32, %r0;\n";
+        line!(text, "mov.u32 %r0, %tid.x;\nmov.u32 %r1, %ctaid.x;\nmad.lo.u32 %r1, %r1, {threads}, %r0;");
         text += "ld.param.u64 %d0, [input];\nld.param.u64 %d1, [output];\n";
         line!(text, "mad.wide.u32 %d0, %r1, {}, %d0;", 4 * input_words);
         line!(text, "mad.wide.u32 %d1, %r1, {}, %d1;", 4 * output_words.next_multiple_of(4));

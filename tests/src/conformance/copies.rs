@@ -1,6 +1,4 @@
 //! Kernels around what Hopper added: mbarriers, bulk copies and sums, matrices stored, elections.
-//!
-//! Besides the registers of every kernel: `%r3` is the mbarrier of this lane, behind the tile.
 
 use std::fmt::Write as _;
 
@@ -80,6 +78,44 @@ impl Kernel {
         true
     }
 
+    /// The instruction across a cluster of two CTAs: what each does to this lane's row, or mbarrier, of the other.
+    pub(super) fn around_far(&mut self, form: Form) {
+        self.shape.cluster = 2;
+        let meet = "barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;";
+        let [other, row, bar] = [(); 3].map(|()| self.register(Class::B32));
+        let passes = self.register(Class::Pred);
+        if form.op() == Op::BulkPass {
+            self.fill_shared(4, Kind::Any(Type::B32));
+        }
+        line!(self.before, "mbarrier.init.shared::cta.b64 [%r3], 1;\nfence.mbarrier_init.release.cluster;");
+        line!(self.before, "fence.proxy.async.shared::cta;\n{meet}\nmov.u32 {other}, %cluster_ctarank;");
+        line!(self.before, "xor.b32 {other}, {other}, 1;\nadd.u32 {row}, %r1, {OTHER_HALF};");
+        line!(
+            self.before,
+            "mapa.shared::cluster.u32 {row}, {row}, {other};\nmapa.shared::cluster.u32 {bar}, %r3, {other};"
+        );
+        if form.op() == Op::BulkPass {
+            line!(self.before, "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3], 16;");
+            line!(self.before, "{form} [{row}], [%r1], 16, [{bar}];");
+        } else {
+            let before = self.out(Type::Pred);
+            line!(self.before, "{form} {before}, [%r3], 1;");
+            line!(self.before, "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [{bar}];");
+        }
+        let wait = "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64";
+        line!(self.before, "wait:\n{wait} {passes}, [%r3], 0;\n@!{passes} bra wait;");
+        if form.op() == Op::BulkPass {
+            for word in 0..4 {
+                let register = self.out(Type::B32);
+                line!(self.before, "ld.shared.b32 {register}, [%r1+{}];", OTHER_HALF + 4 * word);
+            }
+        } else {
+            let after = self.out(Type::Pred);
+            line!(self.before, "{form} {after}, [%r3], 0;");
+        }
+        line!(self.before, "{meet}");
+    }
+
     /// This lane's mbarrier, made, with 16 bytes to come.
     fn expect_row(&mut self) {
         // `%p0` is the wait's.
@@ -109,6 +145,6 @@ impl Kernel {
 }
 
 /// The policy that a form takes: evict last.
-fn hint(form: Form) -> &'static str {
+pub(super) fn hint(form: Form) -> &'static str {
     if form.name().contains("cache_hint") { ", 0x14F0000000000000" } else { "" }
 }

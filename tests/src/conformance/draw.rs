@@ -4,8 +4,6 @@
 use half::{bf16, f16};
 use lacuna_ptx::isa::Type;
 
-use super::LANES;
-
 /// What an operand is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -29,6 +27,8 @@ pub(super) enum Kind {
     Halves(Half),
     /// An element of an accumulator.
     Sum(Half),
+    /// Two small integers, whose products and their sums are exact.
+    Small(Half),
 }
 
 /// The element of a fragment.
@@ -41,6 +41,7 @@ pub(super) enum Half {
 /// An operand: whose it is, and which.
 pub(super) struct Draw {
     state: u64,
+    row: usize,
     round: usize,
     lane: usize,
     slot: usize,
@@ -108,11 +109,17 @@ const FLOATS: [u32; 16] = [
     0x7e80_0001,
 ];
 
+/// Where the draws of a case begin.
+pub(super) fn seed(name: &str) -> u64 {
+    name.bytes().fold(17, |hash: u64, byte| mixed(hash ^ u64::from(byte)))
+}
+
 impl Draw {
-    pub(super) fn new(name: &str, round: usize, lane: usize, slot: usize, slots: usize) -> Draw {
-        let seed = name.bytes().fold(17, |hash: u64, byte| mixed(hash ^ u64::from(byte)));
-        let state = mixed(seed ^ (((round * LANES + lane) as u64) << 8 | slot as u64));
-        Draw { state, round, lane, slot, pairs: if slots == 1 { 16 } else { 256 } }
+    /// The operand `slot` of a row; a round has `threads` of them.
+    pub(super) fn new(seed: u64, row: usize, threads: usize, slot: usize, slots: usize) -> Draw {
+        let state = mixed(seed ^ ((row as u64) << 8 | slot as u64));
+        let pairs = if slots == 1 { 16 } else { 256 };
+        Draw { state, row, round: row / threads, lane: row % threads, slot, pairs }
     }
 
     /// The words of an operand, lowest first.
@@ -135,7 +142,7 @@ impl Draw {
                 vec![if self.round.is_multiple_of(2) { common[self.below(6)] } else { drawn }]
             }
             Kind::Vote => {
-                let mine = self.round * 5 % LANES == self.lane;
+                let mine = self.round * 5 % 32 == self.lane;
                 vec![u32::from([false, true, mine, !mine, self.next() & 1 == 1][self.round % 5])]
             }
             Kind::Repeated => vec![match self.round {
@@ -147,6 +154,11 @@ impl Draw {
             Kind::Whole => vec![(self.below(512) as f32 - 200.0).to_bits()],
             Kind::Halves(half) => vec![self.half(half) | self.half(half) << 16],
             Kind::Sum(half) => vec![self.sum(half).to_bits()],
+            Kind::Small(half) => {
+                let drawn = self.next();
+                let integer = |bits: u64| bits_of(half, (bits % 15) as f32 - 7.0);
+                vec![integer(drawn >> 32) | integer(drawn & 0xffff_ffff) << 16]
+            }
         }
     }
 
@@ -161,10 +173,9 @@ impl Draw {
 
     /// Among the first sets, the pair of ends that is due; later one in eight.
     fn edge<T: Copy>(&mut self, ends: &[T; 16]) -> Option<T> {
-        let index = self.round * LANES + self.lane;
-        match (index < self.pairs, self.slot) {
-            (true, 0) => Some(ends[index % 16]),
-            (true, 1) => Some(ends[index / 16]),
+        match (self.row < self.pairs, self.slot) {
+            (true, 0) => Some(ends[self.row % 16]),
+            (true, 1) => Some(ends[self.row / 16]),
             (true, _) => Some(ends[self.below(16)]),
             (false, _) => (self.below(8) == 0).then(|| ends[self.below(16)]),
         }
@@ -215,10 +226,7 @@ impl Draw {
     }
 
     fn half(&mut self, half: Half) -> u32 {
-        let bits = |value: f32| match half {
-            Half::Bf16 => bf16::from_f32(value).to_bits().into(),
-            Half::F16 => f16::from_f32(value).to_bits().into(),
-        };
+        let bits = |value| bits_of(half, value);
         match self.round % 8 {
             0 => bits(self.below(33) as f32 - 16.0),
             // Sixteen sizes.
@@ -251,6 +259,14 @@ impl Draw {
             7 => 0.0,
             _ => self.normal() * 4.0,
         }
+    }
+}
+
+/// A number as an element.
+fn bits_of(half: Half, value: f32) -> u32 {
+    match half {
+        Half::Bf16 => bf16::from_f32(value).to_bits().into(),
+        Half::F16 => f16::from_f32(value).to_bits().into(),
     }
 }
 

@@ -4,29 +4,28 @@
 //! table, the same ones every time. `cargo run --release -p lacuna-tests --bin conformance` runs them on a GPU and writes a
 //! [`Recording`]; `tests/conformance.rs` runs them on the emulator and compares, by the rule that [`Rule`] gives each.
 //!
-//! One warp a round: a CTA of 32 lanes takes the operands of 32 drawn sets, each lane its own. A lane's operands lie one
-//! after the other in its row of `input`, its results in its row of `output`.
+//! One CTA a round, of one warp, or of a warpgroup where it takes one: each lane takes its own drawn set of operands. They lie
+//! one after the other in its row of `input`, its results in its row of `output`.
 
 mod build;
 mod copies;
 mod draw;
 mod recording;
 mod rule;
+mod tensors;
+mod warpgroups;
 
 use std::sync::Arc;
 
 use lacuna_codegen::{
     ir::Elem,
-    plan::{Access, Arg, Dim, Launch, Plan, ScalarSpec, TensorSpec},
+    plan::{Access, Arg, Dim, Launch, Plan, ScalarSpec, TensorMap, TensorSpec},
 };
 use lacuna_ptx::{Form, Op, Target, Version};
 use lacuna_runtime::{Bindings, Device, Tensor};
 
 pub use recording::{Recorded, Recording};
 pub use rule::{Mismatch, Rule};
-
-/// Lanes of a warp: sets of operands in a round.
-pub const LANES: usize = 32;
 
 /// What the scalar parameter of every kernel is, for `ld.param`.
 const WORD: i32 = 0x7fa1_2345;
@@ -40,8 +39,14 @@ pub struct Case {
     pub form: Form,
     /// The kernel.
     pub ptx: String,
-    /// Rounds: CTAs of one warp.
+    /// Rounds: CTAs.
     pub rounds: usize,
+    /// Threads of a CTA.
+    pub threads: usize,
+    /// CTAs of a cluster.
+    pub cluster: usize,
+    /// The tensor map that it takes.
+    pub map: Option<TensorMap>,
     /// Words of a lane's row of operands.
     pub input_words: usize,
     /// Words of a lane's row of results; after them the row is filled up to four.
@@ -83,16 +88,6 @@ pub const NOT_RECORDED: &[Op] = &[
     Op::Wgmma,
 ];
 
-/// Why a form of [`NOT_RECORDED`] has no case yet.
-pub fn no_case(form: Form) -> Option<&'static str> {
-    match form.op() {
-        Op::TensorLoad | Op::TensorLoadHint | Op::TensorStore | Op::TensorAdd => Some("a case has no tensor maps"),
-        Op::TensorCast | Op::TensorCastHint => Some("a case has no clusters"),
-        Op::Wgmma => Some("a case has one warp"),
-        _ => None,
-    }
-}
-
 /// What a case of a form is for: sm_80 where it will do, with PTX 7.4.
 pub(crate) fn target(form: Form) -> Target {
     if form.since() <= Version::new(7, 4) { form.lowest() } else { form.lowest().max(Target::SM_90) }
@@ -132,9 +127,15 @@ impl Case {
     pub fn digest(&self) -> u64 {
         let words = self.input.iter().flat_map(|word| word.to_le_bytes());
         let shape = [self.rounds as u8, self.input_words as u8, self.output_words as u8];
+        let map = self.map.iter().flat_map(|map| format!("{map:?}").into_bytes());
         // FNV-1a.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        self.ptx.bytes().chain(words).chain(shape).fold(0xcbf2_9ce4_8422_2325, step)
+        self.ptx.bytes().chain(words).chain(shape).chain(map).fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// Rows of operands and of results.
+    pub fn rows(&self) -> usize {
+        self.rounds * self.threads
     }
 
     /// A lane's operands.
@@ -142,12 +143,27 @@ impl Case {
         &self.input[index * self.input_words..][..self.input_words]
     }
 
+    /// What differs, in words.
+    pub fn report(&self, wrong: &[Mismatch]) -> String {
+        let mut text =
+            format!("{}: {} of {} results differ\n", self.name, wrong.len(), self.rows() * self.output_words);
+        for Mismatch { row, word, recorded, found, errors: [theirs, ours] } in wrong.iter().take(8) {
+            let (round, lane) = (row / self.threads, row % self.threads);
+            let operands = &self.row(*row)[..self.input_words.min(12)];
+            text += &format!(
+                "  round {round} lane {lane} {operands:08x?} word {word}: recorded {recorded:08x}, found {found:08x}"
+            );
+            text += &format!(", errors {theirs:.3} and {ours:.3}\n");
+        }
+        text
+    }
+
     /// Runs it; the results are `[round][lane][word]`.
     ///
     /// # Errors
     /// What the device says.
     pub fn run(&self, device: &Device) -> Result<Vec<u32>, lacuna_runtime::Error> {
-        let rows = (self.rounds * LANES) as u64;
+        let rows = self.rows() as u64;
         let row_words = self.output_words.next_multiple_of(4);
         let tensor = |name: &str, words: usize, access| TensorSpec {
             name: name.to_owned(),
@@ -157,21 +173,23 @@ impl Case {
             align: 16,
         };
         let pointer = |name: &str| Arg::Pointer(name.to_owned());
+        let mut args = vec![
+            pointer("input"),
+            pointer("output"),
+            Arg::Scalar("word".to_owned()),
+            Arg::Stride { tensor: "input".to_owned(), dim: 0 },
+        ];
+        args.extend(self.map.clone().map(Arg::TensorMap));
         let launch = Launch {
             ptx: Arc::from(self.ptx.as_str()),
             entry: "conformance".to_owned(),
             grid: [(self.rounds as u64).into(), 1.into(), 1.into()],
-            threads: LANES as u32,
+            threads: self.threads as u32,
             shared: 0,
             registers: 0,
             resident: 1,
-            cluster: [1; 3],
-            args: vec![
-                pointer("input"),
-                pointer("output"),
-                Arg::Scalar("word".to_owned()),
-                Arg::Stride { tensor: "input".to_owned(), dim: 0 },
-            ],
+            cluster: [self.cluster as u32, 1, 1],
+            args,
         };
         let plan = Plan {
             name: self.name.clone(),

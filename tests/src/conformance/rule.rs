@@ -14,7 +14,7 @@
 use half::{bf16, f16};
 use lacuna_ptx::{Form, Op};
 
-use super::{Case, LANES};
+use super::Case;
 
 /// How the results of a form are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +49,8 @@ pub enum Function {
 /// A result that is not what it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {
-    /// The lane's operands.
-    pub operands: Vec<u32>,
+    /// The row of its lane.
+    pub row: usize,
     /// Which word of its results.
     pub word: usize,
     /// What was recorded.
@@ -103,7 +103,7 @@ impl Rule {
             };
             if !right {
                 let [recorded, found] = pair;
-                wrong.push(Mismatch { operands: case.row(row).to_vec(), word, recorded, found, errors });
+                wrong.push(Mismatch { row, word, recorded, found, errors });
             }
             for (worst, error) in worst.iter_mut().zip(errors) {
                 *worst = worst.max(error);
@@ -202,9 +202,9 @@ impl Function {
 
 /// How far an element of an accumulator is from the exact sum, in 2^-23 of the largest of its terms and itself.
 fn products_error(case: &Case, index: usize, word: usize, found: f32) -> f64 {
-    let first = index / LANES * LANES;
-    let lane = index % LANES;
-    let depth = if case.form.op() == Op::MmaK16 { 16 } else { 8 };
+    let first = index / 32 * 32;
+    let lane = index % 32;
+    let depth = if case.form.op() == Op::MmaK8 { 8 } else { 16 };
     let bf16s = case.name.contains("bf16");
     let element = |lane: usize, word: usize, high: usize| {
         let bits = (case.row(first + lane)[word] >> (16 * high)) as u16;

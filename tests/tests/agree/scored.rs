@@ -24,7 +24,7 @@ struct Scored {
     /// Keys of each document, where they are apart from its queries.
     keys: Option<Vec<usize>>,
     pick: Pick,
-    /// The target of the pick, where it is not every device's own.
+    /// What it is compiled for, where it is not what a device runs best.
     target: Option<Target>,
     elem: Elem,
     /// The score and the sinks, where they are not the kernel's own.
@@ -42,21 +42,14 @@ impl Scored {
         let (lengths, pick) = (lengths.to_vec(), Pick::new());
         let (under, tables, empty) = ((None, false), Tables::new(), false);
         let (options, elem, logits) = (Vec::new(), Elem::Bf16, 1.0);
-        Scored {
-            kernel,
-            options,
-            width,
-            group,
-            lengths,
-            keys: None,
-            pick,
-            target: None,
-            elem,
-            under,
-            tables,
-            empty,
-            logits,
-        }
+        let (keys, target) = (None, None);
+        Scored { kernel, options, width, group, lengths, keys, pick, target, elem, under, tables, empty, logits }
+    }
+
+    /// By warpgroups whose products overlap so.
+    fn overlapping(self, overlap: u32) -> Self {
+        let pick = [("overlap".to_owned(), overlap)].into();
+        Scored { target: Some(Target::SM_90A), pick, ..self }
     }
 
     /// The kernel under a score, with sinks or without.
@@ -163,8 +156,9 @@ impl Scored {
 
 fn agree(title: &str, cases: &[Scored]) {
     println!("\n{title}: {} cases; error and allowed of o, of LSE", cases.len());
-    let all = cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device)));
-    for (case, device) in all.filter(|(case, device)| case.target.is_none_or(|target| device.runs(target))) {
+    let runs = |case: &Scored, device: &Device| case.target.is_none_or(|target| device.runs(target));
+    let everywhere = cases.iter().flat_map(|case| devices().iter().map(move |device| (case, device)));
+    for (case, device) in everywhere.filter(|(case, device)| runs(case, device)) {
         let verdicts = case.run(device, case);
         println!(
             "{device}: {} D{}: {:.4} {:.4}",
@@ -238,13 +232,41 @@ fn scores_of_documents_with_keys_of_their_own() {
 fn scores_at_every_pick() {
     let mut cases = Vec::new();
     for kernel in ["alibi", "softcap", "relative-bias", "learnable-sink"] {
-        for pick in Scored::new(kernel, 32, 1, &[1]).attention().space(lacuna_dsl::Target::SM_80).picks() {
+        for pick in Scored::new(kernel, 32, 1, &[1]).attention().space(Target::SM_80).picks() {
             let mut case = Scored::new(kernel, 32, 2, LENGTHS[cases.len() % 4]);
             case.pick = pick;
             cases.push(case);
         }
     }
     agree("scores: picks", &cases);
+}
+
+/// Scores and sinks where warpgroups multiply, in every way in which their products overlap: softmax of one block stands
+/// between products of others, and a score is part of it.
+#[test]
+fn scores_beside_products_of_warpgroups() {
+    let kernels = ["alibi", "softcap", "relative-bias", "learnable-sink"];
+    let mut cases = Vec::new();
+    for overlap in 1..=3 {
+        for (n, kernel) in kernels.into_iter().enumerate() {
+            for (width, group) in [(64, 1 + n as u32), (128, 2)] {
+                let lengths = [&[1, 0, 65][..], &[330], &[64, 128], &[17, 190, 3]][cases.len() % 4];
+                let mut case = Scored::new(kernel, width, group, lengths).overlapping(overlap);
+                case.elem = if cases.len() % 2 == 0 { Elem::Bf16 } else { Elem::F16 };
+                case.logits = [1.0, 10.0, 1.0][cases.len() % 3];
+                cases.push(case);
+            }
+        }
+        let under = |kernel, score, sinks| Scored::new(kernel, 64, 3, &[150, 0, 70]).under(score, sinks);
+        cases.push(under("window", Some("relative-bias"), true).overlapping(overlap));
+        cases.push(under("full", Some("alibi"), true).with_keys(&[90, 33, 200]).overlapping(overlap));
+        let none = f32::NEG_INFINITY;
+        let far = under("causal", Some("softcap"), true).with("sinks", &[6], vec![200.0, -200.0, none, 0.0, 1.0, 1e4]);
+        cases.push(far.overlapping(overlap));
+    }
+    // Classes of blocks are found by a launch before.
+    cases.push(Scored::new("longformer", 64, 2, &[150, 90]).under(Some("softcap"), true).overlapping(1));
+    agree("scores: warpgroups", &cases);
 }
 
 /// Without its score, or under one that is nearly right, the result is beyond the tolerance.
@@ -344,7 +366,7 @@ fn a_table_needs_an_entry() {
     let case = Scored::new("relative-bias", 32, 1, &[3]).with("bias", &[2, 0], vec![]);
     let refused = case.attention().tables(&case.tables, 2, 0).unwrap_err().to_string();
     assert_eq!(refused, "bias has no entries; an index past its end reads the last one, so it needs at least 1");
-    let plan = case.attention().plan(lacuna_dsl::Target::SM_80, &Pick::new()).expect("a plan");
+    let plan = case.attention().plan(Target::SM_80, &Pick::new()).expect("a plan");
     let wants = plan.requires.iter().any(|requirement| requirement.what.contains("`bias` must have at least 1 entry"));
     assert!(wants, "{:?}", plan.requires);
 }

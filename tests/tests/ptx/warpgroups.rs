@@ -3,7 +3,7 @@
 
 use lacuna_dsl::{Pick, Target, Tunable as _};
 use lacuna_kernels::registry::Kernel;
-use lacuna_ptx::tools::{assemble, disassemble};
+use lacuna_ptx::tools::{Stage, Warpgroups, assemble, disassemble};
 use rayon::prelude::*;
 
 use crate::kernels::{attending, attention_of, default_pick, group, kernels, plan, written};
@@ -53,14 +53,8 @@ fn verdict(line: &Line) -> Result<(), String> {
     let attention = attention_of(line.kernel, line.shape.0, line.shape.1, group(line.kernel));
     let plan = plan(&attention, TARGET, &line.pick).ok_or("does not fit")?;
     let launch = attending(&plan);
-    let in_text = |what: &str| launch.ptx.lines().filter(|line| line.trim_start().starts_with(what)).count();
-    if in_text("wgmma.mma_async") == 0 {
-        return Err("has no products of warpgroups".to_owned());
-    }
     let assembled = assemble(&launch.ptx, TARGET).map_err(|error| error.to_string())?;
-    // C7519: it puts a fence where there is none, which changes nothing else.
-    let remark = assembled.log.lines().find(|line| line.contains("(C7") && !line.contains("(C7519)"));
-    if let Some(remark) = remark {
+    if let Some(remark) = assembled.remark() {
         return Err(remark.to_owned());
     }
     let used = assembled.usage(&launch.entry).ok_or("ptxas reports nothing of the entry")?;
@@ -68,39 +62,34 @@ fn verdict(line: &Line) -> Result<(), String> {
         return Err(format!("{} bytes of spills, {} of stack", used.spill_stores + used.spill_loads, used.stack));
     }
     let machine = disassemble(&assembled.cubin).map_err(|error| error.to_string())?;
-    let machine = &machine.entries[&launch.entry];
-    let count = |what: &str| machine.iter().filter(|name| name.starts_with(what)).count();
-    for (text, code) in
-        [("wgmma.mma_async", "HGMMA"), ("wgmma.wait_group", "WARPGROUP.DEPBAR"), ("wgmma.fence", "WARPGROUP.ARRIVE")]
-    {
-        if in_text(text) != count(code) {
-            return Err(format!("{} of `{text}` became {} of `{code}`", in_text(text), count(code)));
-        }
+    let module = lacuna_ptx::read(&launch.ptx).map_err(|error| error.to_string())?;
+    let made = Warpgroups::of(&module, &launch.entry, &machine.entries[&launch.entry]);
+    let made = made.ok_or("has no products of warpgroups")?;
+    if !made.as_written() {
+        return Err(format!("{} products, {} waits, {} fences", made.products, made.waits, made.fences));
     }
     if let Some(&overlap) = line.pick.get("overlap") {
-        overlaps(machine, overlap, line.pick["kv"] as usize)?;
+        overlaps(&made.stages, overlap, line.pick["kv"] as usize)?;
     }
     Ok(())
 }
 
 /// Where the exponentials stand: a row has two of a lane's, of `kv / 4` columns each, and one more for its factor.
-fn overlaps(machine: &[String], overlap: u32, kv: usize) -> Result<(), String> {
-    let segments: Vec<&[String]> = machine.split(|name| name.starts_with("WARPGROUP.DEPBAR")).collect();
-    let count = |segment: &[String], what: &str| segment.iter().filter(|name| name.starts_with(what)).count();
-    let exponentials = |segment: &[String]| count(segment, "MUFU.EX2");
+fn overlaps(stages: &[Stage], overlap: u32, kv: usize) -> Result<(), String> {
     let all = kv / 2 + 2;
     let found = match overlap {
         // Between the end of one product and the start of the other.
-        SERIAL => segments.len() == 3 && exponentials(segments[1]) >= all,
+        SERIAL => stages.len() == 3 && stages[1].exponentials >= all && stages[1].beside == 0,
         // Between two waits, without a product: beside the one that the second wait is for.
-        FENCED => segments.iter().any(|segment| count(segment, "HGMMA") == 0 && exponentials(segment) >= all),
+        FENCED => stages.iter().any(|stage| stage.products == 0 && stage.beside >= all),
         // In both rounds of the loop: after a wait, before QK of the next round, beside PV.
-        DEFERRED => segments.iter().filter(|segment| exponentials(segment) >= all).count() >= 4,
+        DEFERRED => {
+            let of = |count: fn(&Stage) -> usize| stages.iter().filter(|stage| count(stage) >= all).count();
+            of(|stage| stage.exponentials) >= 4 && of(|stage| stage.beside) >= 2
+        }
         _ => false,
     };
-    let places: Vec<(usize, usize)> =
-        segments.iter().map(|segment| (count(segment, "HGMMA"), exponentials(segment))).collect();
-    if found { Ok(()) } else { Err(format!("products and exponentials between waits: {places:?}")) }
+    if found { Ok(()) } else { Err(format!("products and exponentials between waits: {stages:?}")) }
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl Bench {
             workspace: shaped::workspace(&plan, extents.symbols(&attention), [tokens; 2]),
             whole,
             launches: names(&plan).into_iter().zip(each).collect(),
-            floor: Floor::of(&attention, &pick, &extents),
+            floor: Floor::of(&attention, &pick, &plan, &extents),
             pick,
             why,
         })

@@ -1,7 +1,7 @@
 //! How fast an H200 could do what a launch must: the work that the registry counts, over the ceilings of ARCHITECTURE.md,
 //! "Kernels and their floors".
 
-use lacuna::codegen::plan::Pick;
+use lacuna::codegen::plan::{Pick, Plan};
 use lacuna::kernels::registry::{Attention, Counted, Extents};
 use lacuna::runtime::tune::Profile;
 
@@ -24,14 +24,18 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Of an attention in a pick.
-    pub(crate) fn of(attention: &Attention, pick: &Pick, x: &Extents) -> Self {
+    /// Of an attention in a pick, and its plan.
+    pub(crate) fn of(attention: &Attention, pick: &Pick, plan: &Plan, x: &Extents) -> Self {
+        Floor::where_products_are(attention, pick, plan.attending().by_warpgroups(), x)
+    }
+
+    /// Of an attention in a pick, where warpgroups multiply or warps do.
+    fn where_products_are(attention: &Attention, pick: &Pick, by_warpgroups: bool, x: &Extents) -> Self {
         let work = attention.work(&Counted::new(x.clone()), pick);
         let gpu = Profile::H200;
         let (ceiling, hbm) = match attention.routed() {
             Some(_) => (BURST, COPY),
-            // How products overlap is a knob of warpgroups.
-            None => (gpu.products(work.rows_a_warp, pick.contains_key("overlap")), gpu.hbm),
+            None => (gpu.products(work.rows_a_warp, by_warpgroups), gpu.hbm),
         };
         Floor { flops: work.flops, l2_bytes: work.l2_bytes, hbm_bytes: work.hbm_bytes, ceiling, hbm }
     }
@@ -55,15 +59,19 @@ impl Floor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lacuna::dsl::{Elem, Shape};
+    use lacuna::dsl::{Elem, Shape, Target, Tunable as _};
     use lacuna::kernels::registry;
 
-    fn floor(kernel: &str, pick: &[(&str, u32)], x: &Extents) -> Floor {
+    fn attention(kernel: &str, x: &Extents) -> Attention {
         let kernel = registry::find(kernel).unwrap();
         let group = (x.heads / x.kv_heads) as u32;
         let shape = Shape::new(Elem::Bf16, x.dk as u32, x.dv as u32, group);
-        let attention = kernel.build(shape, &kernel.options([]).unwrap()).unwrap();
-        Floor::of(&attention, &pick.iter().map(|&(name, value)| (name.to_owned(), value)).collect(), x)
+        kernel.build(shape, &kernel.options([]).unwrap()).unwrap()
+    }
+
+    fn floor(kernel: &str, pick: &[(&str, u32)], x: &Extents) -> Floor {
+        let pick = pick.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        Floor::where_products_are(&attention(kernel, x), &pick, false, x)
     }
 
     /// ARCHITECTURE.md, "Kernels and their floors".
@@ -91,6 +99,26 @@ mod tests {
         near(by_block.hbm_bytes, 9.9e9);
         assert_eq!(by_block.bound().0, "L2");
         near(by_block.bound().1, 2.4);
+    }
+
+    /// Block by block has no knob of how products overlap, and warpgroups multiply for it as for dense attention.
+    #[test]
+    fn the_ceiling_is_of_what_the_plan_multiplies_with() {
+        let x = Extents { docs: vec![8192], heads: 16, kv_heads: 16, dk: 128, dv: 128 };
+        for (kernel, schedule) in [("causal", "query-major"), ("nsa-selected", "block-major")] {
+            let attention = attention(kernel, &x);
+            assert_eq!(attention.schedule_name, schedule);
+            for (target, by_warpgroups) in [(Target::SM_90, false), (Target::SM_90A, true)] {
+                let pick = attention.pick(target, &Pick::new()).unwrap();
+                let plan = attention.plan(target, &pick).unwrap();
+                let floor = Floor::of(&attention, &pick, &plan, &x);
+                let wgmma = Profile::H200.products(64, true);
+                assert_eq!(floor.ceiling == wgmma, by_warpgroups, "{kernel} on {target}: {}", floor.ceiling);
+                assert!(floor.ceiling <= wgmma);
+            }
+        }
+        let own = |x: &Extents| floor("moba", &[("rows", 128), ("warps", 8)], x).ceiling;
+        assert!(own(&x) < Profile::H200.products(64, true), "a burst of all launches is less than wgmma alone");
     }
 
     #[test]

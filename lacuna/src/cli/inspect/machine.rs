@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use lacuna::codegen::plan::Plan;
-use lacuna::ptx::{self, Stmt, tools};
+use lacuna::ptx::{
+    self, Stmt,
+    tools::{self, Assembled, Warpgroups},
+};
 use lacuna::runtime::{Device, Resources};
+use serde_json::{Value, json};
 
 /// What the machine code uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +38,8 @@ pub(super) struct ByDriver {
     pub(super) ctas: u32,
 }
 
-/// What ptxas makes of the launch that attends: the usage, and the machine code.
-pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Vec<u8>>) {
+/// What ptxas makes of the launch that attends: the usage, and everything.
+pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Assembled>) {
     let launch = plan.attending();
     match tools::assemble(&launch.ptx, plan.target).map_err(|error| one_line(&error.to_string())) {
         Ok(done) => {
@@ -46,7 +50,7 @@ pub(super) fn assembled(plan: &Plan) -> (Known<Used>, Known<Vec<u8>>) {
                 stack: usage.stack,
                 static_shared: usage.shared_static,
             });
-            (used.ok_or_else(|| format!("ptxas does not say what `{}` uses", launch.entry)), Ok(done.cubin))
+            (used.ok_or_else(|| format!("ptxas does not say what `{}` uses", launch.entry)), Ok(done))
         }
         Err(why) => (Err(why.clone()), Err(why)),
     }
@@ -82,9 +86,10 @@ fn one_line(text: &str) -> String {
 }
 
 /// Instructions by kind: the first is all of them.
-pub(super) const KINDS: [(&str, &str); 7] = [
+pub(super) const KINDS: [(&str, &str); 8] = [
     ("all", ""),
     ("mma", "mma."),
+    ("wgmma", "wgmma.mma_async."),
     ("ldmatrix", "ldmatrix."),
     ("cp.async", "cp.async."),
     ("bar", "bar."),
@@ -128,17 +133,80 @@ pub(super) const SASS_KINDS: [(&str, &[&str]); 9] = [
 /// Machine instructions of the entry: of each kind, and of each name up to its first dot.
 pub(super) type Sass = ([usize; SASS_KINDS.len()], BTreeMap<String, usize>);
 
-/// Counts what nvdisasm finds in the machine code.
-pub(super) fn disassembled(plan: &Plan, cubin: &Known<Vec<u8>>) -> Known<Sass> {
+/// The names of the machine instructions that nvdisasm finds in the machine code.
+pub(super) fn disassembled(plan: &Plan, assembled: &Known<Assembled>) -> Known<Vec<String>> {
     let entry = &plan.attending().entry;
-    let cubin = cubin.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
-    let all = tools::disassemble(cubin).map_err(|error| one_line(&error.to_string()))?;
-    let names = all.entries.get(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))?;
+    let assembled = assembled.as_ref().map_err(|why| format!("there is no machine code: {why}"))?;
+    let mut all = tools::disassemble(&assembled.cubin).map_err(|error| one_line(&error.to_string()))?;
+    all.entries.remove(entry).ok_or_else(|| format!("nvdisasm finds no entry `{entry}`"))
+}
+
+/// Counts machine instructions.
+pub(super) fn sass(names: &[String]) -> Sass {
     let mut each = BTreeMap::new();
     for name in names {
         *each.entry(name.split('.').next().unwrap_or(name).to_owned()).or_default() += 1;
     }
     let of = |kinds: &[&str]| kinds.iter().filter_map(|kind| each.get(*kind)).sum::<usize>();
     let kinds = SASS_KINDS.map(|(_, names)| if names.is_empty() { each.values().sum() } else { of(names) });
-    Ok((kinds, each))
+    (kinds, each)
+}
+
+/// What became of products of warpgroups, and what ptxas remarks about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Products {
+    pub(super) made: Warpgroups,
+    pub(super) remark: Option<String>,
+}
+
+/// What became of products of warpgroups; `None` where the launch has none.
+pub(super) fn products(
+    plan: &Plan,
+    assembled: &Known<Assembled>,
+    names: &Known<Vec<String>>,
+) -> Option<Known<Products>> {
+    let launch = plan.attending();
+    let known = || {
+        let remark = assembled.as_ref().map_err(Clone::clone)?.remark().map(|line| line.trim().to_owned());
+        let module = ptx::read(&launch.ptx).map_err(|error| error.to_string())?;
+        let made = Warpgroups::of(&module, &launch.entry, names.as_ref().map_err(Clone::clone)?);
+        Ok(Products { made: made.ok_or_else(|| format!("`{}` has no products of them", launch.entry))?, remark })
+    };
+    launch.by_warpgroups().then(known)
+}
+
+impl Products {
+    /// In words: what is there, and how many exponentials run beside products.
+    pub(super) fn text(&self) -> String {
+        let Warpgroups { products, waits, fences, stages } = &self.made;
+        let [all, beside] = self.made.exponentials();
+        let stages: Vec<String> =
+            stages.iter().map(|stage| format!("{}+{}", stage.products, stage.exponentials)).collect();
+        let as_written = if self.made.as_written() { ", as written" } else { "" };
+        let remark = self.remark.as_ref().map_or(String::new(), |remark| format!("; {remark}"));
+        format!(
+            "{products} HGMMA, {waits} waits, {fences} fences{as_written}; {beside} of {all} EX2 beside a product; HGMMA+EX2 from wait \
+             to wait: {}{remark}",
+            stages.join(" ")
+        )
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let Warpgroups { products, waits, fences, stages } = &self.made;
+        let [all, beside] = self.made.exponentials();
+        let kept = |kept: &tools::Kept| json!({ "written": kept.written, "made": kept.made });
+        let stages = stages.iter().map(
+            |stage| json!({ "products": stage.products, "exponentials": stage.exponentials, "beside": stage.beside }),
+        );
+        json!({
+            "products": kept(products),
+            "waits": kept(waits),
+            "fences": kept(fences),
+            "as_written": self.made.as_written(),
+            "exponentials": all,
+            "exponentials_beside": beside,
+            "stages": stages.collect::<Vec<_>>(),
+            "remark": self.remark,
+        })
+    }
 }

@@ -16,7 +16,7 @@ use super::failure::{Failure, Result};
 use super::output::{self, count, duration, spinner};
 use super::shaped::{self, Shaped};
 use floor::Floor;
-use machine::{ByDriver, KINDS, Known, SASS_KINDS, Sass, Used};
+use machine::{ByDriver, KINDS, Known, Products, SASS_KINDS, Sass, Used};
 
 /// What `lacuna inspect` takes.
 #[derive(Debug, Args)]
@@ -50,6 +50,8 @@ struct Found {
     used: Known<Used>,
     ptx: Known<([usize; KINDS.len()], BTreeMap<String, usize>)>,
     sass: Known<Sass>,
+    /// Of warpgroups, where they multiply.
+    products: Option<Known<Products>>,
     driver: Known<ByDriver>,
     occupancy: Option<Occupancy>,
     extents: Extents,
@@ -67,9 +69,9 @@ impl Inspect {
         let (pick, plan) = self.shaped.plan(&attention)?;
         let progress = spinner(self.json);
         progress.set_message("asking ptxas");
-        let (by_ptxas, cubin) = machine::assembled(&plan);
+        let (by_ptxas, assembled) = machine::assembled(&plan);
         progress.set_message("asking nvdisasm");
-        let sass = machine::disassembled(&plan, &cubin);
+        let names = machine::disassembled(&plan, &assembled);
         progress.set_message("asking the driver");
         let driver = machine::by_driver(&plan);
         progress.finish_and_clear();
@@ -86,10 +88,11 @@ impl Inspect {
         };
         let found = Found {
             ptx: machine::counted(&plan),
-            sass,
+            products: machine::products(&plan, &assembled, &names),
+            sass: names.map(|names| machine::sass(&names)),
             driver,
             occupancy: occupancy::occupancy(plan.target, cta),
-            floor: Floor::of(&attention, &pick, &extents),
+            floor: Floor::of(&attention, &pick, &plan, &extents),
             schedule: attention.schedule_name,
             workspace: shaped::workspace(&plan, extents.symbols(&attention), [extents.longest(); 2]),
             pick,
@@ -164,6 +167,11 @@ impl Inspect {
                 Err(why) => format!("not counted: {why}"),
             },
         );
+        match &found.products {
+            Some(Ok(products)) => line("warpgroups", products.text()),
+            Some(Err(why)) => line("warpgroups", format!("not known: {why}")),
+            None => {}
+        }
         line(
             "driver",
             match &found.driver {
@@ -282,6 +290,8 @@ impl Inspect {
             "ptx": ptx.as_ref().ok(),
             "sass": sass.as_ref().ok(),
             "sass_unknown": found.sass.as_ref().err(),
+            "warpgroups": found.products.as_ref().and_then(|products| products.as_ref().ok()).map(Products::json),
+            "warpgroups_unknown": found.products.as_ref().and_then(|products| products.as_ref().err()),
             "driver": driver.as_ref().ok(),
             "driver_unknown": found.driver.as_ref().err(),
             "occupancy": occupancy,

@@ -89,7 +89,7 @@ class Kernel:
     def bind(self, tensors, **scalars):
         """A call that launches on these tensors."""
         scalars = {**self.plan["given"], **scalars}
-        symbols = {}
+        symbols = {"multiprocessors": torch.cuda.get_device_properties("cuda").multi_processor_count}
         for spec in self.plan["tensors"]:
             for dim, extent in zip(spec["dims"], tensors[spec["name"]].shape):
                 if symbols.setdefault(dim, extent) != extent or isinstance(dim, int) and dim != extent:

@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::ir::Elem;
 
 mod map;
+mod tiles;
 
 pub use map::{MapBase, MapDim, MapRow, MapStride, Promotion, RAGGED_ORIGIN, Swizzle, TensorMap, WRAP};
+pub(crate) use tiles::PARAMS as TILE_PARAMS;
+pub use tiles::Tiles;
+
+/// The symbol that stands for the multiprocessors of the device that a plan is run on.
+pub const MULTIPROCESSORS: &str = "multiprocessors";
 
 /// A compiled operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,7 +171,7 @@ pub enum Arg {
 pub enum Expr {
     /// A constant.
     Const(u64),
-    /// The extent that a symbol of the tensors' dimensions has.
+    /// The extent that a symbol of the tensors' dimensions has; or [`MULTIPROCESSORS`], which the device says.
     Symbol(String),
     /// An integer of the plan's scalars.
     Scalar(String),
@@ -204,6 +210,11 @@ impl Expr {
     /// A symbol's extent.
     pub fn symbol(name: impl Into<String>) -> Self {
         Expr::Symbol(name.into())
+    }
+
+    /// How many multiprocessors the device has.
+    pub fn multiprocessors() -> Self {
+        Expr::symbol(MULTIPROCESSORS)
     }
 
     /// An integer scalar.

@@ -103,6 +103,7 @@ pub struct Staging {
     warps: u32,
     overlap: u32,
     turns: u32,
+    persist: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     pick: Vec<String>,
@@ -125,6 +126,7 @@ impl Staging {
             warps: WARPS,
             overlap: 1,
             turns: 1,
+            persist: 1,
             knobs: HashMap::new(),
             extents,
             pick: Vec::new(),
@@ -154,6 +156,13 @@ impl Staging {
     pub fn turns(&mut self, turns: u32) {
         self.turns = turns;
         self.pick.push(format!("turns = {turns}"));
+    }
+
+    /// Sets whether a CTA does tile after tile, where warpgroups multiply and a producer fetches all that they do: 1 is no,
+    /// 2 yes.
+    pub fn persist(&mut self, persist: u32) {
+        self.persist = persist;
+        self.pick.push(format!("persist = {persist}"));
     }
 
     /// Sets a knob that the body reads by its name.
@@ -202,6 +211,11 @@ impl Staging {
                 return Err(Error::Unsupported(format!("warpgroups take turns, 2, or do not, 1; {other} is neither")));
             }
         };
+        func.persist = match self.persist {
+            1 => false,
+            2 => true,
+            other => return Err(Error::Unsupported(format!("a CTA persists, 2, or does not, 1; {other} is neither"))),
+        };
         func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
             let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
             let ways = ways.collect::<Vec<_>>().join(", ");
@@ -211,6 +225,8 @@ impl Staging {
             name: self.name,
             pick: self.pick.join(", "),
             func,
+            bytes: bytes(&state.shape, &state.scalars),
+            group: state.shape.group.into(),
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
             requires: [grouping(&state.tensors, state.shape.group), state.requires].concat(),
             tensors: state.tensors,
@@ -219,6 +235,14 @@ impl Staging {
             given: state.given,
         })
     }
+}
+
+/// Bytes of keys and values of a KV head of the longest document, or of all where none is said to be the longest.
+fn bytes(shape: &Shape, scalars: &[ScalarSpec]) -> Expr {
+    let width = u64::from((shape.dk + shape.dv) * shape.elem.bytes());
+    let said = scalars.iter().any(|scalar| scalar.name == shape.longest_keys());
+    let keys = if said { Expr::scalar(shape.longest_keys()) } else { Expr::symbol(shape.key_tokens()) };
+    keys * width.into()
 }
 
 /// That the heads of queries and of keys are in the relation that the kernel has baked in, where it has both.

@@ -12,7 +12,7 @@ use crate::{Errors, staged};
 const TAKEN: [&str; 5] = ["o", "lse", "scale", "cu_seqlens", "max_seqlen"];
 
 /// Knobs that the body does not see: they say how it is compiled.
-const OF_STAGING: [&str; 3] = ["warps", "overlap", "turns"];
+const OF_STAGING: [&str; 4] = ["warps", "overlap", "turns", "persist"];
 
 /// A parameter after the context.
 struct Param {
@@ -335,6 +335,7 @@ fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: 
         (true, _) => format!("The extent of `{}`.", knob.name),
         (_, true) => "Warps of a CTA, where each multiplies for itself.".to_owned(),
         _ if knob.name == "turns" => "Whether warpgroups start products in turns: 1 is no, 2 yes.".to_owned(),
+        _ if knob.name == "persist" => "Whether a CTA does tile after tile: 1 is no, 2 yes.".to_owned(),
         _ if knob.name == "overlap" => "How products overlap: 1 is serial, 2 fenced, 3 deferred.".to_owned(),
         _ => format!("`{}`.", knob.name),
     });

@@ -1,0 +1,82 @@
+//! CTAs that do tile after tile: the loop over a role's tiles, and which place of the grid a tile is.
+
+use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
+
+use super::Lower;
+use crate::ir::{Op, Stmt};
+use crate::plan::TILE_PARAMS;
+
+/// The tile under way.
+pub(super) struct Tile {
+    /// Its place in the grid.
+    pub(super) place: [Reg; 3],
+    /// Where the next one begins.
+    pub(super) next: String,
+}
+
+/// What an entry is told of its tiles.
+pub(super) fn params() -> impl Iterator<Item = Param> {
+    TILE_PARAMS.iter().map(|name| Param { name: (*name).to_owned(), ty: ParamType::U32 })
+}
+
+impl Lower<'_> {
+    /// A func of roles that do tile after tile.
+    pub(super) fn tile_after_tile(&mut self, body: &[Stmt]) {
+        let [common @ .., Stmt { op: Op::Produce(producer), .. }, Stmt { op: Op::Consume(consumers), .. }] = body else {
+            unreachable!("`produce` keeps `persist` where there are roles");
+        };
+        self.part(|lower| lower.tiles(common, producer));
+        self.begin_consumers(consumers);
+        self.tiles(common, consumers);
+    }
+
+    /// The tiles of a role, one after another: `common`, then `role`.
+    fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
+        self.set_vars(role, true);
+        let [all, section, together, pairs, across] =
+            TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let (tile, step) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));
+        self.e.inst("mov.u32", [tile.into(), Special::Ctaid(0).into()]);
+        // To the same place from the row's other end, and from there back to it: together two rows on.
+        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+        let rows = self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()]);
+        let ahead = self.e.op(Class::B32, "shl.b32", [tile.into(), 1i64.into()]);
+        let ahead = self.e.op(Class::B32, "add.s32", [ahead.into(), 1i64.into()]);
+        self.e.inst("sub.s32", [step.into(), rows.into(), ahead.into()]);
+
+        self.e.forget();
+        self.e.open(false);
+        let (head, next, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
+        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
+        let at = self.e.op(Class::B32, "mov.b32", [tile.into()]);
+        let [before, within] = self.split(at, section);
+        let [x, pair] = self.split(within, together);
+        let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
+        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
+        // The last section may have fewer pairs than others.
+        let none = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
+        self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
+        let [z, y] = self.split(pair, across);
+        self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
+        self.body(common);
+        self.set_vars(role, false);
+        self.body(role);
+        self.tile = None;
+        self.e.place(&next);
+        self.e.inst("add.s32", [tile.into(), tile.into(), step.into()]);
+        self.e.inst("sub.s32", [step.into(), rows.into(), step.into()]);
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// A quotient and its remainder.
+    fn split(&mut self, of: Reg, by: Reg) -> [Reg; 2] {
+        let quotient = self.e.op(Class::B32, "div.u32", [of.into(), by.into()]);
+        let whole = self.e.op(Class::B32, "mul.lo.s32", [quotient.into(), by.into()]);
+        [quotient, self.e.op(Class::B32, "sub.s32", [of.into(), whole.into()])]
+    }
+}

@@ -84,7 +84,7 @@ class Kernel:
         a, b = (self.value(e, symbols, scalars) for e in of)
         if op == "ceil_div":
             return -(-a // b)
-        return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b)}[op]
+        return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b), "max": max(a, b)}[op]
 
     def bind(self, tensors, **scalars):
         """A call that launches on these tensors."""

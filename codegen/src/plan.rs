@@ -185,6 +185,8 @@ pub enum Expr {
     CeilDiv(Box<Expr>, Box<Expr>),
     /// The smaller of two.
     Min(Box<Expr>, Box<Expr>),
+    /// The larger of two.
+    Max(Box<Expr>, Box<Expr>),
 }
 
 /// An expression could not be evaluated.
@@ -232,6 +234,11 @@ impl Expr {
         Expr::Min(Box::new(self), Box::new(other.into()))
     }
 
+    /// The larger of two.
+    pub fn max(self, other: impl Into<Expr>) -> Self {
+        Expr::Max(Box::new(self), Box::new(other.into()))
+    }
+
     /// Its value, given the extents of symbols and the plan's scalars.
     pub fn eval(&self, symbols: &BTreeMap<String, u64>, scalars: &BTreeMap<String, Scalar>) -> Result<u64, ExprError> {
         let both = |a: &Expr, b: &Expr| Ok((a.eval(symbols, scalars)?, b.eval(symbols, scalars)?));
@@ -251,6 +258,7 @@ impl Expr {
                 both(a, b).and_then(|(a, b)| if b == 0 { Err(ExprError::Range) } else { Ok(a.div_ceil(b)) })
             }
             Expr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
+            Expr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
         }
     }
 }
@@ -283,6 +291,10 @@ impl Expr {
             Expr::Min(a, b) => {
                 let (a, b) = both(a, b);
                 Expr::Min(a, b)
+            }
+            Expr::Max(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Max(a, b)
             }
         }
     }

@@ -42,6 +42,7 @@ fn expression(expr: &Expr) -> String {
         Expr::Mul(a, b) => format!("{} * {}", expression(a), expression(b)),
         Expr::CeilDiv(a, b) => format!("ceil({} / {})", expression(a), expression(b)),
         Expr::Min(a, b) => format!("min({}, {})", expression(a), expression(b)),
+        Expr::Max(a, b) => format!("max({}, {})", expression(a), expression(b)),
     }
 }
 

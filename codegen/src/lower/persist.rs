@@ -33,7 +33,7 @@ impl Lower<'_> {
     /// The tiles of a role, one after another: `common`, then `role`.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
         self.set_vars(role, true);
-        let [all, section, together, pairs, across] =
+        let [all, pairs, section, by_section, together, by_together, across, by_across] =
             TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
         let (tile, step) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));
         self.e.inst("mov.u32", [tile.into(), Special::Ctaid(0).into()]);
@@ -52,14 +52,14 @@ impl Lower<'_> {
         let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
         let at = self.e.op(Class::B32, "mov.b32", [tile.into()]);
-        let [before, within] = self.split(at, section);
-        let [x, pair] = self.split(within, together);
+        let [before, within] = self.split(at, section, by_section);
+        let [x, pair] = self.split(within, together, by_together);
         let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
         let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
         // The last section may have fewer pairs than others.
         let none = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
         self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
-        let [z, y] = self.split(pair, across);
+        let [z, y] = self.split(pair, across, by_across);
         self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
         self.body(common);
         self.set_vars(role, false);
@@ -73,10 +73,16 @@ impl Lower<'_> {
         self.e.close();
     }
 
-    /// A quotient and its remainder.
-    fn split(&mut self, of: Reg, by: Reg) -> [Reg; 2] {
-        let quotient = self.e.op(Class::B32, "div.u32", [of.into(), by.into()]);
-        let whole = self.e.op(Class::B32, "mul.lo.s32", [quotient.into(), by.into()]);
-        [quotient, self.e.op(Class::B32, "sub.s32", [of.into(), whole.into()])]
+    /// A quotient and its remainder, by the divisor's reciprocal: an estimate, which may be one too small.
+    fn split(&mut self, of: Reg, by: Reg, reciprocal: Reg) -> [Reg; 2] {
+        let twice = self.e.op(Class::B32, "shl.b32", [of.into(), 1i64.into()]);
+        let estimate = self.e.op(Class::B32, "mul.hi.u32", [twice.into(), reciprocal.into()]);
+        let whole = self.e.op(Class::B32, "mul.lo.s32", [estimate.into(), by.into()]);
+        let rest = self.e.op(Class::B32, "sub.s32", [of.into(), whole.into()]);
+        let small = self.e.op(Class::Pred, "setp.ge.s32", [rest.into(), by.into()]);
+        let more = self.e.op(Class::B32, "selp.b32", [1i64.into(), 0i64.into(), small.into()]);
+        let less = self.e.op(Class::B32, "selp.b32", [by.into(), 0i64.into(), small.into()]);
+        let quotient = self.e.op(Class::B32, "add.s32", [estimate.into(), more.into()]);
+        [quotient, self.e.op(Class::B32, "sub.s32", [rest.into(), less.into()])]
     }
 }

@@ -164,7 +164,7 @@ impl Lower<'_> {
             }
             _ => {}
         });
-        let set = |var: usize| named[var] && self.func.vars[var].lasts == lasting;
+        let set = |var: usize| named[var] && (!self.func.persist || self.func.vars[var].lasts == lasting);
         for var in (0..named.len()).filter(|&var| set(var)).collect::<Vec<_>>() {
             self.set_first(VarId(var as u32));
         }

@@ -251,6 +251,7 @@ fn expr(value: &Expr) -> Value {
         Expr::Mul(a, b) => both("mul", a, b),
         Expr::CeilDiv(a, b) => both("ceil_div", a, b),
         Expr::Min(a, b) => both("min", a, b),
+        Expr::Max(a, b) => both("max", a, b),
     }
 }
 

@@ -469,7 +469,8 @@ impl<'f> Checker<'f> {
         finish(&mut producer, first)?;
         let (meetings, left) = (producer.meetings, producer.state);
         // Tiles of before are no consumer's any more.
-        let mut filled: Vec<Vec<usize>> = begin[0].turns().iter().map(|&turns| vec![usize::MAX; turns as usize]).collect();
+        let mut filled: Vec<Vec<usize>> =
+            begin[0].turns().iter().map(|&turns| vec![usize::MAX; turns as usize]).collect();
         for (meeting, _) in &meetings {
             if let state::Meeting::Fill(slot) = meeting {
                 filled[self.buffers[*slot].index()].push(*slot);

@@ -538,7 +538,6 @@ impl Lower<'_> {
             }),
             Op::Consume(body) => {
                 self.begin_consumers(body);
-                self.set_vars(body, false);
                 self.body(body);
             }
             Op::Acquire { buffer, slot, phase } => self.acquire(*buffer, *slot, *phase),

@@ -22,17 +22,20 @@ pub(super) fn params() -> impl Iterator<Item = Param> {
 impl Lower<'_> {
     /// A func of roles that do tile after tile.
     pub(super) fn tile_after_tile(&mut self, body: &[Stmt]) {
-        let [common @ .., Stmt { op: Op::Produce(producer), .. }, Stmt { op: Op::Consume(consumers), .. }] = body else {
+        let [common @ .., Stmt { op: Op::Produce(producer), .. }, Stmt { op: Op::Consume(consumers), .. }] = body
+        else {
             unreachable!("`produce` keeps `persist` where there are roles");
         };
-        self.part(|lower| lower.tiles(common, producer));
+        self.part(|lower| {
+            lower.set_vars(producer, true);
+            lower.tiles(common, producer);
+        });
         self.begin_consumers(consumers);
         self.tiles(common, consumers);
     }
 
     /// The tiles of a role, one after another: `common`, then `role`.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
-        self.set_vars(role, true);
         let [all, pairs, section, by_section, together, by_together, across, by_across] =
             TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
         let (tile, step) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));

@@ -123,6 +123,7 @@ impl Lower<'_> {
     pub(super) fn begin_consumers(&mut self, body: &[Stmt]) {
         let roles = self.part.roles.expect("a func with consumers has roles");
         self.e.inst("setmaxnreg.inc.sync.aligned.u32", [i64::from(roles.consumer).into()]);
+        self.set_vars(body, self.func.persist);
         let mut in_turns = false;
         crate::passes::visit(body, &mut |stmt| in_turns |= matches!(stmt.op, Op::Turn));
         if in_turns {
@@ -154,7 +155,7 @@ impl Lower<'_> {
         self.e.inst("bar.arrive", [next.into(), BETWEEN_TWO.into()]);
     }
 
-    /// Sets the vars that a role names: those that last from tile to tile, or the others.
+    /// Sets the vars that a role names: all of them; where CTAs persist, those that last from tile to tile, or the others.
     pub(super) fn set_vars(&mut self, body: &[Stmt], lasting: bool) {
         let mut named = vec![false; self.func.vars.len()];
         crate::passes::visit(body, &mut |stmt| match &stmt.op {

@@ -362,13 +362,7 @@ fn used_in(stmt: &Stmt) -> HashSet<ValueId> {
 
 /// Waits for a tile that is fetched once, before its first use: in its first phase, or in the one that is said. Then it is
 /// released after its last.
-fn await_once(
-    func: &mut Func,
-    consumers: &mut Vec<Stmt>,
-    buffer: BufferId,
-    slot: ValueId,
-    phase: Option<ValueId>,
-) {
+fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot: ValueId, phase: Option<ValueId>) {
     let tile = consumers.iter().find_map(|stmt| match stmt.op {
         Op::Shared(of, _) if of == buffer => stmt.result,
         _ => None,

@@ -103,7 +103,12 @@ mod tests {
         for &by in numbers.iter().filter(|&&by| by > 0) {
             let reciprocal = reciprocal(&Expr::Const(by)).eval(&BTreeMap::new(), &BTreeMap::new()).expect("a number");
             assert!(i32::try_from(reciprocal).is_ok(), "{by}: {reciprocal}");
-            for &a in numbers.iter().flat_map(|a| [*a, a / by * by, (a / by * by).saturating_sub(1)]).collect::<Vec<_>>().iter() {
+            for &a in numbers
+                .iter()
+                .flat_map(|a| [*a, a / by * by, (a / by * by).saturating_sub(1)])
+                .collect::<Vec<_>>()
+                .iter()
+            {
                 let estimate = (2 * a * reciprocal) >> 32;
                 assert!(estimate == a / by || estimate + 1 == a / by, "{a} / {by}: {estimate}");
             }

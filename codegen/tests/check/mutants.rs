@@ -236,15 +236,11 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
         (Change::Doubled, Op::Land(_), _) => "nothing is left to land",
         (Change::Doubled, Op::Commit, _) => "a group without copies has landed",
         (Change::Fewer, Op::Land(_), _) => "more products are waited for than need be",
-        (Change::Slot(0) | Change::Phase(0), ..) if !repeats => {
-            "the first tile comes to slot 0, in phase 0"
-        }
+        (Change::Slot(0) | Change::Phase(0), ..) if !repeats => "the first tile comes to slot 0, in phase 0",
         (Change::Slot(1), ..) if !repeats => "the second tile comes to slot 1",
         (Change::Slot(_), ..) if in_pairs => "where rounds go in pairs, each of a pair has its slot of two",
         (Change::Left, Op::Release { .. }, _) if !repeats => "nothing is filled after the last tiles",
-        (Change::OtherBuffer, Op::Release { buffer, .. }, _)
-            if !repeats && func.buffers[buffer.index()].slots == 1 =>
-        {
+        (Change::OtherBuffer, Op::Release { buffer, .. }, _) if !repeats && func.buffers[buffer.index()].slots == 1 => {
             "nothing is filled after the last tiles, and Q is released, which is as good"
         }
         (Change::Later | Change::Earlier, Op::Await { .. } | Op::Fence, Some(Op::Await { .. } | Op::Fence)) => {
@@ -259,7 +255,9 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
             Some(Op::Acquire { .. } | Op::Fill { .. }),
         ) => "consumers release one ring's slot without the other ring's tile",
         (Change::Later, Op::Close, Some(Op::Read(_))) => "what is read between is no product's of the group",
-        (Change::Later, Op::Release { .. }, Some(Op::Merge { .. })) => "a slot may be released later in its tile of work",
+        (Change::Later, Op::Release { .. }, Some(Op::Merge { .. })) => {
+            "a slot may be released later in its tile of work"
+        }
         (Change::Earlier, Op::Land(_), Some(Op::Read(_) | Op::Write(..))) => "products are waited for sooner",
         (Change::Later | Change::Earlier, Op::Turn | Op::Pass, _)
         | (Change::Later | Change::Earlier, _, Some(Op::Turn | Op::Pass)) => {

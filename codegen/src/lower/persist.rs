@@ -38,24 +38,17 @@ impl Lower<'_> {
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
         let [all, pairs, section, by_section, together, by_together, across, by_across] =
             TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
-        let (tile, step) = (self.e.mutable(Class::B32), self.e.mutable(Class::B32));
-        self.e.inst("mov.u32", [tile.into(), Special::Ctaid(0).into()]);
-        // To the same place from the row's other end, and from there back to it: together two rows on.
-        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
-        let rows = self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()]);
-        let ahead = self.e.op(Class::B32, "shl.b32", [tile.into(), 1i64.into()]);
-        let ahead = self.e.op(Class::B32, "add.s32", [ahead.into(), 1i64.into()]);
-        self.e.inst("sub.s32", [step.into(), rows.into(), ahead.into()]);
-
+        let row = self.e.mutable(Class::B32);
+        self.e.mov(row, 0i64.into());
         self.e.forget();
         self.e.open(false);
         let (head, next, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
         self.e.place(&head);
         self.e.pragma("nounroll");
+        let tile = self.nth(row);
         let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let at = self.e.op(Class::B32, "mov.b32", [tile.into()]);
-        let [before, within] = self.split(at, section, by_section);
+        let [before, within] = self.split(tile, section, by_section);
         let [x, pair] = self.split(within, together, by_together);
         let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
         let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
@@ -69,11 +62,22 @@ impl Lower<'_> {
         self.body(role);
         self.tile = None;
         self.e.place(&next);
-        self.e.inst("add.s32", [tile.into(), tile.into(), step.into()]);
-        self.e.inst("sub.s32", [step.into(), rows.into(), step.into()]);
+        self.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
         self.e.inst("bra", [Operand::Label(head)]);
         self.e.place(&done);
         self.e.close();
+    }
+
+    /// The CTA's tile of a row: where it stands itself, in every other row from the other end.
+    fn nth(&mut self, row: Reg) -> Reg {
+        let own = self.e.op(Class::B32, "mov.u32", [Special::Ctaid(0).into()]);
+        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+        let last = self.e.op(Class::B32, "add.s32", [ctas.into(), (-1i64).into()]);
+        let other = self.e.op(Class::B32, "sub.s32", [last.into(), own.into()]);
+        let odd = self.e.op(Class::B32, "and.b32", [row.into(), 1i64.into()]);
+        let back = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
+        let at = self.e.op(Class::B32, "selp.b32", [other.into(), own.into(), back.into()]);
+        self.e.op(Class::B32, "mad.lo.s32", [row.into(), ctas.into(), at.into()])
     }
 
     /// A quotient and its remainder, by the divisor's reciprocal: an estimate, which may be one too small.

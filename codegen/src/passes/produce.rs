@@ -89,10 +89,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
         consumers.push(stmt);
     }
     for (buffer, slot) in once {
-        match &own {
-            Some(turn) => await_once(&mut func, &mut consumers, buffer, turn.slot, Some(turn.phase)),
-            None => await_once(&mut func, &mut consumers, buffer, slot, None),
-        }
+        await_once(&mut func, &mut consumers, buffer, slot, own.as_ref());
     }
     closed(&mut func, alone, &mut producer);
     closed(&mut func, own, &mut consumers);
@@ -173,13 +170,14 @@ struct Turn {
 }
 
 /// What counts rounds.
+#[derive(Clone, Copy)]
 enum Counted {
     /// Nothing: slot and phase follow from the round's number.
     Not,
     /// A var each for the slot and the phase.
     Apart(VarId, VarId),
-    /// A var that counts twice as many rounds as there are slots, and what it is in this round.
-    Together(VarId, ValueId),
+    /// A var that counts twice as many rounds as there are slots.
+    Together(VarId),
 }
 
 /// Works out the turn of a round, at its begin.
@@ -203,31 +201,42 @@ fn turn(out: &mut Out<'_>, index: ValueId, stages: u32, from_zero: bool) -> Turn
 fn apart(out: &mut Out<'_>, stages: u32) -> Turn {
     let count = out.func.vars.len();
     let vars = (out.var(format!("slot{count}")), out.var(format!("phase{count}")));
-    let (slot, phase) = (out.read(vars.0), out.read(vars.1));
-    Turn { slot, phase, counted: Counted::Apart(vars.0, vars.1), stages }
+    Turn::of(out, Counted::Apart(vars.0, vars.1), stages)
 }
 
 /// A turn that is counted on from tile to tile.
 fn lasting(out: &mut Out<'_>, stages: u32) -> Turn {
-    let int = Type::scalar(Elem::I32);
-    if !stages.is_power_of_two() {
-        let turn = apart(out, stages);
-        if let Counted::Apart(slot, phase) = turn.counted {
-            [slot, phase].iter().for_each(|var| out.func.vars[var.index()].lasts = true);
-        }
-        return turn;
+    let count = out.func.vars.len();
+    let counted = if stages.is_power_of_two() {
+        Counted::Together(out.var(format!("count{count}")))
+    } else {
+        Counted::Apart(out.var(format!("slot{count}")), out.var(format!("phase{count}")))
+    };
+    out.func.vars[count..].iter_mut().for_each(|var| var.lasts = true);
+    Turn::of(out, counted, stages)
+}
+
+impl Turn {
+    /// The turn that vars count.
+    fn of(out: &mut Out<'_>, counted: Counted, stages: u32) -> Turn {
+        let int = Type::scalar(Elem::I32);
+        let (slot, phase) = match counted {
+            Counted::Not => unreachable!("nothing counts it"),
+            Counted::Apart(slot, phase) => (out.read(slot), out.read(phase)),
+            Counted::Together(var) if stages == 1 => (out.int(0), out.read(var)),
+            Counted::Together(var) => {
+                let (count, slots) = (out.read(var), out.int(stages as i32));
+                let slot = out.value(Op::Binary(Binary::Rem, count, slots), int.clone());
+                (slot, out.value(Op::Binary(Binary::Div, count, slots), int))
+            }
+        };
+        Turn { slot, phase, counted, stages }
     }
-    let var = out.var(format!("count{}", out.func.vars.len()));
-    out.func.vars[var.index()].lasts = true;
-    let count = out.read(var);
-    let counted = Counted::Together(var, count);
-    if stages == 1 {
-        return Turn { slot: out.int(0), phase: count, counted, stages };
+
+    /// The same turn, read again.
+    fn again(&self, out: &mut Out<'_>) -> Turn {
+        Turn::of(out, self.counted, self.stages)
     }
-    let slots = out.int(stages as i32);
-    let slot = out.value(Op::Binary(Binary::Rem, count, slots), int.clone());
-    let phase = out.value(Op::Binary(Binary::Div, count, slots), int);
-    Turn { slot, phase, counted, stages }
 }
 
 /// Counts on, at the end of a round.
@@ -235,7 +244,8 @@ fn count_on(out: &mut Out<'_>, turn: &Turn) {
     let (slot, phase) = match turn.counted {
         Counted::Not => return,
         Counted::Apart(slot, phase) => (slot, phase),
-        Counted::Together(var, count) => {
+        Counted::Together(var) => {
+            let count = out.read(var);
             let (next, laps) = (out.add(count, 1), out.int(2 * turn.stages as i32));
             let next = out.value(Op::Binary(Binary::Rem, next, laps), Type::scalar(Elem::I32));
             return out.effect(Op::Write(var, next));
@@ -360,9 +370,8 @@ fn used_in(stmt: &Stmt) -> HashSet<ValueId> {
     used
 }
 
-/// Waits for a tile that is fetched once, before its first use: in its first phase, or in the one that is said. Then it is
-/// released after its last.
-fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot: ValueId, phase: Option<ValueId>) {
+/// Waits for a tile that is fetched once, before its first use. Where turns are counted it is released after its last.
+fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot: ValueId, counted: Option<&Turn>) {
     let tile = consumers.iter().find_map(|stmt| match stmt.op {
         Op::Shared(of, _) if of == buffer => stmt.result,
         _ => None,
@@ -370,12 +379,18 @@ fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot
     let Some(tile) = tile else { return };
     let uses = |stmt: &Stmt| used_in(stmt).contains(&tile);
     let (Some(first), Some(last)) = (consumers.iter().position(uses), consumers.iter().rposition(uses)) else { return };
-    if phase.is_some() {
-        let release = Stmt { result: None, op: Op::Release { buffer, slot }, loc: consumers[last].loc };
-        consumers.insert(last + 1, release);
+    let mut out = Out { func, stmts: Vec::new(), loc: consumers[last].loc };
+    if let Some(turn) = counted {
+        // Worked out again: kept, it would hold a register through the loop.
+        let slot = turn.again(&mut out).slot;
+        out.effect(Op::Release { buffer, slot });
+        consumers.splice(last + 1..last + 1, std::mem::take(&mut out.stmts));
     }
-    let mut out = Out { func, stmts: Vec::new(), loc: consumers[first].loc };
-    let phase = phase.unwrap_or_else(|| out.int(0));
+    out.loc = consumers[first].loc;
+    let (slot, phase) = match counted {
+        Some(turn) => (turn.slot, turn.phase),
+        None => (slot, out.int(0)),
+    };
     out.effect(Op::Await { buffer, slot, phase });
     let stmts = out.stmts;
     consumers.splice(first..first, stmts);

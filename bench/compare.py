@@ -84,12 +84,12 @@ class Kernel:
         a, b = (self.value(e, symbols, scalars) for e in of)
         if op == "ceil_div":
             return -(-a // b)
-        return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b)}[op]
+        return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b), "max": max(a, b)}[op]
 
     def bind(self, tensors, **scalars):
         """A call that launches on these tensors."""
         scalars = {**self.plan["given"], **scalars}
-        symbols = {}
+        symbols = {"multiprocessors": torch.cuda.get_device_properties("cuda").multi_processor_count}
         for spec in self.plan["tensors"]:
             for dim, extent in zip(spec["dims"], tensors[spec["name"]].shape):
                 if symbols.setdefault(dim, extent) != extent or isinstance(dim, int) and dim != extent:

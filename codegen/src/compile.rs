@@ -20,6 +20,9 @@ pub struct Compiled {
     pub registers: u32,
     /// CTAs that a multiprocessor has at once, estimated.
     pub resident: u32,
+    /// Whether its CTAs do tile after tile. Then the entry takes [`Tiles::args`](crate::plan::Tiles::args) behind the func's
+    /// parameters.
+    pub persists: bool,
     /// The tensor maps that the entry takes behind its other parameters, in their order.
     pub maps: Vec<Boxes>,
 }
@@ -34,7 +37,7 @@ pub fn compile(func: Func) -> Result<Compiled, Error> {
         debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
         Ok(func)
     })?;
-    let lower::Lowered { module, shared, threads, registers, resident, maps } = lower::lower(&func)?;
+    let lower::Lowered { module, shared, threads, registers, resident, persists, maps } = lower::lower(&func)?;
     let text = module.to_string();
-    Ok(Compiled { module, text, shared, threads, registers, resident, maps })
+    Ok(Compiled { module, text, shared, threads, registers, resident, persists, maps })
 }

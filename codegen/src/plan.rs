@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::ir::Elem;
 
 mod map;
+mod tiles;
 
 pub use map::{MapBase, MapDim, MapRow, MapStride, Promotion, RAGGED_ORIGIN, Swizzle, TensorMap, WRAP};
+pub(crate) use tiles::PARAMS as TILE_PARAMS;
+pub use tiles::Tiles;
+
+/// The symbol that stands for the multiprocessors of the device that a plan is run on.
+pub const MULTIPROCESSORS: &str = "multiprocessors";
 
 /// A compiled operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,7 +171,7 @@ pub enum Arg {
 pub enum Expr {
     /// A constant.
     Const(u64),
-    /// The extent that a symbol of the tensors' dimensions has.
+    /// The extent that a symbol of the tensors' dimensions has; or [`MULTIPROCESSORS`], which the device says.
     Symbol(String),
     /// An integer of the plan's scalars.
     Scalar(String),
@@ -179,6 +185,8 @@ pub enum Expr {
     CeilDiv(Box<Expr>, Box<Expr>),
     /// The smaller of two.
     Min(Box<Expr>, Box<Expr>),
+    /// The larger of two.
+    Max(Box<Expr>, Box<Expr>),
 }
 
 /// An expression could not be evaluated.
@@ -206,6 +214,11 @@ impl Expr {
         Expr::Symbol(name.into())
     }
 
+    /// How many multiprocessors the device has.
+    pub fn multiprocessors() -> Self {
+        Expr::symbol(MULTIPROCESSORS)
+    }
+
     /// An integer scalar.
     pub fn scalar(name: impl Into<String>) -> Self {
         Expr::Scalar(name.into())
@@ -219,6 +232,11 @@ impl Expr {
     /// The smaller of two.
     pub fn min(self, other: impl Into<Expr>) -> Self {
         Expr::Min(Box::new(self), Box::new(other.into()))
+    }
+
+    /// The larger of two.
+    pub fn max(self, other: impl Into<Expr>) -> Self {
+        Expr::Max(Box::new(self), Box::new(other.into()))
     }
 
     /// Its value, given the extents of symbols and the plan's scalars.
@@ -240,6 +258,7 @@ impl Expr {
                 both(a, b).and_then(|(a, b)| if b == 0 { Err(ExprError::Range) } else { Ok(a.div_ceil(b)) })
             }
             Expr::Min(a, b) => both(a, b).map(|(a, b)| a.min(b)),
+            Expr::Max(a, b) => both(a, b).map(|(a, b)| a.max(b)),
         }
     }
 }
@@ -272,6 +291,10 @@ impl Expr {
             Expr::Min(a, b) => {
                 let (a, b) = both(a, b);
                 Expr::Min(a, b)
+            }
+            Expr::Max(a, b) => {
+                let (a, b) = both(a, b);
+                Expr::Max(a, b)
             }
         }
     }

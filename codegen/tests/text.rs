@@ -28,6 +28,7 @@ const SAMPLE: &str = r#"func @group_centric target sm_90a warps 4 {
   var %l : partial f32<Group> = 0.0
   var %acc : f32<Group, "value width"> = 1e-7
   var %at : i32 = -3
+  var %laps : i32 = 0 lasts
   var %seen : bool = false
   buffer $k : bf16<Kv, Dk> x 3
   table $counts over Twice#4
@@ -333,7 +334,7 @@ prop_compose! {
         axes in proptest::collection::vec((names(), any::<u32>()), 3),
         dims in proptest::collection::vec((names(), elems(), proptest::collection::vec(names(), 2..4)), 2),
         scalar in (names(), elems()),
-        vars in proptest::collection::vec((names(), types(), constants()), 3),
+        vars in proptest::collection::vec((names(), types(), constants(), any::<bool>()), 3),
         buffers in proptest::collection::vec((names(), types(), any::<u32>(), any::<bool>()), 2),
         tables in proptest::collection::vec((names(), 0u32..3), 2),
         bests in proptest::collection::vec((names(), 0u32..3, any::<u32>()), 2),
@@ -341,6 +342,7 @@ prop_compose! {
         roles in proptest::option::of((any::<u32>(), any::<u32>())),
         overlap in 0usize..Overlap::ALL.len(),
         turns in any::<bool>(),
+        persist in any::<bool>(),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
     ) -> Func {
@@ -356,7 +358,7 @@ prop_compose! {
             warps,
             axes: axes.into_iter().map(|(name, extent)| Axis { name, extent }).collect(),
             params,
-            vars: vars.into_iter().map(|(name, ty, init)| Var { name, ty, init, loc: None }).collect(),
+            vars: vars.into_iter().map(|(name, ty, init, lasts)| Var { name, ty, init, lasts, loc: None }).collect(),
             values: types.into_iter().map(|ty| Value { ty, loc: None }).collect(),
             buffers: buffers.into_iter().map(|(name, ty, slots, ring)| Buffer { name, ty, slots, ring }).collect(),
             tables: tables.into_iter().map(|(name, axis)| Table { name, axis: AxisId(axis) }).collect(),
@@ -370,6 +372,7 @@ prop_compose! {
             }),
             overlap: Overlap::ALL[overlap],
             turns,
+            persist,
             body,
         }
     }

@@ -22,7 +22,7 @@ fn plan() -> Plan {
         }],
         scalars: vec![ScalarSpec { name: "scale".to_owned(), elem: Elem::F32 }],
         requires: vec![Requirement { what: "it holds".to_owned(), left: tokens(), right: all.clone() }],
-        workspace: all.clone().ceil_div(8).min(tokens()),
+        workspace: all.clone().ceil_div(8).min(tokens()).max(1u64),
         launches: vec![Launch {
             ptx: Arc::from("// \"text\"\n\t\u{e9}"),
             entry: "main".to_owned(),

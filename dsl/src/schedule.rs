@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lacuna_codegen::ir::{Elem, Func};
 use lacuna_codegen::plan::{
     Arg, Dim, Expr, Launch, Pick, Plan, Promotion, Requirement, Scalar, ScalarSpec, Space, TensorMap, TensorSpec,
-    Tunable,
+    Tiles, Tunable,
 };
 use lacuna_codegen::{Boxes, Error, compile, one_of};
 use lacuna_ptx::Target;
@@ -219,8 +219,12 @@ pub struct Staged {
     pub pick: String,
     /// What a CTA does.
     pub func: Func,
-    /// CTAs along x, y and z.
+    /// CTAs along x, y and z; or tiles, where a CTA does several.
     pub grid: [Expr; 3],
+    /// Bytes of keys and values of a KV head of the longest document.
+    pub bytes: Expr,
+    /// Query heads of a KV head.
+    pub group: u64,
     /// The tensors that it reads and writes.
     pub tensors: Vec<TensorSpec>,
     /// The numbers that it takes at launch.
@@ -247,11 +251,13 @@ impl Staged {
         })?;
         let maps =
             compiled.maps.iter().map(|boxes| Arg::TensorMap(map(&self.tensors, &named[boxes.tensor.index()], boxes)));
-        let args = self.args.into_iter().chain(maps).collect();
+        let tiles = compiled.persists.then(|| Tiles::of(self.grid.clone(), self.bytes, self.group));
+        let (grid, told) = tiles.map_or((self.grid, Vec::new()), |tiles| (tiles.grid, tiles.args.into()));
+        let args = self.args.into_iter().chain(told).chain(maps).collect();
         let launch = Launch {
             ptx: Arc::from(compiled.text),
             entry: self.name.clone(),
-            grid: self.grid,
+            grid,
             threads: compiled.threads,
             shared: compiled.shared,
             registers: compiled.registers,

@@ -106,6 +106,7 @@ pub struct Staging {
     overlap: u32,
     turns: u32,
     pack: u32,
+    persist: u32,
     knobs: HashMap<String, u32>,
     extents: HashMap<TypeId, u32>,
     pick: Vec<String>,
@@ -129,6 +130,7 @@ impl Staging {
             overlap: 1,
             turns: 1,
             pack: 1,
+            persist: 1,
             knobs: HashMap::new(),
             extents,
             pick: Vec::new(),
@@ -165,6 +167,13 @@ impl Staging {
     pub fn pack(&mut self, pack: u32) {
         self.pack = pack;
         self.pick.push(format!("pack = {pack}"));
+    }
+
+    /// Sets whether a CTA does tile after tile, where warpgroups multiply and a producer fetches all that they do: 1 is no,
+    /// 2 yes.
+    pub fn persist(&mut self, persist: u32) {
+        self.persist = persist;
+        self.pick.push(format!("persist = {persist}"));
     }
 
     /// Sets a knob that the body reads by its name.
@@ -215,6 +224,11 @@ impl Staging {
                 return Err(Error::Unsupported(format!("warpgroups take turns, 2, or do not, 1; {other} is neither")));
             }
         };
+        func.persist = match self.persist {
+            1 => false,
+            2 => true,
+            other => return Err(Error::Unsupported(format!("a CTA persists, 2, or does not, 1; {other} is neither"))),
+        };
         func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
             let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
             let ways = ways.collect::<Vec<_>>().join(", ");
@@ -224,6 +238,8 @@ impl Staging {
             name: self.name,
             pick: self.pick.join(", "),
             func,
+            bytes: bytes(&state.shape, &state.scalars),
+            group: state.shape.group.into(),
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
             requires: [grouping(&state.tensors, state.shape.group), state.requires].concat(),
             tensors: state.tensors,
@@ -246,6 +262,14 @@ impl Staging {
             ))),
         }
     }
+}
+
+/// Bytes of keys and values of a KV head of the longest document, or of all where none is said to be the longest.
+fn bytes(shape: &Shape, scalars: &[ScalarSpec]) -> Expr {
+    let width = u64::from((shape.dk + shape.dv) * shape.elem.bytes());
+    let said = scalars.iter().any(|scalar| scalar.name == shape.longest_keys());
+    let keys = if said { Expr::scalar(shape.longest_keys()) } else { Expr::symbol(shape.key_tokens()) };
+    keys * width.into()
 }
 
 /// That the heads of queries and of keys are in the relation that the kernel has baked in, where it has both.

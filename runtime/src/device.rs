@@ -123,6 +123,15 @@ impl Device {
         }
     }
 
+    /// Streaming multiprocessors: how many CTAs do a grid tile after tile, where each has one to itself. On the emulator 4, so
+    /// that small problems have more tiles than that.
+    pub fn multiprocessors(&self) -> u32 {
+        match &self.0 {
+            Inner::Cuda(gpu) => gpu.properties.sms,
+            Inner::Emulator(_) => 4,
+        }
+    }
+
     /// Whether PTX for `target` can run here.
     pub fn runs(&self, target: Target) -> bool {
         self.capability().is_none_or(|capability| target.runs_on(capability))

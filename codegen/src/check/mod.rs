@@ -49,6 +49,7 @@
 //! | a round of a loop | no open group; the same registers in flight as where the loop begins (ptxas C7514) | a fence before it counts for nothing |
 //! | the ways that meet behind a branch, or a loop that is left in several places | the same registers in flight; where it is not known which is gone, the same state | |
 //! | the end | nothing in flight; every tile that comes was awaited; the turn is passed | |
+//! | the end of a tile of work, where CTAs persist | the same; no slot is held | vars that do not last hold what they hold first; everything is touched |
 //!
 //! Registers are touched by whatever reads or writes the var, by uses of a value that was read from it (reading makes no copy as a
 //! rule), and by what makes a value that does nothing but become its content (it may be made in place).
@@ -88,6 +89,18 @@
 //!
 //! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
 //! what a loop leaves behind differs from how it was found in its own rings alone.
+
+//! # Tiles of work
+//!
+//! Where CTAs persist, a role does all of this for one tile of work after another, with other bounds and conditions each time.
+//! What they are is worked out before the roles part, so it is the same for both: they do the same tiles in the same order,
+//! and those that end early ([`Op::Exit`]) neither does. Counts of slots and phases go on.
+//!
+//! A tile begins in the state that the one before it left: of a ring, which slot is next and which parity each has; and vars that
+//! last. There are few such states. From the first of them on, every run is tried from each that some run has left, until
+//! no other is: then a tile is in order whatever came before it. That all come to their end is said tile by tile as well: where a
+//! tile ends, every slot has been released as often as it was filled, and every warpgroup has passed as many turns as it took,
+//! so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
 
 mod hand;
 mod number;
@@ -240,6 +253,9 @@ struct Checker<'f> {
     period: i64,
 }
 
+/// The state of the producer and that of consumers.
+type Both = [State; 2];
+
 /// What is broken, and how many rounds the loops had.
 type Found<'f> = (Broken<'f>, Vec<i64>);
 
@@ -356,30 +372,53 @@ impl<'f> Checker<'f> {
         given
     }
 
-    /// Every run that differs in kind.
+    /// Every run that differs in kind, from every state that a tile of work may begin in.
     fn all(&self) -> Result<(), Found<'f>> {
-        let longest = self.period + AHEAD + LEADS;
+        let nothing = vec![Vec::new(); self.func.buffers.len()];
+        let first = [Role::Producer, Role::Consumer].map(|role| State::new(&self.setting(role, &nothing)));
+        let mut begins = vec![first];
         let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
-        for conditions in 0..1u32 << self.conditions.len() {
-            let conditions: Vec<bool> = (0..self.conditions.len()).map(|at| conditions >> at & 1 == 1).collect();
-            let most = vec![longest; self.loops.len()];
-            if let Err(broken) = self.once(&most, &conditions, true, &mut lessons) {
-                return Err(self.sooner(longest, &conditions).unwrap_or((broken, most)));
+        let mut at = 0;
+        while let Some(begin) = begins.get(at).cloned() {
+            for end in self.from(&begin, &mut lessons)? {
+                if self.func.persist && !begins.contains(&end) {
+                    begins.push(end);
+                }
             }
-            for rounds in self.counts(longest) {
-                self.once(&rounds, &conditions, false, &mut lessons).map_err(|broken| (broken, rounds))?;
-            }
+            at += 1;
         }
         Ok(())
     }
 
+    /// Every run that differs in kind, from one state, and what each leaves behind.
+    fn from(&self, begin: &Both, lessons: &mut [Lessons; 2]) -> Result<Vec<Both>, Found<'f>> {
+        let longest = self.period + AHEAD + LEADS;
+        let mut ends = Vec::new();
+        for conditions in 0..1u32 << self.conditions.len() {
+            let conditions: Vec<bool> = (0..self.conditions.len()).map(|at| conditions >> at & 1 == 1).collect();
+            let most = vec![longest; self.loops.len()];
+            if let Err(broken) = self.once(begin, &most, &conditions, true, lessons) {
+                return Err(self.sooner(begin, longest, &conditions).unwrap_or((broken, most)));
+            }
+            for rounds in self.counts(longest) {
+                let end = self.once(begin, &rounds, &conditions, false, lessons);
+                ends.push(end.map_err(|broken| (broken, rounds))?);
+            }
+        }
+        Ok(ends)
+    }
+
     /// The shortest run that is broken: the one to be told of.
-    fn sooner(&self, longest: i64, conditions: &[bool]) -> Option<Found<'f>> {
+    fn sooner(&self, begin: &Both, longest: i64, conditions: &[bool]) -> Option<Found<'f>> {
         (0..longest).find_map(|rounds| {
             let rounds = vec![rounds; self.loops.len()];
             let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
-            self.once(&rounds, conditions, true, &mut lessons).err().map(|broken| (broken, rounds))
+            self.once(begin, &rounds, conditions, true, &mut lessons).err().map(|broken| (broken, rounds))
         })
+    }
+
+    fn setting<'s>(&'s self, role: Role, filled: &'s [Vec<usize>]) -> Setting<'s> {
+        Setting { func: self.func, role, first: &self.first, buffers: &self.buffers, filled }
     }
 
     /// Numbers of rounds: of one loop any, of the others none, one or the most.
@@ -404,24 +443,23 @@ impl<'f> Checker<'f> {
         all
     }
 
-    /// One run: the producer, the consumers, and both together. The first of them says what changes with the rounds.
+    /// One run: the producer, the consumers, and both together. The first of them says what changes with the rounds. What they
+    /// leave for the next tile of work comes back.
     fn once(
         &self,
+        begin: &Both,
         rounds: &[i64],
         conditions: &[bool],
         first: bool,
         [of_producer, of_consumer]: &mut [Lessons; 2],
-    ) -> Result<(), Broken<'f>> {
+    ) -> Result<Both, Broken<'f>> {
         let given = self.given(rounds, conditions, first);
         let values = self.before(&given);
-        let setting =
-            |role: Role, filled| Setting { func: self.func, role, first: &self.first, buffers: &self.buffers, filled };
         let nothing = vec![Vec::new(); self.func.buffers.len()];
         let run = |role: Role, filled, skeleton, lessons, values: Vec<Known>| {
-            let setting = setting(role, filled);
-            let state = State::new(&setting);
+            let state = begin[usize::from(role == Role::Consumer)].clone();
             Run {
-                setting,
+                setting: self.setting(role, filled),
                 skeleton,
                 given: &given,
                 values,
@@ -434,8 +472,10 @@ impl<'f> Checker<'f> {
         };
         let mut producer = run(Role::Producer, &nothing, &self.producer, of_producer, values.clone());
         finish(&mut producer, first)?;
-        let meetings = producer.meetings;
-        let mut filled = vec![Vec::new(); self.func.buffers.len()];
+        let (meetings, left) = (producer.meetings, producer.state);
+        // Tiles of before are no consumer's any more.
+        let mut filled: Vec<Vec<usize>> =
+            begin[0].turns().iter().map(|&turns| vec![usize::MAX; turns as usize]).collect();
         for (meeting, _) in &meetings {
             if let state::Meeting::Fill(slot) = meeting {
                 filled[self.buffers[*slot].index()].push(*slot);
@@ -444,7 +484,8 @@ impl<'f> Checker<'f> {
         let mut consumer = run(Role::Consumer, &filled, &self.consumer, of_consumer, values);
         finish(&mut consumer, first)?;
         let warpgroups = (self.func.warps / WARPS) as usize;
-        hand::all_end(&setting(Role::Consumer, &filled), &meetings, &consumer.meetings, warpgroups)
+        hand::all_end(&self.setting(Role::Consumer, &filled), &meetings, &consumer.meetings, warpgroups)?;
+        Ok([left, consumer.state])
     }
 }
 

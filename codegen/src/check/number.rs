@@ -49,6 +49,17 @@ pub(super) enum Known {
     Tile(usize),
 }
 
+impl Known {
+    /// What is left of it when the loops that it was followed through have ended.
+    pub(super) fn settled(self) -> Self {
+        match self {
+            Known::Int(Number { at, from: None, kind: Kind::Still, .. }) => Known::Int(Number::still(at)),
+            Known::Bool(holds) => Known::Bool(holds),
+            _ => Known::Nothing,
+        }
+    }
+}
+
 impl Number {
     pub(super) const fn still(at: i64) -> Self {
         Number { at, off: 0, from: None, kind: Kind::Still }

@@ -59,7 +59,13 @@ impl<'f> Run<'_, 'f> {
     pub(super) fn run(&mut self) -> Result<(), Broken<'f>> {
         let skeleton = self.skeleton;
         self.walk(&skeleton.nodes, None)?;
-        match (self.state.end(&self.setting), skeleton.nodes.last()) {
+        let end = self.state.end(&self.setting).and_then(|()| {
+            if self.setting.func.persist {
+                self.state = self.state.behind(&self.setting)?;
+            }
+            Ok(())
+        });
+        match (end, skeleton.nodes.last()) {
             (Err(what), Some(last)) => Err(Broken { stmt: last.stmt, what }),
             _ => Ok(()),
         }

@@ -77,7 +77,7 @@ struct Product {
 pub(super) type InFlight = Vec<Vec<(VarId, Option<Place>)>>;
 
 /// What a role's operations have led to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     /// Scalars that are followed through vars.
     pub(super) vars: Vec<Known>,
@@ -155,6 +155,36 @@ impl State {
             copies: VecDeque::new(),
             turn: false,
         }
+    }
+
+    /// What the next tile of work finds, where a CTA does one after another: of counts, what is left of them once slots and
+    /// parities have come around; of vars, those that last.
+    pub(super) fn behind(&self, setting: &Setting<'_>) -> Rule<State> {
+        if let Some(slot) = self.slots.iter().position(|slot| slot.held.is_some()) {
+            let what = if setting.role == Role::Producer { "acquired and not filled" } else { "held" };
+            return broken(format!("a tile of work ends, and {} is {what}", setting.show(slot)));
+        }
+        let first = State::new(setting);
+        let mut next = State { slots: self.slots.clone(), turns: self.turns.clone(), ..first };
+        for slot in &mut next.slots {
+            // What was filled once is not filled for the first time again.
+            slot.turns = if slot.turns < 2 { slot.turns } else { 2 + slot.turns % 2 };
+            slot.copied = Copied::Never;
+        }
+        for (turns, buffer) in next.turns.iter_mut().zip(&setting.func.buffers) {
+            *turns %= 2 * buffer.slots.max(1);
+        }
+        for ((next, now), var) in next.vars.iter_mut().zip(&self.vars).zip(&setting.func.vars) {
+            if var.lasts {
+                *next = now.settled();
+            }
+        }
+        Ok(next)
+    }
+
+    /// The next of each buffer's tiles.
+    pub(super) fn turns(&self) -> &[u32] {
+        &self.turns
     }
 
     /// The products in flight, as registers see them.

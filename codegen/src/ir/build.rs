@@ -134,7 +134,7 @@ impl Builder {
     #[track_caller]
     pub fn var(&mut self, name: impl Into<String>, ty: Type, init: Const) -> VarId {
         let loc = Some(self.here());
-        self.func.vars.push(Var { name: name.into(), ty, init, loc });
+        self.func.vars.push(Var { name: name.into(), ty, init, lasts: false, loc });
         VarId(self.func.vars.len() as u32 - 1)
     }
 

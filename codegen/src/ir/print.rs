@@ -289,6 +289,9 @@ impl<W: fmt::Write> Printer<'_, W> {
         if func.turns {
             self.out.write_str(" turns")?;
         }
+        if func.persist {
+            self.out.write_str(" persist")?;
+        }
         self.out.write_str(" {\n")?;
         for (n, axis) in func.axes.iter().enumerate() {
             self.out.write_str("  axis ")?;
@@ -315,7 +318,7 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.var(VarId(n as u32))?;
             self.out.write_str(" : ")?;
             self.ty(&var.ty)?;
-            writeln!(self.out, " = {}", var.init)?;
+            writeln!(self.out, " = {}{}", var.init, if var.lasts { " lasts" } else { "" })?;
         }
         for (n, buffer) in func.buffers.iter().enumerate() {
             self.out.write_str("  buffer ")?;

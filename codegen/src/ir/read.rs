@@ -353,6 +353,7 @@ impl Reader {
             self.func.overlap = overlap;
         }
         self.func.turns = self.take_word("turns");
+        self.func.persist = self.take_word("persist");
         self.sign("{")?;
         while self.declaration()? {}
         self.func.body = self.body(0)?;
@@ -392,7 +393,8 @@ impl Reader {
             let ty = self.ty()?;
             self.sign("=")?;
             let init = self.constant()?;
-            self.func.vars.push(Var { name, ty, init, loc: None });
+            let lasts = self.take_word("lasts");
+            self.func.vars.push(Var { name, ty, init, lasts, loc: None });
         } else if self.take_word("buffer") {
             self.sign("$")?;
             let name = self.declared(self.func.buffers.len())?;

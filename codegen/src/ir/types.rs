@@ -49,6 +49,10 @@ pub struct Func {
     pub overlap: Overlap,
     /// Whether those warpgroups start their products in turns, where they overlap: one computes while another multiplies.
     pub turns: bool,
+    /// Whether a CTA does tile after tile: as many CTAs are launched as run at once, and each does what the body says for the
+    /// tiles that are its own. Every role works out by itself what stands before the roles, and goes on to its next tile as
+    /// soon as it can; an [`Op::Exit`] ends a tile. `produce` keeps it where that can be, and clears it elsewhere.
+    pub persist: bool,
     /// Axes, by [`AxisId`].
     pub axes: Vec<Axis>,
     /// Parameters, by [`ParamId`].
@@ -78,6 +82,7 @@ impl Func {
             warps,
             overlap: Overlap::default(),
             turns: false,
+            persist: false,
             axes: Vec::new(),
             params: Vec::new(),
             vars: Vec::new(),
@@ -202,7 +207,7 @@ pub struct Value {
     pub loc: Loc,
 }
 
-/// Named storage, set to `init` before the body runs.
+/// Named storage, set to `init` before the body runs: before each tile's, where a CTA does several.
 #[derive(Clone, Debug)]
 pub struct Var {
     /// Its name.
@@ -211,6 +216,8 @@ pub struct Var {
     pub ty: Type,
     /// Its first content, in every element.
     pub init: Const,
+    /// Whether it is set before the first tile only, and keeps its content from one tile to the next.
+    pub lasts: bool,
     /// The author's line.
     pub loc: Loc,
 }

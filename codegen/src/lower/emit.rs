@@ -226,6 +226,11 @@ impl Emit {
         }
     }
 
+    /// What was worked out so far is worked out again where it is asked for, rather than kept.
+    pub(super) fn forget(&mut self) {
+        self.levels.iter_mut().for_each(|level| level.known.clear());
+    }
+
     /// Puts a label in its place.
     pub(super) fn place(&mut self, label: &str) {
         self.push(Stmt::Label(label.to_owned()));

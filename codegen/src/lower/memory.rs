@@ -11,7 +11,7 @@ use super::value::{Cell, Low};
 use crate::ir::{BufferId, Elem, Param, ParamId, Slice, ValueId};
 
 impl Lower<'_> {
-    fn load_param(&mut self, class: Class, form: &'static str, name: &str) -> Reg {
+    pub(super) fn load_param(&mut self, class: Class, form: &'static str, name: &str) -> Reg {
         let name = name.to_owned();
         self.e.invariant(class, form, [Operand::Address(lacuna_ptx::Address::symbol(name, 0))])
     }

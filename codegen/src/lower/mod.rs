@@ -12,6 +12,7 @@ mod memory;
 mod merge;
 mod mma;
 mod parked;
+mod persist;
 mod place;
 mod shared;
 mod table;
@@ -50,6 +51,8 @@ pub(crate) struct Lowered {
     pub(crate) registers: u32,
     /// CTAs that a multiprocessor has at once, estimated.
     pub(crate) resident: u32,
+    /// Whether its CTAs do tile after tile: the entry is told of them behind its other parameters.
+    pub(crate) persists: bool,
     /// The tensor maps that the entry takes, behind its other parameters.
     pub(crate) maps: Vec<Boxes>,
 }
@@ -122,6 +125,8 @@ struct Lower<'a> {
     ends: Vec<String>,
     /// The number of a warpgroup, once there are roles.
     group: Option<Reg>,
+    /// The tile under way, where a CTA does tile after tile.
+    tile: Option<persist::Tile>,
 }
 
 /// The PTX parameter that holds a tensor's address, or a scalar.
@@ -177,6 +182,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         maps: Vec::new(),
         ends: Vec::new(),
         group: None,
+        tile: None,
     };
     let shared = lower.shared.bytes;
     let limit = func.target.shared_per_cta();
@@ -193,14 +199,19 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     lower.e.tight = state + lhs + scalars_through_loops(func) > TIGHT;
     lower.declare_vars();
     lower.declare_bests();
-    lower.body(&func.body);
+    if func.persist {
+        lower.tile_after_tile(&func.body);
+    } else {
+        lower.body(&func.body);
+    }
     lower.e.inst("ret", []);
     let maps = std::mem::take(&mut lower.maps);
     let (body, regs) = lower.e.finish();
     let threads = 32 * (func.warps + part.roles.map_or(0, |_| crate::passes::WARPGROUP));
+    let tiles = func.persist.then(persist::params).into_iter().flatten();
     let mut entry = Entry {
         name: func.name.clone(),
-        params: params(func).into_iter().chain(maps.iter().map(Boxes::param)).collect(),
+        params: params(func).into_iter().chain(tiles).chain(maps.iter().map(Boxes::param)).collect(),
         limits: Limits { max_threads: Some([threads, 1, 1]), ..Limits::default() },
         regs,
         shared: Vec::new(),
@@ -221,7 +232,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads, registers, resident, maps })
+    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, maps })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds
@@ -418,6 +429,10 @@ impl Lower<'_> {
                 let reg = self.scalar_param(*id);
                 self.set(made(stmt), Low::Scalar(reg));
             }
+            Op::ProgramId(dim) if let Some(tile) = &self.tile => {
+                let place = tile.place[usize::from(*dim)];
+                self.set(made(stmt), Low::Scalar(place));
+            }
             Op::ProgramId(dim) => {
                 let reg = self.e.invariant(Class::B32, "mov.u32", [Special::Ctaid(*dim).into()]);
                 self.set(made(stmt), Low::Scalar(reg));
@@ -501,7 +516,10 @@ impl Lower<'_> {
                 Operand::Int(0) => {}
                 cond => {
                     let cond = self.in_predicate(cond);
-                    self.e.guarded((cond, false), "ret", []);
+                    match self.tile.as_ref().map(|tile| tile.next.clone()) {
+                        Some(next) => self.e.guarded((cond, false), "bra", [Operand::Label(next)]),
+                        None => self.e.guarded((cond, false), "ret", []),
+                    }
                 }
             },
             Op::CopyAsync { from, buffer, slot } => {
@@ -516,8 +534,14 @@ impl Lower<'_> {
                 self.set(made(stmt), Low::Shared(*buffer, slot));
             }
             Op::Operand(shared) => self.operand(*shared, made(stmt)),
-            Op::Produce(body) => self.produce(body),
-            Op::Consume(body) => self.consume(body),
+            Op::Produce(body) => self.part(|lower| {
+                lower.set_vars(body, false);
+                lower.body(body);
+            }),
+            Op::Consume(body) => {
+                self.begin_consumers(body);
+                self.body(body);
+            }
             Op::Acquire { buffer, slot, phase } => self.acquire(*buffer, *slot, *phase),
             Op::Fill { from, buffer, slot } => self.fill(from, *buffer, *slot),
             Op::Await { buffer, slot, phase } => self.await_full(*buffer, *slot, *phase),

@@ -73,8 +73,8 @@ struct Operands {
 }
 
 impl Lower<'_> {
-    /// Sets up what the roles share, and parts them: what follows is the consumers'.
-    pub(super) fn produce(&mut self, body: &[Stmt]) {
+    /// Sets up what the roles share, and parts them: `run` makes what the producer does, and what follows is the consumers'.
+    pub(super) fn part(&mut self, run: impl FnOnce(&mut Self)) {
         let roles = self.part.roles.expect("a func with a producer has roles");
         // Before the branch, so that every thread has them.
         let (tid, memory) = (self.tid(), self.memory());
@@ -113,18 +113,17 @@ impl Lower<'_> {
         let elected = self.e.reg(Class::Pred);
         self.e.inst("elect.sync", [Operand::WithPred(None, elected), 0xffff_ffffi64.into()]);
         self.e.guarded((elected, true), "ret", []);
-        self.set_vars(body);
-        self.body(body);
+        run(self);
         self.e.inst("ret", []);
         self.e.place(&consumers);
         self.e.close();
     }
 
-    /// The consumers, to the end.
-    pub(super) fn consume(&mut self, body: &[Stmt]) {
+    /// What consumers do first.
+    pub(super) fn begin_consumers(&mut self, body: &[Stmt]) {
         let roles = self.part.roles.expect("a func with consumers has roles");
         self.e.inst("setmaxnreg.inc.sync.aligned.u32", [i64::from(roles.consumer).into()]);
-        self.set_vars(body);
+        self.set_vars(body, self.func.persist);
         (0..self.func.bests.len()).for_each(|best| self.clear(BestId(best as u32)));
         let mut in_turns = false;
         crate::passes::visit(body, &mut |stmt| in_turns |= matches!(stmt.op, Op::Turn));
@@ -135,7 +134,6 @@ impl Lower<'_> {
             let passes = self.e.op(Class::Pred, "setp.eq.s32", [group.into(), last.into()]);
             self.e.guarded((passes, false), "bar.arrive", [TURNS.into(), BETWEEN_TWO.into()]);
         }
-        self.body(body);
     }
 
     /// Warpgroups that multiply.
@@ -158,8 +156,8 @@ impl Lower<'_> {
         self.e.inst("bar.arrive", [next.into(), BETWEEN_TWO.into()]);
     }
 
-    /// Sets the vars that a role names.
-    fn set_vars(&mut self, body: &[Stmt]) {
+    /// Sets the vars that a role names: all of them; where CTAs persist, those that last from tile to tile, or the others.
+    pub(super) fn set_vars(&mut self, body: &[Stmt], lasting: bool) {
         let mut named = vec![false; self.func.vars.len()];
         crate::passes::visit(body, &mut |stmt| match &stmt.op {
             Op::Read(var) | Op::Write(var, _) | Op::Start { acc: var, .. } => named[var.index()] = true,
@@ -168,7 +166,8 @@ impl Lower<'_> {
             }
             _ => {}
         });
-        for (var, _) in named.iter().enumerate().filter(|(_, named)| **named) {
+        let set = |var: usize| named[var] && (!self.func.persist || self.func.vars[var].lasts == lasting);
+        for var in (0..named.len()).filter(|&var| set(var)).collect::<Vec<_>>() {
             self.set_first(VarId(var as u32));
         }
     }

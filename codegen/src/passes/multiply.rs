@@ -37,7 +37,7 @@ fn started(func: &mut Func, body: Vec<Stmt>) -> Vec<Stmt> {
                     None => {
                         let ty = func.values[result.index()].ty.clone();
                         let name = format!("product{}", func.vars.len());
-                        func.vars.push(Var { name, ty, init: Const::f32(0.0), loc });
+                        func.vars.push(Var { name, ty, init: Const::f32(0.0), lasts: false, loc });
                         VarId(func.vars.len() as u32 - 1)
                     }
                 };

@@ -152,7 +152,8 @@ impl Out<'_> {
     }
 
     pub(super) fn var(&mut self, name: String) -> VarId {
-        self.func.vars.push(Var { name, ty: Type::scalar(Elem::I32), init: Const::I32(0), loc: self.loc });
+        let ty = Type::scalar(Elem::I32);
+        self.func.vars.push(Var { name, ty, init: Const::I32(0), lasts: false, loc: self.loc });
         VarId(self.func.vars.len() as u32 - 1)
     }
 

@@ -6,6 +6,10 @@
 //!      released, and filled. Table elements that say where a tile is are fetched a round ahead. Consumers await a slot before
 //!      the first use of its tile, and release it after the last. Rings have one slot a stage, and the slot and phase of a
 //!      round are the same for both. A tile that is fetched once is never released. Other copies are left to the consumers.
+//!      Where CTAs persist, turns are counted from tile to tile, in vars that last, and every tile that is fetched once a tile of
+//!      work is in a ring of its own, two slots deep where they fit: it is acquired and released as others are, so that the
+//!      producer is ahead of the consumers by what the rings hold, also where that is the next tile's. CTAs that have other
+//!      copies than the producer's do not persist.
 //!
 //! ```text
 //!   produce {
@@ -30,6 +34,7 @@ use crate::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, Va
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     if func.partition.is_none_or(|part| part.roles.is_none()) {
+        func.persist = false;
         return Ok(func);
     }
     let body = std::mem::take(&mut func.body);
@@ -46,48 +51,140 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     // Slots of tiles outside loops are constants.
     let zero: HashSet<ValueId> =
         common.iter().filter(|s| matches!(s.op, Op::Const(Const::I32(0)))).filter_map(|s| s.result).collect();
+    let once = fetched_once(&func, &rest, &known);
+    func.persist &= all_produced(&func, &rest, &known);
+    if func.persist {
+        let slots = once_slots(&func, &rest, &once);
+        once.iter().for_each(|(buffer, _)| func.buffers[buffer.index()].slots = slots);
+    }
 
-    let mut producer = Vec::new();
+    let mut producer = Vec::with_capacity(rest.len());
     let mut consumers = Vec::with_capacity(rest.len());
-    let mut once: Vec<(BufferId, ValueId)> = Vec::new();
+    let alone = opened(&mut func, &once, &mut producer);
+    let own = opened(&mut func, &once, &mut consumers);
     for mut stmt in rest {
-        match &stmt.op {
+        match &mut stmt.op {
             Op::CopyAsync { from, buffer, slot } if is_fetched(&func, from, &known) => {
                 func.buffers[buffer.index()].ring = true;
-                once.push((*buffer, *slot));
-                let op = Op::Fill { from: from.clone(), buffer: *buffer, slot: *slot };
-                producer.push(Stmt { result: None, op, loc: stmt.loc });
+                let effect = |op| Stmt { result: None, op, loc: stmt.loc };
+                if let Some(turn) = &alone {
+                    *slot = turn.slot;
+                    producer.push(effect(Op::Acquire { buffer: *buffer, slot: *slot, phase: turn.phase }));
+                }
+                producer.push(effect(Op::Fill { from: from.clone(), buffer: *buffer, slot: *slot }));
                 continue;
             }
-            Op::For { lo, .. } if is_produced(&func, &stmt, &known) => {
+            Op::Shared(buffer, slot) if once.iter().any(|(of, _)| of == buffer) => {
+                *slot = own.as_ref().map_or(*slot, |turn| turn.slot);
+            }
+            Op::For { lo, .. } => {
                 let from_zero = zero.contains(lo);
-                producer.extend(fetching(&mut func, &stmt, from_zero)?);
-                consuming(&mut func, &mut stmt, from_zero);
+                if is_produced(&func, &stmt, &known) {
+                    producer.extend(fetching(&mut func, &stmt, from_zero)?);
+                    consuming(&mut func, &mut stmt, from_zero);
+                }
             }
             _ => {}
         }
         consumers.push(stmt);
     }
     for (buffer, slot) in once {
-        await_once(&mut func, &mut consumers, buffer, slot);
+        await_once(&mut func, &mut consumers, buffer, slot, own.as_ref());
     }
+    closed(&mut func, alone, &mut producer);
+    closed(&mut func, own, &mut consumers);
     common.push(Stmt { result: None, op: Op::Produce(producer), loc: None });
     common.push(Stmt { result: None, op: Op::Consume(consumers), loc: None });
     func.body = common;
     Ok(func)
 }
 
+/// The tiles that are fetched outside of loops, and their slots.
+fn fetched_once(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> Vec<(BufferId, ValueId)> {
+    let fetched = |stmt: &Stmt| match &stmt.op {
+        Op::CopyAsync { from, buffer, slot } if is_fetched(func, from, known) => Some((*buffer, *slot)),
+        _ => None,
+    };
+    body.iter().filter_map(fetched).collect()
+}
+
+/// Whether the producer makes every copy there is: nothing that consumers do to shared memory is in the way of the next tile.
+fn all_produced(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool {
+    let others = |stmt: &Stmt| {
+        let mut others = false;
+        super::visit(std::slice::from_ref(stmt), &mut |s| others |= matches!(s.op, Op::CopyAsync { .. }));
+        others
+    };
+    func.partition.is_some_and(|part| part.cols == 1)
+        && body.iter().all(|stmt| match &stmt.op {
+            Op::CopyAsync { from, .. } => is_fetched(func, from, known),
+            _ => is_produced(func, stmt, known) || !others(stmt),
+        })
+}
+
+/// Shared memory that is left for barriers, at least.
+const BARRIERS: u32 = 1024;
+
+/// Slots of tiles that are fetched once a tile of work: two, where they fit beside the slots of loops.
+fn once_slots(func: &Func, body: &[Stmt], once: &[(BufferId, ValueId)]) -> u32 {
+    let bytes = |buffer: &BufferId| {
+        let ty = &func.buffers[buffer.index()].ty;
+        ty.axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>() * ty.elem.bytes()
+    };
+    let mut all: u32 = once.iter().map(|(buffer, _)| 2 * bytes(buffer)).sum();
+    for stmt in body {
+        let Op::For { pipelined, body, .. } = &stmt.op else { continue };
+        super::visit(body, &mut |s| {
+            if let Op::CopyAsync { buffer, .. } = &s.op {
+                all += pipelined.unwrap_or(1) * bytes(buffer);
+            }
+        });
+    }
+    if all + BARRIERS <= func.target.shared_per_cta() { 2 } else { 1 }
+}
+
+/// The turn of tiles that are fetched once, where CTAs persist, at a role's begin.
+fn opened(func: &mut Func, once: &[(BufferId, ValueId)], role: &mut Vec<Stmt>) -> Option<Turn> {
+    let (buffer, _) = once.first().filter(|_| func.persist)?;
+    let slots = func.buffers[buffer.index()].slots;
+    let mut out = Out { func, stmts: Vec::new(), loc: None };
+    let turn = lasting(&mut out, slots);
+    role.append(&mut out.stmts);
+    Some(turn)
+}
+
+/// Counts that turn on, at a role's end.
+fn closed(func: &mut Func, turn: Option<Turn>, role: &mut Vec<Stmt>) {
+    let Some(turn) = turn else { return };
+    let mut out = Out { func, stmts: Vec::new(), loc: None };
+    count_on(&mut out, &turn);
+    role.append(&mut out.stmts);
+}
+
 /// Where a round's tiles stand: their slot, and how often it was filled before, modulo 2.
 struct Turn {
     slot: ValueId,
     phase: ValueId,
-    /// What counts them, where they do not follow from the round's number.
-    counted: Option<(VarId, VarId)>,
+    counted: Counted,
     stages: u32,
+}
+
+/// What counts rounds.
+#[derive(Clone, Copy)]
+enum Counted {
+    /// Nothing: slot and phase follow from the round's number.
+    Not,
+    /// A var each for the slot and the phase.
+    Apart(VarId, VarId),
+    /// A var that counts twice as many rounds as there are slots.
+    Together(VarId),
 }
 
 /// Works out the turn of a round, at its begin.
 fn turn(out: &mut Out<'_>, index: ValueId, stages: u32, from_zero: bool) -> Turn {
+    if out.func.persist {
+        return lasting(out, stages);
+    }
     let int = Type::scalar(Elem::I32);
     if from_zero && stages.is_power_of_two() {
         let slots = out.int(stages as i32);
@@ -95,17 +192,65 @@ fn turn(out: &mut Out<'_>, index: ValueId, stages: u32, from_zero: bool) -> Turn
         let lap = if stages == 1 { index } else { out.value(Op::Binary(Binary::Div, index, slots), int.clone()) };
         let two = out.int(2);
         let phase = out.value(Op::Binary(Binary::Rem, lap, two), int);
-        return Turn { slot, phase, counted: None, stages };
+        return Turn { slot, phase, counted: Counted::Not, stages };
     }
+    apart(out, stages)
+}
+
+/// A turn that is counted by slots and by phases.
+fn apart(out: &mut Out<'_>, stages: u32) -> Turn {
     let count = out.func.vars.len();
     let vars = (out.var(format!("slot{count}")), out.var(format!("phase{count}")));
-    let (slot, phase) = (out.read(vars.0), out.read(vars.1));
-    Turn { slot, phase, counted: Some(vars), stages }
+    Turn::of(out, Counted::Apart(vars.0, vars.1), stages)
+}
+
+/// A turn that is counted on from tile to tile.
+fn lasting(out: &mut Out<'_>, stages: u32) -> Turn {
+    let count = out.func.vars.len();
+    let counted = if stages.is_power_of_two() {
+        Counted::Together(out.var(format!("count{count}")))
+    } else {
+        Counted::Apart(out.var(format!("slot{count}")), out.var(format!("phase{count}")))
+    };
+    out.func.vars[count..].iter_mut().for_each(|var| var.lasts = true);
+    Turn::of(out, counted, stages)
+}
+
+impl Turn {
+    /// The turn that vars count.
+    fn of(out: &mut Out<'_>, counted: Counted, stages: u32) -> Turn {
+        let int = Type::scalar(Elem::I32);
+        let (slot, phase) = match counted {
+            Counted::Not => unreachable!("nothing counts it"),
+            Counted::Apart(slot, phase) => (out.read(slot), out.read(phase)),
+            Counted::Together(var) if stages == 1 => (out.int(0), out.read(var)),
+            Counted::Together(var) => {
+                let (count, slots) = (out.read(var), out.int(stages as i32));
+                let slot = out.value(Op::Binary(Binary::Rem, count, slots), int.clone());
+                (slot, out.value(Op::Binary(Binary::Div, count, slots), int))
+            }
+        };
+        Turn { slot, phase, counted, stages }
+    }
+
+    /// The same turn, read again.
+    fn again(&self, out: &mut Out<'_>) -> Turn {
+        Turn::of(out, self.counted, self.stages)
+    }
 }
 
 /// Counts on, at the end of a round.
 fn count_on(out: &mut Out<'_>, turn: &Turn) {
-    let Some((slot, phase)) = turn.counted else { return };
+    let (slot, phase) = match turn.counted {
+        Counted::Not => return,
+        Counted::Apart(slot, phase) => (slot, phase),
+        Counted::Together(var) => {
+            let count = out.read(var);
+            let (next, laps) = (out.add(count, 1), out.int(2 * turn.stages as i32));
+            let next = out.value(Op::Binary(Binary::Rem, next, laps), Type::scalar(Elem::I32));
+            return out.effect(Op::Write(var, next));
+        }
+    };
     let last = out.int(turn.stages as i32 - 1);
     let stays = out.less(turn.slot, last);
     let (one, zero) = (out.int(1), out.int(0));
@@ -229,16 +374,27 @@ fn used_in(stmt: &Stmt) -> HashSet<ValueId> {
     used
 }
 
-/// Waits for a tile that is fetched once, before its first use.
-fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot: ValueId) {
+/// Waits for a tile that is fetched once, before its first use. Where turns are counted it is released after its last.
+fn await_once(func: &mut Func, consumers: &mut Vec<Stmt>, buffer: BufferId, slot: ValueId, counted: Option<&Turn>) {
     let tile = consumers.iter().find_map(|stmt| match stmt.op {
         Op::Shared(of, _) if of == buffer => stmt.result,
         _ => None,
     });
     let Some(tile) = tile else { return };
-    let Some(first) = consumers.iter().position(|stmt| used_in(stmt).contains(&tile)) else { return };
-    let mut out = Out { func, stmts: Vec::new(), loc: consumers[first].loc };
-    let phase = out.int(0);
+    let uses = |stmt: &Stmt| used_in(stmt).contains(&tile);
+    let (Some(first), Some(last)) = (consumers.iter().position(uses), consumers.iter().rposition(uses)) else { return };
+    let mut out = Out { func, stmts: Vec::new(), loc: consumers[last].loc };
+    if let Some(turn) = counted {
+        // Worked out again: kept, it would hold a register through the loop.
+        let slot = turn.again(&mut out).slot;
+        out.effect(Op::Release { buffer, slot });
+        consumers.splice(last + 1..last + 1, std::mem::take(&mut out.stmts));
+    }
+    out.loc = consumers[first].loc;
+    let (slot, phase) = match counted {
+        Some(turn) => (turn.slot, turn.phase),
+        None => (slot, out.int(0)),
+    };
     out.effect(Op::Await { buffer, slot, phase });
     let stmts = out.stmts;
     consumers.splice(first..first, stmts);

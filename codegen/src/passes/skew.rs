@@ -228,7 +228,7 @@ impl Carried {
             Elem::Bool => Const::Bool(false),
             _ => Const::f32(0.0),
         };
-        func.vars.push(Var { name: format!("kept{}", func.vars.len()), ty, init, loc: stmt.loc });
+        func.vars.push(Var { name: format!("kept{}", func.vars.len()), ty, init, lasts: false, loc: stmt.loc });
         self.vars.push((value, VarId(func.vars.len() as u32 - 1)));
     }
 
@@ -342,7 +342,8 @@ impl Skew<'_> {
 /// A var for the weights.
 fn home(func: &mut Func, round: &Round, loc: Loc) -> VarId {
     let ty = func.values[round.weights.index()].ty.clone();
-    func.vars.push(Var { name: format!("weights{}", func.vars.len()), ty, init: Const::f32(0.0), loc });
+    let name = format!("weights{}", func.vars.len());
+    func.vars.push(Var { name, ty, init: Const::f32(0.0), lasts: false, loc });
     VarId(func.vars.len() as u32 - 1)
 }
 

@@ -225,6 +225,8 @@ fn repeats(func: &Func, path: &[usize]) -> bool {
 fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> Option<&'static str> {
     let op = stmt(&mut func.clone(), path).op.clone();
     let slots = func.buffers.iter().map(|buffer| buffer.slots).max();
+    // Where CTAs persist, all of it is gone through again.
+    let repeats = func.persist || repeats(func, path);
     let in_pairs = func.overlap == Overlap::Deferred && slots == Some(2);
     Some(match (change, &op, past) {
         (Change::Doubled, Op::Acquire { .. } | Op::Await { .. } | Op::Barrier | Op::Wait(_), _) => {
@@ -234,15 +236,11 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
         (Change::Doubled, Op::Land(_), _) => "nothing is left to land",
         (Change::Doubled, Op::Commit, _) => "a group without copies has landed",
         (Change::Fewer, Op::Land(_), _) => "more products are waited for than need be",
-        (Change::Slot(0) | Change::Phase(0), ..) if !repeats(func, path) => {
-            "the first tile comes to slot 0, in phase 0"
-        }
-        (Change::Slot(1), ..) if !repeats(func, path) => "the second tile comes to slot 1",
+        (Change::Slot(0) | Change::Phase(0), ..) if !repeats => "the first tile comes to slot 0, in phase 0",
+        (Change::Slot(1), ..) if !repeats => "the second tile comes to slot 1",
         (Change::Slot(_), ..) if in_pairs => "where rounds go in pairs, each of a pair has its slot of two",
-        (Change::Left, Op::Release { .. }, _) if !repeats(func, path) => "nothing is filled after the last tiles",
-        (Change::OtherBuffer, Op::Release { buffer, .. }, _)
-            if !repeats(func, path) && func.buffers[buffer.index()].slots == 1 =>
-        {
+        (Change::Left, Op::Release { .. }, _) if !repeats => "nothing is filled after the last tiles",
+        (Change::OtherBuffer, Op::Release { buffer, .. }, _) if !repeats && func.buffers[buffer.index()].slots == 1 => {
             "nothing is filled after the last tiles, and Q is released, which is as good"
         }
         (Change::Later | Change::Earlier, Op::Await { .. } | Op::Fence, Some(Op::Await { .. } | Op::Fence)) => {
@@ -257,6 +255,9 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
             Some(Op::Acquire { .. } | Op::Fill { .. }),
         ) => "consumers release one ring's slot without the other ring's tile",
         (Change::Later, Op::Close, Some(Op::Read(_))) => "what is read between is no product's of the group",
+        (Change::Later, Op::Release { .. }, Some(Op::Merge { .. })) => {
+            "a slot may be released later in its tile of work"
+        }
         (Change::Earlier, Op::Land(_), Some(Op::Read(_) | Op::Write(..))) => "products are waited for sooner",
         (Change::Later | Change::Earlier, Op::Turn | Op::Pass, _)
         | (Change::Later | Change::Earlier, _, Some(Op::Turn | Op::Pass)) => {
@@ -292,6 +293,10 @@ fn every_operation_of_order_is_needed_where_it_stands() {
         ("fenced, in turns", causal("fenced turns", 2, 128)),
         ("deferred, in turns", causal("deferred turns", 3, 128)),
         ("consumers copy Q", copied_q("fenced", 2)),
+        ("serial, tile after tile", causal("serial persist", 2, 64)),
+        ("fenced, tile after tile", causal("fenced turns persist", 3, 64)),
+        ("deferred, tile after tile", causal("deferred turns persist", 2, 128)),
+        ("deferred, tile after tile, Q in one slot", causal("deferred turns persist", 6, 128)),
     ] {
         let mut all = Vec::new();
         paths(&func.body, &mut Vec::new(), &mut all);
@@ -313,4 +318,22 @@ fn every_operation_of_order_is_needed_where_it_stands() {
     let survived: usize = reasons.values().sum();
     assert!(refused > 2 * survived, "{refused} mutants are refused; of the others {reasons:#?}");
     assert!(missed.is_empty(), "{} mutants pass:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// Counts that go on from tile to tile of work are needed, all of them.
+#[test]
+fn what_lasts_from_tile_to_tile_is_needed() {
+    for (way, stages, slots) in [("serial persist", 1, 2), ("fenced turns persist", 3, 2), ("deferred persist", 6, 1)] {
+        let func = causal(way, stages, 128);
+        let once = func.buffers.iter().find(|buffer| buffer.name.contains('q')).expect("Q is fetched");
+        assert_eq!((once.slots, once.ring), (slots, true), "{way}, {stages} stages");
+        let lasting: Vec<usize> = (0..func.vars.len()).filter(|&var| func.vars[var].lasts).collect();
+        assert!(lasting.len() >= 4, "each role counts Q, and blocks of keys: {func}");
+        for var in lasting {
+            let mut mutant = func.clone();
+            mutant.vars[var].lasts = false;
+            let name = &func.vars[var].name;
+            assert!(check(&mutant).is_err(), "{way}, {stages} stages: %{name} may begin anew in each tile");
+        }
+    }
 }

@@ -362,3 +362,46 @@ fn registers_and_bytes_are_what_there_is() {
     refuses(&[(registers, "registers 24 and 160")], "threads begin with 168 registers");
     refuses(&[("Kv = 64", "Kv = 8192")], "1048576 bytes come, and a barrier waits for less than 1048576");
 }
+
+/// Tile after tile, with Q released in each.
+const PERSIST: (&str, &str) = ("warps 8 {", "warps 8 persist {");
+const RELEASE_Q: (&str, &str) = ("; behind", "release $q[%1] ; behind");
+
+/// Phases of Q and turns of K that are counted through all tiles: by the producer in %c and %d, by consumers in %e and %f.
+const COUNTS: [(&str, &str); 10] = [
+    ("var %c : i32 = 0", "var %c : i32 = 0 lasts var %d : i32 = 0 lasts var %e : i32 = 0 lasts var %f : i32 = 0 lasts"),
+    ("fill $q[%1]", "%50 = read %c acquire $q[%1] phase %50 fill $q[%1]"),
+    ("; produced", "%51 = sub %2, %50 : i32 write %c = %51"),
+    ("%11 = rem %10, %3", "%52 = read %d %11 = rem %52, %3"),
+    ("%12 = div %10, %3", "%12 = div %52, %3"),
+    ("fill $k[%11]", "%53 = add %52, %2 : i32 %54 = const 4 %55 = rem %53, %54 : i32 write %d = %55 fill $k[%11]"),
+    ("await $q[%1] phase %1", "%60 = read %e await $q[%1] phase %60"),
+    ("; behind", "%61 = sub %2, %60 : i32 write %e = %61"),
+    (
+        "%22 = rem %21, %3",
+        "%62 = read %f %63 = add %62, %2 : i32 %64 = const 4 %65 = rem %63, %64 : i32 write %f = %65 %22 = rem %62, %3",
+    ),
+    ("%23 = div %21, %3", "%23 = div %62, %3"),
+];
+
+#[test]
+fn tiles_of_work_follow_one_another() {
+    refuses(&[PERSIST], "a tile of work ends, and $q[0] is held");
+    let words = "the slot is filled again, and nothing has waited until its readers have released it";
+    refuses(&[PERSIST, RELEASE_Q], words);
+    let [declared, counts @ ..] = COUNTS;
+    let all = |declared: (&'static str, &'static str)| -> Vec<_> {
+        [PERSIST, RELEASE_Q, declared].into_iter().chain(counts).collect()
+    };
+    accepts(&all(declared));
+    for (var, words) in [
+        ("%c", "it waits for phase 0, and this is fill 1 of the slot"),
+        ("%d", "it waits for phase 0, and this is fill 1 of the slot"),
+        ("%e", "it waits for phase 0, and the slot next has fill 1"),
+        ("%f", "the producer brings the ring's tile 1 to $k[1], with 1 rounds"),
+    ] {
+        let (from, to) = (format!("{var} : i32 = 0 lasts"), format!("{var} : i32 = 0"));
+        let anew = declared.1.replace(&from, &to);
+        refuses(&all((declared.0, anew.leak())), words);
+    }
+}

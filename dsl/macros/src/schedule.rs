@@ -12,7 +12,7 @@ use crate::{Errors, staged};
 const TAKEN: [&str; 5] = ["o", "lse", "scale", "cu_seqlens", "max_seqlen"];
 
 /// Knobs that the body does not see: they say how it is compiled.
-const OF_STAGING: [&str; 4] = ["warps", "overlap", "turns", "pack"];
+const OF_STAGING: [&str; 5] = ["warps", "overlap", "turns", "pack", "persist"];
 
 /// A parameter after the context.
 struct Param {
@@ -338,6 +338,7 @@ fn pick_definition(dsl: &TokenStream, vis: &Visibility, pick: &Ident, schedule: 
         _ if knob.name == "pack" => {
             "What rows a tile of tokens has: 1 of one query head, 2 of a whole group.".to_owned()
         }
+        _ if knob.name == "persist" => "Whether a CTA does tile after tile: 1 is no, 2 yes.".to_owned(),
         _ if knob.name == "overlap" => "How products overlap: 1 is serial, 2 fenced, 3 deferred.".to_owned(),
         _ => format!("`{}`.", knob.name),
     });

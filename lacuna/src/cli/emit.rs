@@ -237,8 +237,8 @@ fn tensor_map(map: &TensorMap) -> Value {
     })
 }
 
-/// An expression: a number, `{"symbol": ..}` for an extent of the tensors, `{"scalar": ..}` for a number of the launch, or
-/// an operation on two.
+/// An expression: a number, `{"symbol": ..}` for an extent of the tensors or for the device's `multiprocessors`, `{"scalar": ..}`
+/// for a number of the launch, or an operation on two.
 fn expr(value: &Expr) -> Value {
     let both = |name: &str, a: &Expr, b: &Expr| json!({ name: [expr(a), expr(b)] });
     match value {
@@ -250,6 +250,7 @@ fn expr(value: &Expr) -> Value {
         Expr::Mul(a, b) => both("mul", a, b),
         Expr::CeilDiv(a, b) => both("ceil_div", a, b),
         Expr::Min(a, b) => both("min", a, b),
+        Expr::Max(a, b) => both("max", a, b),
     }
 }
 

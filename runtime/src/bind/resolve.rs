@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lacuna_codegen::{
     ir::Elem,
-    plan::{Access, Arg, Dim, Expr, Launch, Plan, Scalar, TensorSpec},
+    plan::{Access, Arg, Dim, Expr, Launch, MULTIPROCESSORS, Plan, Scalar, TensorSpec},
 };
 use lacuna_ptx::ParamType;
 
@@ -91,7 +91,9 @@ pub(crate) fn resolve<'p>(device: &Device, plan: &'p Plan, bindings: &Bindings) 
     for spec in &plan.scalars {
         check_scalar(&spec.name, spec.elem, bindings.scalars[&spec.name]).map_err(refuse)?;
     }
-    let known = Known { symbols: extents.values(), bindings };
+    let mut symbols = extents.values();
+    symbols.insert(MULTIPROCESSORS.to_owned(), device.multiprocessors().into());
+    let known = Known { symbols, bindings };
     for requirement in &plan.requires {
         let eval = |side: &Expr| known.eval(side, || requirement.what.clone());
         let (left, right) = (eval(&requirement.left).map_err(refuse)?, eval(&requirement.right).map_err(refuse)?);

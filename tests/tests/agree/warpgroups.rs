@@ -20,6 +20,12 @@ fn pick(rows: u32, kv: u32, stages: u32, overlap: u32) -> Pick {
     knobs.map(|(knob, value)| (knob.to_owned(), value)).into()
 }
 
+/// The same for CTAs that do tile after tile.
+fn persistent(mut pick: Pick) -> Pick {
+    pick.insert("persist".to_owned(), 2);
+    pick
+}
+
 /// Every number of rounds about the number of stages: no loop, its opening alone, odd and even ends.
 #[test]
 fn every_number_of_rounds() {
@@ -91,6 +97,34 @@ fn numbers_that_are_none() {
         cases.push(Case { numbers: Numbers::NanValue, ..case });
     }
     agree("warpgroups: numbers", &cases);
+}
+
+/// Several tiles a CTA, the emulator having four at once: documents of unequal lengths and without tokens, so that tiles have
+/// many rounds, few, or none, and a last row of tiles that is not full; with as many slots for Q as fit.
+#[test]
+fn tile_after_tile() {
+    let mut cases = Vec::new();
+    for (overlap, stages) in [(1, 2), (2, 2), (3, 2), (1, 3), (2, 3), (3, 3)] {
+        for (rows, kv, width) in [(64, 64, 64), (128, 64, 64), (192, 64, 64), (128, 128, 128)] {
+            let seen = [Seen::Causal, Seen::Full, Seen::Window(70), Seen::WindowSink(20, 6)][cases.len() % 4];
+            let lengths = [&[300, 0, 70, 1, 450][..], &[0, 513], &[64; 9]][cases.len() % 3];
+            let group = 1 + cases.len() as u32 % 3;
+            let mut case = case(seen, (width, width), group, lengths, persistent(pick(rows, kv, stages, overlap)));
+            case.slack = if cases.len() % 4 == 3 { 150 } else { 0 };
+            // Turns where there are warpgroups to take them, and not.
+            case.hk = 1 + cases.len() / 5 % 2;
+            case.pick.insert("turns".to_owned(), 1 + cases.len() as u32 / 2 % 2);
+            if case.plan(SM_90A).is_ok() {
+                cases.push(Case { seed: cases.len() as u64, ..case });
+            }
+        }
+    }
+    // Nobody has a token; a single tile.
+    for lengths in [&[0, 0][..], &[3]] {
+        let case = case(Seen::Causal, (64, 64), 2, lengths, persistent(pick(128, 64, 2, 3)));
+        cases.push(Case { seed: cases.len() as u64, ..case });
+    }
+    agree("warpgroups: tile after tile", &cases);
 }
 
 /// Queries and keys of unequal lengths: a chunk, one token, more queries than keys, no keys, no queries.

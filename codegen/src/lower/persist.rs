@@ -1,0 +1,95 @@
+//! CTAs that do tile after tile: the loop over a role's tiles, and which place of the grid a tile is.
+
+use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
+
+use super::Lower;
+use crate::ir::{Op, Stmt};
+use crate::plan::TILE_PARAMS;
+
+/// The tile under way.
+pub(super) struct Tile {
+    /// Its place in the grid.
+    pub(super) place: [Reg; 3],
+    /// Where the next one begins.
+    pub(super) next: String,
+}
+
+/// What an entry is told of its tiles.
+pub(super) fn params() -> impl Iterator<Item = Param> {
+    TILE_PARAMS.iter().map(|name| Param { name: (*name).to_owned(), ty: ParamType::U32 })
+}
+
+impl Lower<'_> {
+    /// A func of roles that do tile after tile.
+    pub(super) fn tile_after_tile(&mut self, body: &[Stmt]) {
+        let [common @ .., Stmt { op: Op::Produce(producer), .. }, Stmt { op: Op::Consume(consumers), .. }] = body
+        else {
+            unreachable!("`produce` keeps `persist` where there are roles");
+        };
+        self.part(|lower| {
+            lower.set_vars(producer, true);
+            lower.tiles(common, producer);
+        });
+        self.begin_consumers(consumers);
+        self.tiles(common, consumers);
+    }
+
+    /// The tiles of a role, one after another: `common`, then `role`.
+    fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
+        let [all, pairs, section, by_section, together, by_together, across, by_across] =
+            TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let row = self.e.mutable(Class::B32);
+        self.e.mov(row, 0i64.into());
+        self.e.forget();
+        self.e.open(false);
+        let (head, next, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        let tile = self.nth(row);
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
+        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
+        let [before, within] = self.split(tile, section, by_section);
+        let [x, pair] = self.split(within, together, by_together);
+        let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
+        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
+        // The last section may have fewer pairs than others.
+        let none = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
+        self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
+        let [z, y] = self.split(pair, across, by_across);
+        self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
+        self.body(common);
+        self.set_vars(role, false);
+        self.body(role);
+        self.tile = None;
+        self.e.place(&next);
+        self.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// The CTA's tile of a row: where it stands itself, in every other row from the other end.
+    fn nth(&mut self, row: Reg) -> Reg {
+        let own = self.e.op(Class::B32, "mov.u32", [Special::Ctaid(0).into()]);
+        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+        let last = self.e.op(Class::B32, "add.s32", [ctas.into(), (-1i64).into()]);
+        let other = self.e.op(Class::B32, "sub.s32", [last.into(), own.into()]);
+        let odd = self.e.op(Class::B32, "and.b32", [row.into(), 1i64.into()]);
+        let back = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
+        let at = self.e.op(Class::B32, "selp.b32", [other.into(), own.into(), back.into()]);
+        self.e.op(Class::B32, "mad.lo.s32", [row.into(), ctas.into(), at.into()])
+    }
+
+    /// A quotient and its remainder, by the divisor's reciprocal: an estimate, which may be one too small.
+    fn split(&mut self, of: Reg, by: Reg, reciprocal: Reg) -> [Reg; 2] {
+        let twice = self.e.op(Class::B32, "shl.b32", [of.into(), 1i64.into()]);
+        let estimate = self.e.op(Class::B32, "mul.hi.u32", [twice.into(), reciprocal.into()]);
+        let whole = self.e.op(Class::B32, "mul.lo.s32", [estimate.into(), by.into()]);
+        let rest = self.e.op(Class::B32, "sub.s32", [of.into(), whole.into()]);
+        let small = self.e.op(Class::Pred, "setp.ge.s32", [rest.into(), by.into()]);
+        let more = self.e.op(Class::B32, "selp.b32", [1i64.into(), 0i64.into(), small.into()]);
+        let less = self.e.op(Class::B32, "selp.b32", [by.into(), 0i64.into(), small.into()]);
+        let quotient = self.e.op(Class::B32, "add.s32", [estimate.into(), more.into()]);
+        [quotient, self.e.op(Class::B32, "sub.s32", [rest.into(), less.into()])]
+    }
+}

@@ -22,7 +22,7 @@ pub(crate) const PARAMS: [&str; 8] = [
 ];
 
 /// Bytes of keys and values that a section reads: what L2 holds beside what flows through it. An H200 has 60 MiB, an H100 50.
-const SECTION: u64 = 16 << 20;
+const SECTION: u64 = 32 << 20;
 
 /// A grid of CTAs that do tile after tile, and what they are told.
 #[derive(Clone, Debug, PartialEq, Eq)]

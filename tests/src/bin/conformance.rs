@@ -2,7 +2,7 @@
 //!
 //! Cases run in a process of their own, one after the other, which says what the GPU answered to each. After a case that fails,
 //! or does not end, the next ones run in another: what a GPU does after a fault says nothing, and a kernel that waits for ever
-//! ends with its process. A row of the instruction table that has lost two of them is not asked any further. What was answered
+//! ends with its process. A kind of case of a row of the instruction table that has lost two of them is not asked for any further. What was answered
 //! is written whenever a process ends; what was not is said, and is the exit status; and where the emulator answers otherwise.
 #![allow(clippy::print_stdout, reason = "a command says what it did")]
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long all of them may take: the cases of a process that would start later are not asked.
 const ALL: Duration = Duration::from_secs(40);
 
-/// Processes that the cases of a row may cost.
+/// Processes that the cases of a kind may cost.
 const LOSSES: usize = 2;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -96,9 +96,11 @@ fn answer(first: usize, lost: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The row of the instruction table that a case is of.
+/// The row of the instruction table that a case is of, and of what kind it is there: the last words of its name.
 fn row_of(case: &Case) -> String {
-    format!("{:?}", case.form.op())
+    let mut words = case.name.rsplit(' ').take(2);
+    let [last, before] = [(); 2].map(|()| words.next().filter(|word| !word.contains('.')).unwrap_or_default());
+    format!("{:?} {before} {last}", case.form.op())
 }
 
 /// A process of cases, and what it says.

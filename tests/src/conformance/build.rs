@@ -206,9 +206,8 @@ impl Kernel {
         4 * at
     }
 
-    /// A register of a word that is said, round by round. The shuffle shows ptxas that the warp has one: it otherwise goes through
-    /// lanes whose coordinates or descriptors may differ, and for stores of boxes what it makes of that is an illegal instruction
-    /// on an H200.
+    /// A register of a word that is said, round by round. The shuffle shows ptxas that the whole warp has one: it would go through
+    /// lanes whose coordinates or descriptors may differ, one after the other.
     pub(super) fn said(&mut self, rounds: Vec<u32>) -> String {
         let (at, register) = (self.used_words, self.register(Class::B32));
         self.used_words += 1;

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{AXPY, axpy, axpy_twice, copy, ramp, spec, symbol};
+use common::{AXPY, axpy, axpy_twice, copy, launch, ramp, spec, symbol};
 use lacuna_codegen::{
     ir::Elem,
     plan::{Access, Arg, Dim, Expr, Plan, Requirement, Scalar, ScalarSpec},
@@ -407,5 +407,61 @@ fn checked_mode_finds_what_was_not_written() {
     device.run(&copy(), &Bindings::new().tensor("from", &from).tensor("to", &to).checked()).unwrap();
     for (i, value) in store.to_vec::<f32>().unwrap().into_iter().enumerate() {
         assert_eq!(value, if i / 4 % 2 == 0 { 0.0 } else { ramp(48)[i] });
+    }
+}
+
+/// Each CTA of a pair stores the rank of the other.
+const PAIRS: &str = "\
+.version 7.8
+.target sm_90
+.address_size 64
+
+.visible .entry pairs(.param .u64 out)
+.explicitcluster
+.reqnctapercluster 2, 1, 1
+{
+    .reg .pred %p<1>;
+    .reg .b32 %r<3>;
+    .reg .b64 %d<2>;
+    mov.u32 %r0, %tid.x;
+    mov.u32 %r1, %cluster_ctarank;
+    mov.u32 %r2, %ctaid.x;
+    ld.param.u64 %d0, [out];
+    mul.wide.u32 %d1, %r2, 4;
+    add.u64 %d0, %d0, %d1;
+    xor.b32 %r1, %r1, 1;
+    setp.eq.u32 %p0, %r0, 0;
+    @%p0 st.global.u32 [%d0], %r1;
+    ret;
+}
+";
+
+#[test]
+fn clusters_are_those_that_a_kernel_requires() {
+    let device = Device::emulator();
+    let out = Tensor::uninit(&device, Elem::I32, &[4]).unwrap();
+    let bindings = Bindings::new().tensor("out", &out);
+    let mut launch =
+        launch(PAIRS, "pairs", [Expr::symbol("n"), 1.into(), 1.into()], 32, vec![Arg::Pointer("out".to_owned())]);
+    launch.cluster = [2, 1, 1];
+    let mut plan = Plan {
+        name: "pairs".to_owned(),
+        target: Target::SM_90,
+        tensors: vec![spec("out", Elem::I32, vec![symbol("n")], Access::Write, 4)],
+        scalars: Vec::new(),
+        requires: Vec::new(),
+        workspace: 0.into(),
+        launches: vec![launch],
+    };
+    device.run(&plan, &bindings).unwrap();
+    assert_eq!(out.to_vec::<i32>().unwrap(), [1, 0, 1, 0]);
+    for cluster in [[1, 1, 1], [4, 1, 1]] {
+        plan.launches[0].cluster = cluster;
+        assert_eq!(
+            refusal(&plan, &bindings),
+            format!(
+                "`pairs` is not a valid plan: entry `pairs` requires clusters of [2, 1, 1], and its launch has {cluster:?}"
+            )
+        );
     }
 }

@@ -206,12 +206,14 @@ impl Kernel {
         4 * at
     }
 
-    /// A register of a word that is said, round by round.
+    /// A register of a word that is said, round by round. The shuffle shows ptxas that the whole warp has one: it would go through
+    /// lanes whose coordinates or descriptors may differ, one after the other.
     pub(super) fn said(&mut self, rounds: Vec<u32>) -> String {
         let (at, register) = (self.used_words, self.register(Class::B32));
         self.used_words += 1;
         self.said.push((at, rounds));
         line!(self.before, "ld.global.b32 {register}, [%d0+{}];", 4 * at);
+        line!(self.before, "shfl.sync.idx.b32 {register}, {register}, 0, 31, -1;");
         register
     }
 

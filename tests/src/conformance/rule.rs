@@ -10,6 +10,7 @@
 //! the emulator rounds after each. On these operands the H200 is measured to be at most 1.87 units from the exact sum and
 //! the emulator 3.53, a unit being 2^-23 of the largest of the terms and the sum: [`Rule::MMA_UNITS`] holds both to that,
 //! rounded up. Sums of integers that fit are therefore equal, and so are infinities and whether it is a NaN.
+//! `wgmma` is held to the same, on the same kinds of operands, and to equal bits on whole numbers.
 
 use half::{bf16, f16};
 use lacuna_ptx::{Form, Op};

@@ -57,9 +57,12 @@ pub(super) fn cases_of(form: Form) -> Option<Vec<Case>> {
         }
         Op::TensorCastHint => of(vec![Boxes::read(rank(), Elem::F16, Swizzle::B128)]),
         Op::TensorStore => {
-            let mut cases: Vec<Boxes> = swizzles().map(|swizzle| Boxes::written(rank(), Elem::Bf16, swizzle)).collect();
-            cases.push(Boxes::written(rank(), Elem::I32, Swizzle::None));
-            cases.push(Boxes::written(rank(), Elem::Bf16, Swizzle::None).odd());
+            let written = |elem, swizzle, reach| Boxes::written(rank(), elem, swizzle, reach);
+            let mut cases: Vec<Boxes> = swizzles().map(|swizzle| written(Elem::Bf16, swizzle, Reach::End)).collect();
+            cases.push(written(Elem::I32, Swizzle::None, Reach::End));
+            // A tensor of one dimension has its regions' neighbours before and behind them.
+            let far = if rank() == 1 { &[Reach::Odd][..] } else { &[Reach::Odd, Reach::Start, Reach::Outside] };
+            cases.extend(far.iter().map(|reach| written(Elem::Bf16, Swizzle::None, *reach)));
             if rank() == 5 {
                 cases.push(Boxes::ragged("output"));
             }
@@ -67,7 +70,7 @@ pub(super) fn cases_of(form: Form) -> Option<Vec<Case>> {
         }
         Op::TensorAdd => {
             let elems = [(Elem::F32, Swizzle::None), (Elem::Bf16, Swizzle::B128), (Elem::F16, Swizzle::B32)];
-            of(elems.map(|(elem, swizzle)| Boxes::written(rank(), elem, swizzle)).into())
+            of(elems.map(|(elem, swizzle)| Boxes::written(rank(), elem, swizzle, Reach::End)).into())
         }
         _ => None,
     }
@@ -116,26 +119,56 @@ fn map(tensor: &str, elem: Elem, swizzle: Swizzle, dims: Dims<'_>) -> TensorMap 
     }
 }
 
-/// Coordinates along a dimension, round by round: inside, over each end, and outside.
-fn along(extent: u64, tile: u32, dim: usize, odd: bool) -> Vec<i32> {
-    let (extent, tile) = (i64::from(u32::try_from(extent).expect("it is small")), i64::from(tile));
-    let step = if dim > 0 || odd { 1 } else { 8 };
-    let ends = [0, extent - tile, -tile / 2, extent - tile / 2, -tile, extent, -1, extent - 1];
-    let seed = seed("coordinates");
-    (0..ROUNDS)
-        .map(|round| {
+/// Where boxes lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// At any element, inside, over each end, and outside.
+    Anywhere,
+    /// From multiples of 16 bytes, inside or over the end.
+    End,
+    /// The same from odd elements.
+    Odd,
+    /// The same, and over the start.
+    Start,
+    /// The same, and where nothing of the tensor is.
+    Outside,
+}
+
+impl Reach {
+    fn name(self) -> &'static str {
+        match self {
+            Reach::Anywhere | Reach::End => "",
+            Reach::Odd => " at odd elements",
+            Reach::Start => " over the start",
+            Reach::Outside => " outside",
+        }
+    }
+
+    /// Coordinates along a dimension, round by round.
+    fn along(self, extent: u64, tile: u32, dim: usize) -> Vec<i32> {
+        let (extent, tile) = (i64::from(u32::try_from(extent).expect("it is small")), i64::from(tile));
+        let step = if dim > 0 || matches!(self, Reach::Anywhere | Reach::Odd) { 1 } else { 8 };
+        let ends = match self {
+            Reach::Anywhere => vec![0, extent - tile, -tile / 2, extent - tile / 2, -tile, extent, -1, extent - 1],
+            Reach::End | Reach::Odd => [0, extent - tile, extent - tile / 2, extent - 1].map(|at| at.max(0)).into(),
+            Reach::Start => vec![-tile / 2, -step, step - tile],
+            Reach::Outside => vec![extent, -tile, extent + tile, -2 * tile],
+        };
+        let seed = seed("coordinates");
+        let coordinate = |round: usize| {
             let inside = Kind::UpTo((extent - 1) as u32);
             let drawn = i64::from(Draw::new(seed, round, 1, dim, 2).words(inside)[0]);
             // One dimension after the other is at an end; now and then all are.
-            let end = ends[(round / 5 + dim) % ends.len()];
             let at = match round {
                 0 => 0,
-                _ if round % 5 == dim || round == ROUNDS - 1 => end,
+                _ if round % 5 == dim || round == ROUNDS - 1 => ends[(round / 5 + dim) % ends.len()],
                 _ => drawn,
             };
-            i32::try_from(at.div_euclid(step) * step).expect("it is small")
-        })
-        .collect()
+            let odd = i64::from(self == Reach::Odd && dim == 0);
+            i32::try_from((at.div_euclid(step) * step) | odd).expect("it is small")
+        };
+        (0..ROUNDS).map(coordinate).collect()
+    }
 }
 
 /// For each round the coordinates of all dimensions, from those of each.
@@ -163,13 +196,13 @@ impl Boxes {
             // Without rows: a box is at least a word for each lane.
             dims[0].2 = if swizzle == Swizzle::None { 256 / bytes } else { dims[0].2 };
         }
-        let coords = dims.iter().enumerate().map(|(dim, &(extent, _, tile))| along(extent, tile, dim, true));
+        let coords = dims.iter().enumerate().map(|(dim, &(extent, _, tile))| Reach::Anywhere.along(extent, tile, dim));
         Boxes { coords: transposed(coords.collect()), map: map("input", elem, swizzle, &dims), what: "", to: "" }
     }
 
     /// Boxes of a CTA's region of `output`: the outermost dimension counts the regions, in a tensor of one dimension
     /// coordinates do. Rows of 128 bytes belong to the tensor up to 112.
-    fn written(rank: usize, elem: Elem, swizzle: Swizzle) -> Boxes {
+    fn written(rank: usize, elem: Elem, swizzle: Swizzle, reach: Reach) -> Boxes {
         let bytes = u64::from(elem.bytes());
         let inner: &[(u64, u64)] = match rank {
             1 => &[(ROUNDS as u64 * REGION - 16, 0)],
@@ -187,18 +220,18 @@ impl Boxes {
             dims.push((ROUNDS as u64, REGION, 1));
         }
         Boxes {
-            coords: Boxes::regions(&dims, bytes, false),
+            coords: Boxes::regions(&dims, bytes, reach),
             map: map("output", elem, swizzle, &dims),
-            what: "",
+            what: reach.name(),
             to: "",
         }
     }
 
     /// Coordinates whose last one is the round's own region.
-    fn regions(dims: Dims<'_>, bytes: u64, odd: bool) -> Vec<Vec<i32>> {
+    fn regions(dims: Dims<'_>, bytes: u64, reach: Reach) -> Vec<Vec<i32>> {
         let last = dims.len() - 1;
         let mut coords: Vec<Vec<i32>> =
-            dims.iter().enumerate().map(|(dim, &(extent, _, tile))| along(extent, tile, dim, odd)).collect();
+            dims.iter().enumerate().map(|(dim, &(extent, _, tile))| reach.along(extent, tile, dim)).collect();
         if last == 0 {
             // Inside of a region, but for the last box of the last one.
             let region = (REGION / bytes) as i32;
@@ -211,17 +244,6 @@ impl Boxes {
             coords[last] = (0..ROUNDS as i32).collect();
         }
         transposed(coords)
-    }
-
-    /// The same boxes of stores, a row beginning at any element.
-    fn odd(self) -> Boxes {
-        let odd = |coord: i32| if coord % 2 == 0 { coord + 1 } else { coord };
-        let coords = self.coords.iter().map(|coords| {
-            let mut coords = coords.clone();
-            coords[0] = odd(coords[0]);
-            coords
-        });
-        Boxes { coords: coords.collect(), what: " at odd elements", ..self }
     }
 
     /// Documents of a packed tensor, with bounds of their own by addresses that go around (see [`TensorMap::ragged`]): rows of 64

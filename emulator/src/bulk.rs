@@ -26,7 +26,7 @@ use crate::mbarrier::Moment;
 use crate::memory::View;
 use crate::mma::f32_of_f16;
 use crate::shared::{Earlier, Thread};
-use crate::step::{Machine, add_float_bits};
+use crate::step::{Machine, add_whole_float_bits};
 use crate::tensor::{BOX_ALIGN, Maps, Row, Swizzle, TensorElem, TensorMap};
 use crate::warp::Warp;
 
@@ -245,7 +245,7 @@ impl Doer {
                     (view.store::<4>(to, std::array::from_fn(|i| word(at + 4 * i))), 16)
                 }
                 Put::Write => (view.store_half(to, half(at)), 2),
-                Put::Add(TensorElem::F32) => (view.update(to, |old| add_float_bits(old, word(at))).map(drop), 4),
+                Put::Add(TensorElem::F32) => (view.update(to, |old| add_whole_float_bits(old, word(at))).map(drop), 4),
                 Put::Add(TensorElem::I32) => (view.update(to, |old| old.wrapping_add(word(at))).map(drop), 4),
                 Put::Add(elem) => {
                     let shift = to as u32 % 4 * 8;

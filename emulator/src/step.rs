@@ -527,6 +527,11 @@ pub(crate) fn add_float_bits(a: u32, b: u32) -> u32 {
     canonical(flush(flush(f32::from_bits(a)) + flush(f32::from_bits(b))))
 }
 
+/// Adds of bulk copies keep subnormals, as an H200 does.
+pub(crate) fn add_whole_float_bits(a: u32, b: u32) -> u32 {
+    canonical(f32::from_bits(a) + f32::from_bits(b))
+}
+
 /// Adds both halves of a word.
 fn add_pairs(elem: TensorElem, a: u32, b: u32) -> u32 {
     let add = |shift: u32| bulk::add_halves(elem, a >> shift & 0xffff, b >> shift & 0xffff) << shift;

@@ -64,7 +64,7 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
             Variant { what: " of 16", copy: (16, false), ..plain },
             Variant { what: " of 16, the rest zero", copy: (16, true), ..plain },
         ],
-        Op::BulkPass | Op::MbarrierTryFar => vec![plain, Variant { what: " of the other CTA", far: true, ..plain }],
+        Op::BulkPass => vec![plain, Variant { what: " of the other CTA", far: true, ..plain }],
         _ => vec![plain],
     };
     variants.into_iter().map(|variant| case(form, variant)).collect()

@@ -49,7 +49,7 @@ class Kernel:
     cuda = None
 
     def __init__(self, lacuna, name, *, group=1, width=WIDTH, pick="", options=(), target=None):
-        target = target or portable_target()
+        target = target or highest_target()
         self.rate = BURST if target.endswith("a") else MMA
         command = [lacuna, "emit", name, "--json", "--target", target, "--dim", str(width), "--group", str(group)]
         command += [*options, *(["--pick", pick] if pick else [])]
@@ -153,15 +153,17 @@ class Kernel:
         return encoded
 
 
-def portable_target():
-    """The highest target of the mma.sync family that this GPU runs."""
+def highest_target():
+    """The highest target that this GPU runs: of the mma.sync family, or sm_90a."""
     capability = torch.cuda.get_device_capability()
+    if capability == (9, 0):
+        return "sm_90a"
     return f"sm_{max(c for c in (80, 86, 89, 90, 120) if c <= capability[0] * 10 + capability[1])}"
 
 
 def for_targets(chosen, name, *, pick, **given):
     """A kernel for each target that is compared. The last one is the one whose ratios are shown, and that has the pick."""
-    targets = chosen.targets.split(",") if chosen.targets else [portable_target()]
+    targets = chosen.targets.split(",") if chosen.targets else [highest_target()]
     picks = [""] * (len(targets) - 1) + [pick]
     return [Kernel(chosen.lacuna, name, target=target, pick=pick, **given) for target, pick in zip(targets, picks)]
 
@@ -609,7 +611,7 @@ def main():
     parser.add_argument("what", nargs="*", metavar="dense|masks|selected|moba", help="which comparisons; all where none is named")
     parser.add_argument("--lacuna", default=os.path.join(ROOT, "target/release/lacuna"), help="the lacuna command")
     parser.add_argument("--targets", default="", help="targets to compile lacuna for, such as sm_90,sm_90a: dense and masks time each, "
-                        "and show ratios of the last, with which selected and moba are timed; the highest portable one where none is named")
+                        "and show ratios of the last, with which selected and moba are timed; the highest that the GPU runs where none is named")
     parser.add_argument("--dense-pick", default="", help="as for `lacuna emit causal --pick`")
     parser.add_argument("--mask-pick", default="", help="as for `lacuna emit window --pick`")
     parser.add_argument("--selected-pick", default="", help="as for `lacuna emit nsa-selected --pick`")

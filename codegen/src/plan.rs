@@ -137,6 +137,11 @@ impl Launch {
     pub fn by_warpgroups(&self) -> bool {
         self.ptx.contains("wgmma.mma_async")
     }
+
+    /// Whether they compute while a product is under way.
+    pub fn overlaps(&self) -> bool {
+        self.ptx.contains("wgmma.wait_group.sync.aligned 1;")
+    }
 }
 
 /// An argument of a launch.

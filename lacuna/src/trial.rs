@@ -141,10 +141,11 @@ impl<T: Float + Element> Trial<T> {
         Ok(self.run_plan(device, &plan, &attention.given(target)?)?)
     }
 
-    /// The highest target of the device that is not of one architecture alone; sm_80 on the emulator.
+    /// The highest target of the device that is not of one architecture alone, or sm_90a; sm_80 on the emulator.
     pub(crate) fn target(device: &Device) -> Target {
-        let portable = device.targets().into_iter().rfind(|target| !target.specific && device.is_cuda());
-        portable.unwrap_or(Target::SM_80)
+        let known = |target: &Target| !target.specific || *target == Target::SM_90A;
+        let highest = device.targets().into_iter().rfind(|target| known(target) && device.is_cuda());
+        highest.unwrap_or(Target::SM_80)
     }
 
     /// Its lengths.

@@ -191,10 +191,11 @@ pub(crate) fn device(flag: Option<Place>) -> Result<Device> {
     })
 }
 
-/// The targets of the mma.sync family, lowest first.
-pub(crate) const FAMILY: [Target; 5] = [Target::SM_80, Target::SM_86, Target::SM_89, Target::SM_90, Target::SM_120];
+/// The targets that kernels are compiled for, lowest first: the mma.sync family, and sm_90a, where warpgroups multiply.
+pub(crate) const FAMILY: [Target; 6] =
+    [Target::SM_80, Target::SM_86, Target::SM_89, Target::SM_90, Target::SM_90A, Target::SM_120];
 
-/// The target for a device: the one that is wanted, if the device runs it; else the highest of the family, and sm_80 for
+/// The target for a device: the one that is wanted, if the device runs it; else the highest of these that it runs, and sm_80 for
 /// the emulator.
 ///
 /// # Errors

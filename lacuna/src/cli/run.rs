@@ -59,7 +59,7 @@ pub(crate) struct Run {
     /// Knobs, as stages=3,rows=64; the others as they come first in `lacuna emit KERNEL --space`
     #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
     pick: Vec<Knob>,
-    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90 and sm_120 that the device runs]
+    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90, sm_90a and sm_120 that the device runs]
     #[arg(long)]
     target: Option<Target>,
     /// best, emulator, cuda, or cuda:1 [default: best]

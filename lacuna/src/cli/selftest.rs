@@ -21,7 +21,7 @@ pub(crate) struct Selftest {
     /// best, emulator, cuda, or cuda:1 [default: best]
     #[arg(long)]
     device: Option<Place>,
-    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90 and sm_120 that the device runs]
+    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90, sm_90a and sm_120 that the device runs]
     #[arg(long)]
     target: Option<Target>,
     /// Print JSON

@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     /// Knobs, as stages=3,rows=64; the others as they come first in `lacuna emit KERNEL --space`
     #[arg(long, value_name = "KNOB=N,..", value_delimiter = ',')]
     pick: Vec<Knob>,
-    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90 and sm_120 that the device runs]
+    /// Compile for this GPU [default: the highest of sm_80, sm_86, sm_89, sm_90, sm_90a and sm_120 that the device runs]
     #[arg(long)]
     target: Option<Target>,
     /// cuda, or cuda:1; emulator runs each shape once, and its times say nothing of a GPU's [default: cuda]

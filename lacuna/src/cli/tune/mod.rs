@@ -64,7 +64,7 @@ pub(crate) struct Tune {
     /// Without a GPU: hold every candidate to f64 on the emulator
     #[arg(long)]
     check: bool,
-    /// Compile for this GPU; without one, rank candidates for it [default: the highest of the family that the device runs]
+    /// Compile for this GPU; without one, rank candidates for it [default: the highest that the device runs]
     #[arg(long)]
     target: Option<Target>,
     /// cuda, or cuda:1; on the emulator nothing is timed [default: best]

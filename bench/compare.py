@@ -316,16 +316,19 @@ def masks(options, rows):
     torch._dynamo.config.recompile_limit = 64
     flex, block_mask = torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask, dynamic=False)
     heads, tokens, scale = 16, 65536, WIDTH ** -0.5
-    window, length = 1024, 4096
+    length = 4096
 
-    def in_window(b, h, q, kv):
-        return (kv <= q) & (q - kv < window)
+    def within(window):
+        def in_window(b, h, q, kv):
+            return (kv <= q) & (q - kv < window)
+        return in_window
 
     def in_document(b, h, q, kv):
         return (kv <= q) & (q // length == kv // length)
-    pairs = {"window": window * tokens - window * (window - 1) / 2, "documents": tokens * (length + 1) / 2}
-    for name, documents, predicate, given in [("window", 1, in_window, ["--window", str(window)]),
-                                              ("documents", tokens // length, in_document, [])]:
+    cases = [("window", 1, within(window), ["--window", str(window)], window * tokens - window * (window - 1) / 2, f" {window}")
+             for window in (1024, 4096)]
+    cases.append(("documents", tokens // length, in_document, [], tokens * (length + 1) / 2, f" of {length}"))
+    for name, documents, predicate, given, pairs, what in cases:
         ours = for_targets(options, name, options=given, pick=options.mask_pick)
         t = packed(2, 4, 3000)
         reference, lse = in_float64(t, 2, lambda q, kv: predicate(0, 0, q, kv))
@@ -340,9 +343,9 @@ def masks(options, rows):
         calls = {kernel.name: kernel.bind(t, max_seqlen=tokens // documents, scale=scale) for kernel in ours}
         calls["FlexAttention (PyTorch)"] = lambda: flex(*whole, block_mask=mask)
         calls["FlexAttention (PyTorch)"]()
-        flops = 4.0 * heads * WIDTH * pairs[name]
+        flops = 4.0 * heads * WIDTH * pairs
         once = 4 * heads * tokens * WIDTH * 2
-        show(rows, f"{name} forward, bf16, D {WIDTH}, heads {heads}/{heads}, {tokens} tokens",
+        show(rows, f"{name}{what} forward, bf16, D {WIDTH}, heads {heads}/{heads}, {tokens} tokens",
              alternate(calls, options.rounds), ours[-1].name, flops,
              {"products": flops / ours[-1].rate, "HBM": once / HBM})
 

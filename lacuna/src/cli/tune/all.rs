@@ -20,19 +20,21 @@ const ALL: &[Row] = &[
     ("causal",         &[],                               &[8 * K; 4],  [16, 16], 128),
     ("causal",         &[],                               &[32 * K],    [16, 16], 128),
     ("causal",         &[],                               &[2 * K; 8],  [32, 8],  128),
-    ("causal",         &[],                               &[8 * K; 4],  [16, 16], 64),
-    ("causal",         &[],                               &[8 * K; 4],  [16, 16], 256),
-    ("window",         &[("window", 1024)],               &[64 * K],    [16, 16], 128),
-    ("sink-window",    &[("window", 1024), ("sink", 4)],  &[32 * K],    [32, 8],  128),
-    ("documents",      &[],                               &[4 * K; 16], [16, 16], 128),
-    ("document-table", &[("packed", 16)],                 &[32 * K],    [16, 16], 128),
-    ("bsr",            &[],                               &[16 * K],    [16, 16], 128),
     // group-centric and block-major, by the group
     ("nsa-selected",   &[],                               &[8 * K],     [64, 4],  128),
     ("nsa-selected",   &[],                               &[64 * K],    [64, 4],  128),
     ("nsa-selected",   &[],                               &[64 * K],    [16, 16], 128),
     ("nsa-selected",   &[],                               &[64 * K],    [32, 8],  128),
     ("nsa-selected",   &[],                               &[8 * K; 4],  [56, 8],  128),
+    // query-major: masks, lists, other widths
+    ("window",         &[("window", 1024)],               &[64 * K],    [16, 16], 128),
+    ("bsr",            &[],                               &[16 * K],    [16, 16], 128),
+    ("causal",         &[],                               &[8 * K; 4],  [16, 16], 64),
+    ("causal",         &[],                               &[8 * K; 4],  [16, 16], 256),
+    ("documents",      &[],                               &[4 * K; 16], [16, 16], 128),
+    ("sink-window",    &[("window", 1024), ("sink", 4)],  &[32 * K],    [32, 8],  128),
+    ("document-table", &[("packed", 16)],                 &[32 * K],    [16, 16], 128),
+    // block-major, of several launches
     ("moba",           &[],                               &[32 * K],    [16, 16], 128),
 ];
 

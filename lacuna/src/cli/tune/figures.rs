@@ -37,11 +37,11 @@ pub(super) fn measure(
     subject: &Tuned,
     found: &Found,
     (records, stamp): (&Records, &Stamp),
-    sitting: &Sitting,
+    (sitting, budget): (&Sitting, Duration),
 ) -> Result<Figures> {
     let winner =
         found.winner().ok_or_else(|| Failure::Trouble("nothing was timed".to_owned(), vec![]))?.candidate.clone();
-    let options = Options { exhaustive: true, budget: Duration::from_secs(600), ..Options::default() };
+    let options = Options { exhaustive: true, budget: 10 * budget, ..Options::default() };
     let quiet = &mut |_: Progress<'_>| {};
     let all = tune::search(subject, &workers(setup)?, (records, stamp), &sitting.profile, &options, quiet)?;
     let exhaustive = all.winner().map(|trial| trial.candidate.clone());

@@ -163,6 +163,10 @@ impl Tune {
         for (i, setup) in setups.into_iter().enumerate() {
             let which = if of > 1 { format!("{} of {of}: ", i + 1) } else { String::new() };
             let done = self.one(setup, &which, (&records, &stamp), &sitting)?;
+            if !self.json {
+                // A sitting may be interrupted: what is done is said at once.
+                output::print(&self.of_shape(&done, &sitting))?;
+            }
             sitting.rows.push(done);
         }
         output::warn(&records.warnings());
@@ -172,7 +176,7 @@ impl Tune {
         }
         output::print(&match self.json {
             true => format!("{:#}\n", self.as_json(&sitting)),
-            false => self.as_text(&sitting),
+            false => Self::of_all(&sitting),
         })?;
         match sitting.rows.iter().find_map(|done| match (&done.found.ended, done.found.best) {
             (Ended::Lost(why), _) => Some(Failure::Trouble(format!("the device is lost: {why}"), vec![])),
@@ -226,7 +230,7 @@ impl Tune {
         progress.finish_and_clear();
         let found = found?;
         let figures = match self.figures {
-            true => Some(figures::measure(&setup, &subject, &found, kept, sitting)?),
+            true => Some(figures::measure(&setup, &subject, &found, kept, (sitting, self.budget))?),
             false => None,
         };
         let known = records.load(&stamp.gpu, &setup.kernel);

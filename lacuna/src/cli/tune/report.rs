@@ -118,44 +118,47 @@ impl Done {
 }
 
 impl Tune {
-    pub(super) fn as_text(&self, sitting: &Sitting) -> String {
+    /// What is said of one shape, once it is done.
+    pub(super) fn of_shape(&self, done: &Done, sitting: &Sitting) -> String {
         let mut text = String::new();
-        for done in &sitting.rows {
-            text.push_str(&format!("{}: {}, {}\n", done.setup.kernel, sitting.target, sitting.device.name()));
-            let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9}  {value}\n"));
-            line("class", &done.class);
-            line("search", &done.tally());
-            line(
-                "took",
-                &format!(
-                    "{:.1} s of {:.0} s: {}",
-                    done.found.elapsed.as_secs_f64(),
-                    self.budget.as_secs_f64(),
-                    done.ended()
-                ),
-            );
-            if !sitting.device.is_cuda() {
-                line("times", "the host's clock on the emulator: they say nothing of a GPU's");
-            }
-            match &done.explained {
-                Some(explained) => explained.to_string().lines().for_each(|each| text.push_str(&format!("  {each}\n"))),
-                // Nothing is kept, or nothing was timed.
-                None => match done.found.winner().and_then(|winner| Some((winner.candidate.name(), *winner.time()?))) {
-                    Some((name, time)) => text.push_str(&format!("  winner     {name}: {:.4} ms\n", time.median_ms)),
-                    None => text.push_str("  winner     none: nothing was timed\n"),
-                },
-            }
-            if let Some(figures) = &done.figures {
-                figures.to_string().lines().for_each(|each| text.push_str(&format!("  {each}\n")));
-            }
-            match &done.file {
-                Some(path) => text.push_str(&format!("  records    {}\n", path.display())),
-                None => text.push_str("  records    not kept: LACUNA_TUNED is off\n"),
-            }
+        text.push_str(&format!("{}: {}, {}\n", done.setup.kernel, sitting.target, sitting.device.name()));
+        let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9}  {value}\n"));
+        line("class", &done.class);
+        line("search", &done.tally());
+        line(
+            "took",
+            &format!(
+                "{:.1} s of {:.0} s: {}",
+                done.found.elapsed.as_secs_f64(),
+                self.budget.as_secs_f64(),
+                done.ended()
+            ),
+        );
+        if !sitting.device.is_cuda() {
+            line("times", "the host's clock on the emulator: they say nothing of a GPU's");
         }
-        let figures: Vec<_> = sitting.rows.iter().filter_map(|done| done.figures.as_ref()).collect();
-        text.push_str(&super::figures::summary(&figures));
+        match &done.explained {
+            Some(explained) => explained.to_string().lines().for_each(|each| text.push_str(&format!("  {each}\n"))),
+            // Nothing is kept, or nothing was timed.
+            None => match done.found.winner().and_then(|winner| Some((winner.candidate.name(), *winner.time()?))) {
+                Some((name, time)) => text.push_str(&format!("  winner     {name}: {:.4} ms\n", time.median_ms)),
+                None => text.push_str("  winner     none: nothing was timed\n"),
+            },
+        }
+        if let Some(figures) = &done.figures {
+            figures.to_string().lines().for_each(|each| text.push_str(&format!("  {each}\n")));
+        }
+        match &done.file {
+            Some(path) => text.push_str(&format!("  records    {}\n", path.display())),
+            None => text.push_str("  records    not kept: LACUNA_TUNED is off\n"),
+        }
         text
+    }
+
+    /// What is said of all of them together.
+    pub(super) fn of_all(sitting: &Sitting) -> String {
+        let figures: Vec<_> = sitting.rows.iter().filter_map(|done| done.figures.as_ref()).collect();
+        super::figures::summary(&figures)
     }
 
     pub(super) fn as_json(&self, sitting: &Sitting) -> Value {

@@ -149,8 +149,9 @@ pub fn check(func: &Func) -> Result<(), Error> {
     still(func, producer, consumers)?;
     let checker = Checker::of(func, prelude, producer, consumers);
     if checker.conditions.len() > CONDITIONS || checker.loops.len() > LOOPS {
-        return Err(internal(format!(
-            "more than {LOOPS} loops or {CONDITIONS} conditions decide what is handed on: too many to try"
+        return Err(Error::Unsupported(format!(
+            "`{}` has more than {LOOPS} loops or {CONDITIONS} conditions between its warpgroups: too many to check; products that overlap less have fewer",
+            func.name
         )));
     }
     checker.all().map_err(|(broken, rounds)| {

@@ -150,6 +150,9 @@ pub(super) fn is_wide(space: &Space) -> bool {
 /// untimed: what the model's word is good for.
 const MARGIN: f64 = 0.10;
 
+/// The same where there are several launches: their CTAs are counted as if all were the last one's.
+const MARGIN_OF_SEVERAL: f64 = 0.5;
+
 /// What the model chooses among candidates in its order: the first schedule's own pick, unless another one is expected to
 /// be faster by more than the model is usually wrong by. `None` where none can be.
 pub fn models_choice<'a>(staged: &'a [Staged], schedule: &Schedule<'_>) -> Option<&'a Candidate> {
@@ -157,7 +160,10 @@ pub fn models_choice<'a>(staged: &'a [Staged], schedule: &Schedule<'_>) -> Optio
     let fastest = candidates().next()?;
     let own = candidates().find(|c| c.schedule == schedule.name && c.pick == schedule.first);
     match own {
-        Some(own) if fastest.prediction.ms > own.prediction.ms * (1.0 - MARGIN) => Some(own),
-        _ => Some(fastest),
+        Some(own) => {
+            let margin = if own.plan.launches.len() > 1 { MARGIN_OF_SEVERAL } else { MARGIN };
+            Some(if fastest.prediction.ms > own.prediction.ms * (1.0 - margin) { own } else { fastest })
+        }
+        None => Some(fastest),
     }
 }

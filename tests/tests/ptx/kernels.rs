@@ -46,11 +46,12 @@ pub(crate) fn picks(attention: &Attention, target: Target) -> Vec<Pick> {
     if space.size() > 200 { vec![default_pick(attention, target)] } else { space.picks() }
 }
 
-/// The plan at one pick; nothing where the pick needs more shared memory than the target has.
+/// The plan at one pick; nothing where the pick needs more shared memory than the target has, or more registers.
 pub(crate) fn plan(attention: &Attention, target: Target, pick: &Pick) -> Option<Plan> {
     match attention.plan(target, pick) {
         Ok(plan) => Some(plan),
         Err(Error::SharedMemory { .. }) => None,
+        Err(Error::Unsupported(why)) if why.contains("threads begin with") => None,
         Err(error) => panic!("{} for {target} at {}: {error}", attention.kernel.name, written(pick)),
     }
 }

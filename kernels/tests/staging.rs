@@ -90,7 +90,10 @@ fn query_major_interface() {
         "q q.0 q.1 k k.0 k.1 v v.0 v.1 cu_seqlens max_seqlen scale window sink o o.0 o.1 lse lse.0"
     );
     assert_eq!(staged.given, [("sink".to_owned(), Scalar::I32(4)), ("window".to_owned(), Scalar::I32(128))].into());
-    assert_eq!(staged.pick, "warps = 4, Rows = 128, Kv = 64, stages = 2, overlap = 1, turns = 1, pack = 1, persist = 1");
+    assert_eq!(
+        staged.pick,
+        "warps = 4, Rows = 128, Kv = 64, stages = 2, overlap = 1, turns = 1, pack = 1, persist = 1"
+    );
 }
 
 #[test]

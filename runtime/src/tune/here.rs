@@ -46,7 +46,13 @@ impl Here {
 
     /// One that compiles only: there is nothing to run.
     pub fn compiling(device: &Device) -> Self {
-        Here { device: device.clone(), operands: None, begun: Instant::now(), gate: Arc::default(), gone: Mutex::default() }
+        Here {
+            device: device.clone(),
+            operands: None,
+            begun: Instant::now(),
+            gate: Arc::default(),
+            gone: Mutex::default(),
+        }
     }
 
     /// Does something that may not end, and waits for it no longer than the limit.

@@ -290,13 +290,7 @@ impl Workers {
         }
     }
 
-    fn ask(
-        &self,
-        seat: &Seat,
-        plan: &Plan,
-        ask: impl Fn(String) -> Ask,
-        limit: Duration,
-    ) -> Result<Answer, Failed> {
+    fn ask(&self, seat: &Seat, plan: &Plan, ask: impl Fn(String) -> Ask, limit: Duration) -> Result<Answer, Failed> {
         let worker = self.worker(seat)?;
         let text = serde_json::to_string(plan).expect("a plan is JSON");
         let key = Key::of(&[text.as_bytes()]).hex();
@@ -413,7 +407,15 @@ impl Worker {
             *lock(&told) = None;
         });
         let (child, input, killed) = (Mutex::new(child), Mutex::new(input), AtomicBool::new(false));
-        Ok(Worker { child, input, has: Mutex::default(), opened: Mutex::default(), next: AtomicU64::new(1), waiting, killed })
+        Ok(Worker {
+            child,
+            input,
+            has: Mutex::default(),
+            opened: Mutex::default(),
+            next: AtomicU64::new(1),
+            waiting,
+            killed,
+        })
     }
 
     fn is_alive(&self) -> bool {

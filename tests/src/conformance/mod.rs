@@ -65,8 +65,7 @@ pub fn cases() -> Vec<Case> {
 /// Rows of the instruction table whose cases no GPU has answered: on an H200 their kernels end with an illegal instruction,
 /// although other kernels copy boxes there (`runtime/tests/maps.rs`, and all that is compiled for sm_90a). Until that is
 /// understood their results rest on those, and on tests of the emulator alone.
-pub const NOT_RECORDED: &[Op] =
-    &[Op::BulkPass, Op::TensorLoad, Op::TensorLoadHint, Op::TensorCast, Op::TensorCastHint];
+pub const NOT_RECORDED: &[Op] = &[Op::BulkPass, Op::TensorLoad, Op::TensorLoadHint, Op::TensorCast, Op::TensorCastHint];
 
 /// What a case of a form is for: sm_80 where it will do, with PTX 7.4.
 pub(crate) fn target(form: Form) -> Target {

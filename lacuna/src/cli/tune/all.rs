@@ -73,6 +73,29 @@ mod tests {
         }
     }
 
+    /// A winner of another text than today's is refused at launch, and serves nobody.
+    #[test]
+    fn shipped_winners_are_of_the_texts_that_are_compiled_today() {
+        let target = Target::SM_90A;
+        let setups = setups(&Device::emulator(), target).unwrap();
+        let kernels: BTreeSet<String> = setups.iter().map(|setup| setup.kernel.clone()).collect();
+        let of = |kernel: &String| lacuna::tuning::shipped("NVIDIA H200", kernel);
+        let mut left = kernels.iter().map(|kernel| of(kernel).len()).sum::<usize>();
+        assert!(left > 0, "none is shipped");
+        for setup in setups {
+            let subject = setup.subject().unwrap();
+            for record in of(&setup.kernel).iter().filter(|record| record.class == subject.class().to_string()) {
+                let schedules = subject.schedules();
+                let way = schedules.iter().find(|way| way.name == record.schedule).expect("a schedule that there is");
+                let plan = way.tunable.plan(target, &record.pick).unwrap();
+                let is = lacuna::runtime::tune::text_hash(&plan);
+                assert_eq!(is, record.ptx, "{} {}: tune it again, or take it out", setup.kernel, record.class);
+                left -= 1;
+            }
+        }
+        assert_eq!(left, 0, "so many are of no shape that is tuned");
+    }
+
     #[test]
     fn a_setup_goes_through_json_and_means_the_same() {
         for setup in setups(&Device::emulator(), Target::SM_90).unwrap() {

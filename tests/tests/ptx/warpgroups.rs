@@ -89,8 +89,10 @@ fn verdict(line: &Line) -> Result<(), String> {
     if !made.as_written() {
         return Err(format!("{} products, {} waits, {} fences", made.products, made.waits, made.fences));
     }
-    if let Some(&overlap) = line.pick.get("overlap") {
-        overlaps(&made.stages, overlap, line.pick["kv"] as usize)?;
+    // Of several launches the last has knobs of its own.
+    let knob = |name: &str| line.pick.get(&format!("own_{name}")).or(line.pick.get(name));
+    if let Some(&overlap) = knob("overlap") {
+        overlaps(&made.stages, overlap, knob("kv").copied().unwrap_or_default() as usize)?;
     }
     Ok(())
 }

@@ -217,18 +217,8 @@ impl Staging {
             state.builder.fail_at(state.regions[0].loc, "the schedule does not say which CTAs there are", label);
         }
         let mut func = state.builder.finish().map_err(Error::Staging)?;
-        func.turns = match self.turns {
-            1 => false,
-            2 => true,
-            other => {
-                return Err(Error::Unsupported(format!("warpgroups take turns, 2, or do not, 1; {other} is neither")));
-            }
-        };
-        func.persist = match self.persist {
-            1 => false,
-            2 => true,
-            other => return Err(Error::Unsupported(format!("a CTA persists, 2, or does not, 1; {other} is neither"))),
-        };
+        func.turns = switch(self.turns, "warpgroups take turns, 2, or do not, 1")?;
+        func.persist = switch(self.persist, "a CTA persists, 2, or does not, 1")?;
         func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
             let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
             let ways = ways.collect::<Vec<_>>().join(", ");
@@ -261,6 +251,15 @@ impl Staging {
                 "a tile has rows of one query head, 1, or of all that share a KV head, 2; {other} is neither"
             ))),
         }
+    }
+}
+
+/// A knob that is 1, no, or 2, yes.
+fn switch(value: u32, what: &str) -> Result<bool, Error> {
+    match value {
+        1 => Ok(false),
+        2 => Ok(true),
+        other => Err(Error::Unsupported(format!("{what}; {other} is neither"))),
     }
 }
 

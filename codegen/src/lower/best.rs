@@ -23,6 +23,8 @@
 //!
 //! Where warpgroups multiply, elements are found and picked in another way: [`parked`](super::parked).
 
+use std::ops::Range;
+
 use lacuna_ptx::{Class, Operand, Reg, Special};
 
 use super::Lower;
@@ -43,6 +45,16 @@ const NONE: i64 = -1;
 pub(super) struct Lists {
     pub(super) scores: Vec<Vec<Reg>>,
     pub(super) columns: Vec<Vec<Reg>>,
+}
+
+/// Elements that a row of a lane looks at together.
+pub(super) struct Offered {
+    /// The last column first.
+    pub(super) elements: Vec<Operand>,
+    /// The column of the first of them, which is the last one.
+    pub(super) column: Operand,
+    /// The score and the column that only what comes after is taken of.
+    pub(super) after: Option<[Operand; 2]>,
 }
 
 impl Lower<'_> {
@@ -91,23 +103,11 @@ impl Lower<'_> {
         for row in 0..self.bands() * 2 {
             let lists = &self.bests[best.index()];
             let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
-            let (band, half) = (row / 2, row % 2);
             let floor = self.floor(&list);
             let starts: Vec<usize> = (0..blocks).step_by(TOGETHER).collect();
             for (n, &start) in starts.iter().rev().enumerate() {
-                let together = TOGETHER.min(blocks - start);
-                // The last column first.
-                let elements: Vec<Operand> = (0..together * 2)
-                    .rev()
-                    .map(|c| self.element(scores, Cell { band, block: start + c / 2, cell: half * 2 + c % 2 }))
-                    .collect();
-                let column = self.column(start, 0);
-                let column = self.e.add(column, first.clone());
-                let column = self.e.add(column, ahead(elements.len() - 1).into());
-                let after = after.map(|[score, at]| {
-                    let cell = Cell { band, block: 0, cell: half * 2 };
-                    [self.element(score, cell), self.element(at, cell)]
-                });
+                let part = start..blocks.min(start + TOGETHER);
+                let Offered { elements, column, after } = self.offered(scores, &first, row, part, after);
                 if n == 0 && after.is_none() {
                     self.raise(floor, &elements, list.len());
                 }
@@ -115,6 +115,30 @@ impl Lower<'_> {
                 self.take_bits(mask, &elements, column, &list, &columns);
             }
         }
+    }
+
+    /// What some column blocks of a tile offer to a row of a lane.
+    pub(super) fn offered(
+        &mut self,
+        scores: ValueId,
+        first: &Operand,
+        row: usize,
+        part: Range<usize>,
+        after: Option<[ValueId; 2]>,
+    ) -> Offered {
+        let (band, half) = (row / 2, row % 2);
+        let elements: Vec<Operand> = (0..part.len() * 2)
+            .rev()
+            .map(|c| self.element(scores, Cell { band, block: part.start + c / 2, cell: half * 2 + c % 2 }))
+            .collect();
+        let column = self.column(part.start, 0);
+        let column = self.e.add(column, first.clone());
+        let column = self.e.add(column, ahead(elements.len() - 1).into());
+        let after = after.map(|[score, at]| {
+            let cell = Cell { band, block: 0, cell: half * 2 };
+            [self.element(score, cell), self.element(at, cell)]
+        });
+        Offered { elements, column, after }
     }
 
     /// A score that as many elements of a row as lists have places are at least as good as, from what its four lanes

@@ -22,8 +22,7 @@
 
 use lacuna_ptx::{Class, Operand, Reg};
 
-use super::best::{ALL, ahead};
-use super::value::Cell;
+use super::best::{ALL, Offered, ahead};
 use super::{Emit, Lower};
 use crate::ir::{BestId, Func, Op, ValueId};
 
@@ -67,21 +66,9 @@ impl Lower<'_> {
         for row in 0..self.bands() * 2 {
             let lists = &self.bests[best.index()];
             let (list, columns) = (lists.scores[row].clone(), lists.columns[row].clone());
-            let (band, half) = (row / 2, row % 2);
             for (n, &start) in starts.iter().rev().enumerate() {
-                let count = together(blocks).min(blocks - start);
-                // The last column first.
-                let elements: Vec<Operand> = (0..count * 2)
-                    .rev()
-                    .map(|c| self.element(scores, Cell { band, block: start + c / 2, cell: half * 2 + c % 2 }))
-                    .collect();
-                let column = self.column(start, 0);
-                let column = self.e.add(column, first.clone());
-                let column = self.e.add(column, ahead(elements.len() - 1).into());
-                let after = after.map(|[score, at]| {
-                    let cell = Cell { band, block: 0, cell: half * 2 };
-                    [self.element(score, cell), self.element(at, cell)]
-                });
+                let part = start..blocks.min(start + together(blocks));
+                let Offered { elements, column, after } = self.offered(scores, &first, row, part, after);
                 let found = self.vouched(&list, list.len());
                 let floor = self.e.mutable(Class::F32);
                 self.e.mov(floor, found.into());

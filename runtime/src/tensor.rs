@@ -324,8 +324,7 @@ impl Tensor {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let size = u64::from(self.dtype.bytes());
         let mut out = vec![0; layout::host_bytes(self.shape(), size)?];
-        if self.device().is_cuda() && !self.is_contiguous() {
-            // One copy of the span: a copy a run would cost a driver call each.
+        if self.by_span() {
             let mut span = vec![0; usize::try_from(self.span_bytes()).map_err(|_| self.too_large())?];
             self.buffer.read(self.offset, &mut span)?;
             self.layout.for_each_run(|start, at, run| {
@@ -383,7 +382,7 @@ impl Tensor {
     /// Writes row-major bytes to the view, and to nothing between its elements.
     fn write_bytes(&self, data: &[u8]) -> Result<()> {
         let size = u64::from(self.dtype.bytes());
-        if self.device().is_cuda() && !self.is_contiguous() {
+        if self.by_span() {
             let mut span = vec![0; usize::try_from(self.span_bytes()).map_err(|_| self.too_large())?];
             self.buffer.read(self.offset, &mut span)?;
             self.layout.for_each_run(|start, at, run| {
@@ -397,6 +396,19 @@ impl Tensor {
                 let (from, bytes) = ((at * size) as usize, (run * size) as usize);
                 self.buffer.write(self.offset + start * size, &data[from..from + bytes])
             })
+        }
+    }
+
+    /// Whether the host gets the whole span in one copy: on CUDA a copy for each run is a driver call, which takes as long as
+    /// [`A_CALL`] bytes do.
+    fn by_span(&self) -> bool {
+        let mut runs = 0_u64;
+        self.device().is_cuda() && !self.is_contiguous() && {
+            let counted = self.layout.for_each_run(|_, _, _| {
+                runs += 1;
+                Ok(())
+            });
+            counted.is_ok() && self.span_bytes() / A_CALL <= runs
         }
     }
 
@@ -414,6 +426,9 @@ impl fmt::Debug for Tensor {
         write!(f, " on {}", self.device().name())
     }
 }
+
+/// Bytes that are copied in the time of a driver call, some 10 us.
+const A_CALL: u64 = 64 << 10;
 
 fn convert<A: Copy, B>(data: &[A], f: impl Fn(A) -> B) -> Vec<B> {
     data.iter().map(|&x| f(x)).collect()

@@ -451,31 +451,39 @@ pub trait Tunable {
     /// # Errors
     /// If none can be planned, why the first one cannot.
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
-        let mut refusal = None;
-        let mut best: Option<(u32, Pick)> = None;
-        for pick in self.space(target).picks() {
-            if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
-                continue;
-            }
-            match self.plan(target, &pick) {
-                Ok(plan) => {
-                    let spilled = plan.launches.iter().map(|l| l.registers.saturating_sub(MAX_REGISTERS)).max();
-                    let spilled = spilled.unwrap_or(0);
-                    let first = best.is_none() && refusal.is_none();
-                    let busy = plan.launches.iter().all(|l| l.resident * l.threads / 32 >= WARPS);
-                    if spilled == 0 && (first || busy) {
-                        return Ok(pick);
-                    }
-                    if best.as_ref().is_none_or(|(fewest, _)| spilled < *fewest) {
-                        best = Some((spilled, pick));
-                    }
-                }
-                Err(error) => refusal = refusal.or(Some(error)),
-            }
-        }
-        let nothing = || crate::Error::Unsupported(format!("no pick of the space has {wanted:?}"));
-        best.map(|(_, pick)| pick).ok_or_else(|| refusal.unwrap_or_else(nothing))
+        first_fit(self, target, wanted)
     }
+}
+
+/// The first pick with the wanted values that fits, as [`Tunable::choose`] says.
+///
+/// # Errors
+/// If none can be planned, why the first one cannot.
+pub fn first_fit<T: Tunable + ?Sized>(tunable: &T, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
+    let mut refusal = None;
+    let mut best: Option<(u32, Pick)> = None;
+    for pick in tunable.space(target).picks() {
+        if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
+            continue;
+        }
+        match tunable.plan(target, &pick) {
+            Ok(plan) => {
+                let spilled = plan.launches.iter().map(|l| l.registers.saturating_sub(MAX_REGISTERS)).max();
+                let spilled = spilled.unwrap_or(0);
+                let first = best.is_none() && refusal.is_none();
+                let busy = plan.launches.iter().all(|l| l.resident * l.threads / 32 >= WARPS);
+                if spilled == 0 && (first || busy) {
+                    return Ok(pick);
+                }
+                if best.as_ref().is_none_or(|(fewest, _)| spilled < *fewest) {
+                    best = Some((spilled, pick));
+                }
+            }
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    let nothing = || crate::Error::Unsupported(format!("no pick of the space has {wanted:?}"));
+    best.map(|(_, pick)| pick).ok_or_else(|| refusal.unwrap_or_else(nothing))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lacuna_codegen::ir::{Elem, Func};
 use lacuna_codegen::plan::{
     Arg, Dim, Expr, Launch, Pick, Plan, Promotion, Requirement, Scalar, ScalarSpec, Space, TensorMap, TensorSpec,
-    Tiles, Tunable,
+    Tiles, Tunable, first_fit,
 };
 use lacuna_codegen::{Boxes, Error, compile, one_of};
 use lacuna_ptx::Target;
@@ -208,7 +208,20 @@ impl<S: Schedule> Tunable for Bound<S> {
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
         self.stage(target, pick)?.compile()
     }
+
+    /// Where later tiles have more to do, and nothing is asked for, CTAs do tile after tile if they can: what is left of a tile is
+    /// done beside the next one's loads, and each CTA gets long and short ones. Tiles alike are better dealt out by the device.
+    fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
+        let plain = first_fit(self, target, wanted)?;
+        let persists = [(PERSIST.to_owned(), 2)];
+        let may = !wanted.contains_key(PERSIST) && plain.contains_key(PERSIST) && self.stage(target, &plain)?.widens;
+        let leaning = may.then(|| wanted.clone().into_iter().chain(persists).collect());
+        Ok(leaning.and_then(|leaning| first_fit(self, target, &leaning).ok()).unwrap_or(plain))
+    }
 }
+
+/// The knob that says whether CTAs do tile after tile.
+const PERSIST: &str = "persist";
 
 /// A schedule that has been staged: everything about one kernel but its PTX.
 #[derive(Clone, Debug)]
@@ -225,6 +238,8 @@ pub struct Staged {
     pub bytes: Expr,
     /// Query heads of a KV head.
     pub group: u64,
+    /// Whether later tiles of queries see more keys than earlier ones ([`Pattern::widens`](lacuna_codegen::Pattern::widens)).
+    pub widens: bool,
     /// The tensors that it reads and writes.
     pub tensors: Vec<TensorSpec>,
     /// The numbers that it takes at launch.

@@ -36,7 +36,7 @@ impl Lower<'_> {
 
     /// The tiles of a role, one after another: `common`, then `role`.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
-        let [all, pairs, section, by_section, together, by_together, across, by_across] =
+        let [all, pairs, section, by_section, count, together, by_together, across, by_across] =
             TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
         let row = self.e.mutable(Class::B32);
         self.e.mov(row, 0i64.into());
@@ -45,15 +45,17 @@ impl Lower<'_> {
         let (head, next, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
         self.e.place(&head);
         self.e.pragma("nounroll");
-        let tile = self.nth(row);
-        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [row.into(), all.into()]);
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let [before, within] = self.split(tile, section, by_section);
-        let [x, pair] = self.split(within, together, by_together);
+        let [before, within] = self.split(row, section, by_section);
+        let tile = self.nth(before, within);
+        let [x, pair] = self.split(tile, together, by_together);
         let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
         let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
-        // The last section may have fewer pairs than others.
-        let none = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
+        // A section's last row may not be full, and the last section may have fewer pairs than others.
+        let behind = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), count.into()]);
+        let beyond = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
+        let none = self.e.op(Class::Pred, "or.pred", [behind.into(), beyond.into()]);
         self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
         let [z, y] = self.split(pair, across, by_across);
         self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
@@ -68,13 +70,15 @@ impl Lower<'_> {
         self.e.close();
     }
 
-    /// The CTA's tile of a row: where it stands itself, in every other row from the other end.
-    fn nth(&mut self, row: Reg) -> Reg {
+    /// The CTA's tile of a row of a section: where it stands itself, in every other row from the other end; in every other
+    /// section the other way around.
+    fn nth(&mut self, section: Reg, row: Reg) -> Reg {
         let own = self.e.op(Class::B32, "mov.u32", [Special::Ctaid(0).into()]);
         let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
         let last = self.e.op(Class::B32, "add.s32", [ctas.into(), (-1i64).into()]);
         let other = self.e.op(Class::B32, "sub.s32", [last.into(), own.into()]);
-        let odd = self.e.op(Class::B32, "and.b32", [row.into(), 1i64.into()]);
+        let turns = self.e.op(Class::B32, "add.s32", [section.into(), row.into()]);
+        let odd = self.e.op(Class::B32, "and.b32", [turns.into(), 1i64.into()]);
         let back = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
         let at = self.e.op(Class::B32, "selp.b32", [other.into(), own.into(), back.into()]);
         self.e.op(Class::B32, "mad.lo.s32", [row.into(), ctas.into(), at.into()])

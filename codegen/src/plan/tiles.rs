@@ -3,26 +3,32 @@
 //! A tile of a grid `[x, y, z]` is a place along `x` of a pair of places along `y` and `z`: a tile of queries of a head of a
 //! document. Pairs that lie together share what they read, as far as L2 holds it, so they come in sections; within one a place
 //! along `x` is done for all of the pairs before the next place is, and a grid whose first places have most work has it done
-//! first. Tiles are numbered in that order. Of each row of as many tiles as there are CTAs, a CTA does one, every other row in
-//! reverse: what falls as numbers rise is shared out evenly.
+//! first.
+//!
+//! The tiles of a section come in rows of as many as there are CTAs, and of each row a CTA does one: of one row as it stands, of
+//! the next from the other end, and the other way around in the next section. So where work falls from place to place, two rows
+//! are the same for every CTA, and what a CTA is spared where the last row of a section is not full, another is in the next. A
+//! section has an even number of rows, and they are as full as whole pairs fill them.
 
 use super::{Arg, Expr};
 
-/// The parameters of an entry whose CTAs do tile after tile: how many tiles, and how many pairs there are; tiles of a section,
-/// pairs of a section, and pairs that have one place along `z`, each with its [`reciprocal`].
-pub(crate) const PARAMS: [&str; 8] = [
-    "tile_count",
+/// The parameters of an entry whose CTAs do tile after tile: rows of all sections, and how many pairs there are; rows of a
+/// section, with their [`reciprocal`], and its tiles; pairs of a section, and pairs that have one place along `z`, each with theirs.
+pub(crate) const PARAMS: [&str; 9] = [
+    "tile_rows",
     "tile_pairs",
     "tile_section",
     "tile_section_reciprocal",
+    "tile_count",
     "tile_together",
     "tile_together_reciprocal",
     "tile_across",
     "tile_across_reciprocal",
 ];
 
-/// Bytes of keys and values that a section reads: what L2 holds beside what flows through it. An H200 has 60 MiB, an H100 50.
-const SECTION: u64 = 32 << 20;
+/// Bytes of keys and values that a section reads, or more where rows are not full otherwise: of an L2 of 50 or 60 MiB, in two
+/// halves that may each hold the same, what is left beside all that flows through it. Two pairs at least.
+const SECTION: u64 = 16 << 20;
 
 /// A grid of CTAs that do tile after tile, and what they are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,27 +36,38 @@ pub struct Tiles {
     /// The grid.
     pub grid: [Expr; 3],
     /// The last of the arguments but tensor maps.
-    pub args: [Arg; 8],
+    pub args: [Arg; 9],
 }
 
 impl Tiles {
     /// Those of a grid, by as many CTAs as a GPU has multiprocessors, or fewer where there are fewer tiles. `bytes` are what
     /// the tiles of a pair read together; `sharing` pairs that lie together read the same.
     pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64) -> Self {
-        let pairs = y.clone() * z;
-        let wanted = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
+        let (ctas, pairs) = (Expr::multiprocessors(), y.clone() * z);
+        let least = |expr: &Expr| expr.clone().max(1u64);
+        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)).max(2u64) * sharing.into();
+        // An even number of rows for what L2 holds; of pairs, as many as fill them.
+        let twice = ctas.clone() * 2.into();
+        let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
+        let wanted = floor_div(even, least(&x)).max(1u64);
         // Sections as large as each other.
         let sections = pairs.clone().ceil_div(wanted).max(1u64);
         let together = pairs.clone().ceil_div(sections.clone()).max(1u64);
-        let section = together.clone() * x.clone().max(1u64);
-        let across = y.max(1u64);
-        let tiles = section.clone() * sections;
+        let count = together.clone() * x.clone();
+        let section = count.clone().ceil_div(ctas.clone()).max(1u64);
+        let across = least(&y);
         // No tile, no CTA.
-        let grid = [tiles.clone().min(Expr::multiprocessors()), pairs.clone().min(1u64), x.min(1u64)];
+        let grid = [(count.clone() * sections.clone()).min(ctas), pairs.clone().min(1u64), x.min(1u64)];
         let [by_section, by_together, by_across] = [&section, &together, &across].map(reciprocal);
-        let args = [tiles, pairs, section, by_section, together, by_together, across, by_across];
+        let rows = section.clone() * sections;
+        let args = [rows, pairs, section, by_section, count, together, by_together, across, by_across];
         Tiles { grid, args: args.map(Arg::Computed) }
     }
+}
+
+/// `a / b`, rounded down.
+fn floor_div(a: Expr, b: Expr) -> Expr {
+    (a + 1.into()).ceil_div(b) - 1.into()
 }
 
 /// `(2^31 - 1) / by`, rounded down. With it `a / by` is `2 a * reciprocal / 2^32`, rounded down, or one more, for every `a` below
@@ -66,7 +83,7 @@ mod tests {
     use super::*;
 
     /// What CTAs are told, and the grid.
-    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 8]) {
+    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 9]) {
         let tiles = Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing);
         let symbols = BTreeMap::from([(crate::plan::MULTIPROCESSORS.to_owned(), 132)]);
         let number = |expr: &Expr| expr.eval(&symbols, &BTreeMap::new()).expect("a number");
@@ -78,21 +95,43 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_what_l2_holds_and_as_large_as_each_other() {
-        // 8192 keys of width 128 are 4 MiB a pair.
-        let (grid, [tiles, pairs, section, _, together, _, across, _]) = told([64, 16, 4], 4 << 20, 1);
-        assert_eq!((grid, tiles, pairs), ([132, 1, 1], 4096, 64));
-        assert_eq!((section, together, across), (512, 8, 16));
+    fn sections_are_what_l2_holds_in_full_rows() {
+        // 8192 keys of width 128 are 4 MiB a pair: 4 of them are 256 tiles, in two rows of 132.
+        let (grid, [rows, pairs, section, _, count, together, _, across, _]) = told([64, 16, 4], 4 << 20, 1);
+        assert_eq!((grid, rows, pairs), ([132, 1, 1], 32, 64));
+        assert_eq!((section, count, together, across), (2, 256, 4, 16));
         // 16 query heads of a KV head read the same.
-        assert_eq!(told([64, 64, 4], 4 << 20, 16).1[4], 128);
-        // Where one pair has more than that, each has a section of its own.
-        assert_eq!(told([64, 16, 4], 64 << 20, 1).1[4], 1);
-        // 17 pairs in sections of at most 8 are three sections of 6, the last of which has 5.
-        let (_, [tiles, _, section, _, together, ..]) = told([10, 17, 1], 4 << 20, 1);
-        assert_eq!((tiles, section, together), (180, 60, 6));
+        assert_eq!(told([64, 64, 4], 4 << 20, 16).1[5], 64);
+        // Where one pair has more than that, two make a section;
+        assert_eq!(told([1024, 16, 4], 64 << 20, 1).1[5], 2);
+        // but where rows would be half empty, three pairs fill four of them.
+        assert_eq!(told([171, 16, 1], 16 << 20, 1).1[2..6], [4, (1 << 31) / 4 - 1, 513, 3]);
+        // 25 pairs in sections of at most 24 are two sections of 13, the second of which has 12.
+        let (_, [rows, _, section, _, count, together, ..]) = told([11, 25, 1], 1 << 20, 1);
+        assert_eq!((rows, section, count, together), (4, 2, 143, 13));
         assert_eq!(told([3, 5, 2], 0, 1).0, [30, 1, 1], "fewer tiles than multiprocessors");
         for nothing in [[0, 16, 4], [64, 0, 4], [64, 16, 0]] {
             assert!(told(nothing, 1, 1).0.contains(&0), "{nothing:?}");
+        }
+    }
+
+    /// What a CTA has to do beyond the mean, where tiles have the less to do the later they stand, as under a causal mask.
+    #[test]
+    fn every_cta_gets_long_and_short_tiles() {
+        for (x, pairs) in [(16, 128), (32, 64), (64, 64), (64, 16), (128, 32), (171, 48), (256, 16), (1024, 8)] {
+            let (_, [rows, _, section, _, count, together, ..]) = told([x, pairs, 1], x * (64 << 10), 1);
+            let mut load = [0; 132];
+            for (row, cta) in (0..rows).flat_map(|row| (0..132).map(move |cta| (row, cta))) {
+                let (before, within) = (row / section, row % section);
+                let at = if (before + within) % 2 == 1 { 131 - cta } else { cta };
+                let tile = within * 132 + at;
+                if tile < count && before * together + tile % together < pairs {
+                    load[cta as usize] += x - tile / together;
+                }
+            }
+            let (most, all) = (load.iter().max().expect("CTAs"), load.iter().sum::<u64>());
+            assert_eq!(all, pairs * x * (x + 1) / 2, "each tile once");
+            assert!(most * 132 * 100 <= all * 104, "{x} places of {pairs} pairs: {most} of {}", all / 132);
         }
     }
 

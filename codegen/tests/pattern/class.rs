@@ -97,3 +97,17 @@ fn bounds_say_which_blocks_are_visited_or_they_do_not() {
     assert!(!bounded(|q, kv, n| kv.le(q) & ((q / 64 - kv / 64) % n[0]).eq_(0)));
     assert!(!patterns().iter().any(|(pattern, ..)| !pattern.tables.is_empty() && pattern.is_bounded()));
 }
+
+/// What decides whether CTAs do tile after tile where nothing else is asked for.
+#[test]
+fn later_queries_see_more_keys_or_they_do_not() {
+    let widens = |f: fn(Pos, Pos, &[Pos]) -> Keep| Pattern::record("p", &["n"], f).widens();
+    assert!(widens(|q, kv, _| kv.le(q)));
+    assert!(widens(|q, kv, n| kv.le(q) & ((q - kv) % n[0]).eq_(0)));
+    assert!(widens(|q, kv, n| kv.le(q) | kv.lt(n[0])), "a prefix");
+    assert!(!widens(|_, _, _| Keep::always()));
+    assert!(!widens(|_, kv, n| kv.lt(n[0])));
+    assert!(!widens(|q, kv, n| kv.le(q) & (q - kv).lt(n[0])));
+    assert!(!widens(|q, kv, n| kv.le(q) & ((q - kv).lt(n[0]) | kv.lt(4))), "a window with a sink");
+    assert!(!widens(|q, kv, n| kv.le(q) & (q / n[0]).eq_(kv / n[0])));
+}

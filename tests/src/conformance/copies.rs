@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use lacuna_ptx::{Class, Form, Op, isa::Type};
 
-use super::build::{Kernel, line};
+use super::build::{Kernel, Within, line};
 use super::draw::{Half, Kind};
 
 /// Waits for phase 0 of this lane's mbarrier.
@@ -78,8 +78,8 @@ impl Kernel {
         true
     }
 
-    /// The instruction across a cluster of two CTAs: what each does to this lane's row, or mbarrier, of the other.
-    pub(super) fn around_far(&mut self, form: Form) {
+    /// The instruction across a cluster of two CTAs: what each does to this lane's row, or mbarrier, of the other or of itself.
+    pub(super) fn around_far(&mut self, form: Form, to: Within) {
         self.shape.cluster = 2;
         let meet = "barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;";
         let [other, row, bar] = [(); 3].map(|()| self.register(Class::B32));
@@ -89,7 +89,8 @@ impl Kernel {
         }
         line!(self.before, "mbarrier.init.shared::cta.b64 [%r3], 1;\nfence.mbarrier_init.release.cluster;");
         line!(self.before, "fence.proxy.async.shared::cta;\n{meet}\nmov.u32 {other}, %cluster_ctarank;");
-        line!(self.before, "xor.b32 {other}, {other}, 1;\nadd.u32 {row}, %r1, {OTHER_HALF};");
+        let flip = u32::from(to == Within::Other);
+        line!(self.before, "xor.b32 {other}, {other}, {flip};\nadd.u32 {row}, %r1, {OTHER_HALF};");
         line!(
             self.before,
             "mapa.shared::cluster.u32 {row}, {row}, {other};\nmapa.shared::cluster.u32 {bar}, %r3, {other};"

@@ -76,8 +76,8 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
             Variant { what: " of 16", copy: (16, false), ..plain },
             Variant { what: " of 16, the rest zero", copy: (16, true), ..plain },
         ],
+        // Hardware does it in clusters alone.
         Op::BulkPass => vec![
-            plain,
             Variant { what: " in a cluster", within: Within::Own, ..plain },
             Variant { what: " of the other CTA", within: Within::Other, ..plain },
         ],

@@ -62,16 +62,6 @@ impl Kernel {
                 line!(self.before, "{form} [%r1], [%d0+{from}], 16, [%r3]{};\n{WAIT}", hint(form));
                 self.keep_shared(4);
             }
-            Op::BulkPass => {
-                self.fill_shared(4, Kind::Any(Type::B32));
-                line!(self.before, "fence.proxy.async.shared::cta;\nbar.sync 0;");
-                self.expect_row();
-                line!(self.before, "{form} [%r1+{OTHER_HALF}], [%r1], 16, [%r3];\n{WAIT}bar.sync 0;");
-                for word in 0..4 {
-                    let register = self.out(Type::B32);
-                    line!(self.before, "ld.shared.b32 {register}, [%r2+{}];", OTHER_HALF + 4 * word);
-                }
-            }
             Op::BulkStore | Op::BulkStoreHint | Op::BulkAdd | Op::BulkAddHint => self.around_away(form),
             _ => return false,
         }

@@ -413,6 +413,7 @@ pub(crate) fn load(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -
 pub(crate) fn pass(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
     per_lane(m, lanes, |m, lane, thread| {
         let load = Load { thread, pc, to: place(m, i, 0, 0, lane), mbarrier: place(m, i, 3, 2, lane) };
+        m.common.place.check_pass()?;
         let from = place(m, i, 1, 1, lane);
         let bytes = size(word(m, i, 2, lane))?;
         let (rank, local) = load.split(m.common)?;
@@ -440,6 +441,7 @@ pub(crate) fn load_tensor(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes:
         let load = Load { thread, pc, to: place(m, i, 0, 0, lane), mbarrier };
         let (address, coords) = tensor(m, i, 1, 1, lane);
         let map = ranked(m.maps, address, &coords)?;
+        map.check_begin(&coords)?;
         aligned(Space::Shared, load.to.into(), BOX_ALIGN)?;
         let (doer, bytes, reads) = (load.doer(), map.box_bytes() as u32, load.reads(m.common)?);
         map.rows(&coords, |row| doer.note(m.common, m.view, row.address, row.bytes, reads))?;
@@ -458,6 +460,7 @@ pub(crate) fn cast_tensor(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes:
         let load = Load { thread, pc, to: place(m, i, 0, 0, lane), mbarrier };
         let (address, coords) = tensor(m, i, 1, 1, lane);
         let map = ranked(m.maps, address, &coords)?;
+        map.check_begin(&coords)?;
         let (own, size) = (m.common.place.rank, m.common.place.size);
         if mask == 0 || mask >> size != 0 {
             let what = format!(

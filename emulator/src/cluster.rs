@@ -80,6 +80,8 @@ pub(crate) struct Place {
     pub(crate) rank: usize,
     /// CTAs of the cluster.
     pub(crate) size: usize,
+    /// Whether the kernel runs in clusters, be they of one CTA.
+    clustered: bool,
     pub(crate) outbox: Vec<Remote>,
     /// Warps that have arrived at the cluster's barrier, by bit; and those of them, or before them, that have not waited.
     arrived: u32,
@@ -96,6 +98,7 @@ impl Place {
         Place {
             rank: 0,
             size: 1,
+            clustered: false,
             outbox: Vec::new(),
             arrived: 0,
             entered: 0,
@@ -105,8 +108,19 @@ impl Place {
         }
     }
 
-    pub(crate) fn begin(&mut self, rank: usize, size: usize) {
-        *self = Place { rank, size, ..Place::new() };
+    pub(crate) fn begin(&mut self, rank: usize, size: usize, clustered: bool) {
+        *self = Place { rank, size, clustered, ..Place::new() };
+    }
+
+    /// That bytes may be passed on within shared memory: an H200 does that in clusters alone, to the own CTA too, and calls it
+    /// an illegal instruction elsewhere.
+    pub(crate) fn check_pass(&self) -> Result<(), Box<Trap>> {
+        if self.clustered {
+            return Ok(());
+        }
+        let what = "a bulk copy from shared memory to shared memory is for kernels that run in clusters, of one CTA at least, and \
+                    this one has no `.reqnctapercluster`";
+        Err(Trap::new(FaultKind::Operand(what.to_owned()), None))
     }
 
     /// Whether the barrier that a warp has arrived at is complete.

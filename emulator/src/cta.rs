@@ -245,7 +245,7 @@ impl<'k> Cta<'k> {
         self.turn = 0;
         self.common.shared.clear();
         self.common.clocks.clear(rank, size);
-        self.common.place.begin(rank, size);
+        self.common.place.begin(rank, size, kernel.limits.required_cluster.is_some());
         self.common.released = 0;
         self.common.products.clear();
         self.common.pool.clear();

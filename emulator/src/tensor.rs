@@ -9,6 +9,16 @@
 //!
 //! and is in bounds where every coordinate is at least 0 and below its extent (PTX ISA, "Tensors"; CUDA driver API,
 //! `cuTensorMapEncodeTiled`).
+//!
+//! Not every box is copied. What the PTX ISA leaves open an H200 answers, most of it with an illegal instruction, even where
+//! nothing of the tensor is in the box:
+//!
+//! | box | load | store, add |
+//! |---|---|---|
+//! | coordinate 0 is no multiple of 16 bytes | illegal | illegal |
+//! | a coordinate is below 0 | zeros there | illegal |
+//! | a coordinate, or the box's end, is past the extent | zeros there | nothing there |
+//! | the same, and rows of the tensor are no multiple of 16 bytes | zeros there | the last 16 bytes of a row are written whole |
 
 use crate::fault::{FaultKind, Trap};
 
@@ -191,20 +201,41 @@ impl TensorMap {
         Ok(())
     }
 
-    /// That a store of this box writes what it says: hardware writes the innermost dimension's last 16 bytes whole.
+    /// That hardware copies a box that begins here, to or from.
+    pub(crate) fn check_begin(&self, coords: &[i32]) -> Result<(), Box<Trap>> {
+        let (first, bytes) = (coords[0], self.elem.bytes());
+        if (i64::from(first) * i64::from(bytes)).unsigned_abs().is_multiple_of(16) {
+            return Ok(());
+        }
+        Err(operand(format!(
+            "the rows of a box begin at a multiple of 16 bytes, and coordinate 0 is {first}, of elements of {bytes} bytes"
+        )))
+    }
+
+    /// That hardware stores this box, or adds it, and writes what it says. It writes the innermost dimension's last 16 bytes
+    /// whole: of rows of 104 bytes an H200 writes, and adds to, the 8 bytes behind them too.
     pub(crate) fn check_store(&self, coords: &[i32]) -> Result<(), Box<Trap>> {
+        self.check_begin(coords)?;
+        if let Some((number, coord)) = coords.iter().enumerate().find(|(_, coord)| **coord < 0) {
+            return Err(operand(format!(
+                "a tensor store or add does not begin before the tensor, and coordinate {number} is {coord}"
+            )));
+        }
         let extent = self.dims[0].extent * u64::from(self.elem.bytes());
         self.rows(coords, |row| {
             if row.last && !extent.is_multiple_of(16) {
-                let what = format!(
+                return Err(operand(format!(
                     "a tensor store writes multiples of 16 bytes, and rows of this tensor end after {extent}: it would write past \
                      their end"
-                );
-                return Err(Trap::new(FaultKind::Operand(what), None));
+                )));
             }
             Ok(())
         })
     }
+}
+
+fn operand(what: String) -> Box<Trap> {
+    Trap::new(FaultKind::Operand(what), None)
 }
 
 /// A run of bytes of a box that are in bounds.

@@ -49,14 +49,23 @@ fn bytes_come_in_one_piece() {
         copies.run(&good(), &nothing()).unwrap_or_else(|fault| panic!("{fault}"));
         assert_eq!(copies.read(256), bytes(1024)[16..272]);
     }
-    let mut text = changed(&good(), "[%r10], [%d1+16], 256, [%r11]", "[%r10+256], [%d1], 256, [%r11]");
-    // On within shared memory: what the first copy brought is read by the second.
+}
+
+#[test]
+fn bytes_are_passed_on_within_shared_memory_in_clusters_alone() {
+    let text = changed(&good(), "[%r10], [%d1+16], 256, [%r11]", "[%r10+256], [%d1], 256, [%r11]");
+    // What the first copy brought is read by the second.
     let pass =
         "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r10], [%r10+256], 256, [%r11];";
     let again =
         format!("@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r11], 256;\n@%p0 {pass}\n{}", wait("passed", 1));
-    text = changed(&text, "shl.b32", &format!("{again}shl.b32"));
-    assert_eq!(run(&text).unwrap_or_else(|fault| panic!("{fault}")), bytes(1024)[..256]);
+    let text = changed(&text, "shl.b32", &format!("{again}shl.b32"));
+    let copies = Copies { limits: ".explicitcluster\n.reqnctapercluster 1, 1, 1\n", ..Copies::new(&bytes(1024), 256) };
+    copies.run(&text, &nothing()).unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(copies.read(256), bytes(1024)[..256]);
+    let found = fault(&text).to_string();
+    assert!(found.starts_with("operand: a bulk copy from shared memory to shared memory is for kernels"), "{found}");
+    assert!(found.contains(pass), "{found}");
 }
 
 #[test]

@@ -89,6 +89,14 @@ fn the_other_mbarrier_is_made_before_a_copy_counts_on_it() {
 }
 
 #[test]
+fn cast_boxes_begin_at_multiples_of_16_bytes() {
+    let odd = cast(MEET, 3, 256).replace("mov.u32 %r31, 0;", "mov.u32 %r31, 2;");
+    let found = fault(&odd).to_string();
+    assert!(found.starts_with("operand: the rows of a box begin at a multiple of 16 bytes"), "{found}");
+    assert!(found.contains("multicast::cluster [%r30]"), "{found}");
+}
+
+#[test]
 fn masks_name_ctas_that_there_are() {
     for mask in [0, 4] {
         let wrong = fault(&cast(MEET, mask, 256));
@@ -119,4 +127,11 @@ fn bytes_are_passed_on_to_another_cta() {
     assert!(matches!(unfenced.kind, FaultKind::Unfenced { .. }), "{unfenced}");
     let apart = fault(&pass(fence, "%r11"));
     assert!(apart.to_string().contains("completes at an mbarrier of it, not of CTA 0"), "{apart}");
+    // To itself, by its shared address and by the cluster's.
+    let own = pass(fence, "%r11").replace("[%r31]", "[%r30]");
+    let mapped = pass(fence, "%r32").replace("%r13;", "%r12;");
+    for text in [own, mapped] {
+        let out = clustered(2, 0, &text).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(out, (0..64u32).map(|at| 100 + at / 32).collect::<Vec<_>>());
+    }
 }

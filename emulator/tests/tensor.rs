@@ -9,6 +9,8 @@ use half::f16;
 use lacuna_emulator::{FaultKind, Options, Swizzle, TensorElem, TensorMap};
 
 const LOAD: &str = "shared::cluster.global.mbarrier::complete_tx::bytes";
+const STORE: &str = "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group";
+const ADD: &str = "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group";
 
 /// Where coordinates of dimension `i` are: `%r30+i`.
 fn coordinates(coords: &[i32]) -> (String, String) {
@@ -96,7 +98,7 @@ fn boxes_of_every_rank() {
     let dims = [(40, 2, 64), (6, 80, 4), (5, 480, 2), (3, 2400, 2), (2, 7200, 2)];
     for rank in 1..=5 {
         let map = map(0, TensorElem::Bf16, &dims[..rank], Swizzle::None);
-        assert!(check_load(&map, &[3, 1, 2, 1, 0][..rank], 7200, rank as u64) > 0);
+        assert!(check_load(&map, &[8, 1, 2, 1, 0][..rank], 7200, rank as u64) > 0);
     }
 }
 
@@ -104,21 +106,21 @@ fn boxes_of_every_rank() {
 fn swizzles_exchange_pieces_by_the_address() {
     for (swizzle, columns) in [(Swizzle::B32, 16), (Swizzle::B64, 32), (Swizzle::B128, 64)] {
         let map = map(0, TensorElem::F16, &[(80, 2, columns), (40, 160, 24)], swizzle);
-        assert_eq!(check_load(&map, &[5, 3], 3200, 0), 24 * columns as usize);
+        assert_eq!(check_load(&map, &[8, 3], 3200, 0), 24 * columns as usize);
         assert_eq!(check_load(&map, &[72, -7], 3200, 1), 17 * 8);
     }
 }
 
 #[test]
 fn what_is_outside_is_zero_on_every_side() {
-    let map = map(0, TensorElem::Bf16, &[(20, 2, 8), (5, 48, 4), (3, 240, 2)], Swizzle::None);
+    let map = map(0, TensorElem::Bf16, &[(20, 2, 16), (5, 48, 4), (3, 240, 2)], Swizzle::None);
     let mut inside = Vec::new();
-    for inner in [-9, -8, -5, 0, 3, 15, 19, 20, i32::MAX, i32::MIN] {
+    for inner in [-16, -8, 0, 8, 16, 24, i32::MAX - 7, i32::MIN] {
         for (row, plane) in [(0, 0), (-2, 1), (3, 2), (5, 0), (-4, 0), (0, -1), (1, 3), (i32::MAX, i32::MIN)] {
             inside.push(check_load(&map, &[inner, row, plane], 360, 0));
         }
     }
-    assert_eq!((inside.iter().max(), inside.iter().min()), (Some(&64), Some(&0)));
+    assert_eq!((inside.iter().max(), inside.iter().min()), (Some(&128), Some(&0)));
 }
 
 /// A packed tensor of documents, rows of 64 features: a map that ends where each of them does.
@@ -162,12 +164,12 @@ fn store(coords: &[i32], bytes: u32, what: &str) -> String {
 #[test]
 fn stores_write_what_is_inside_and_nothing_else() {
     for swizzle in [Swizzle::None, Swizzle::B128] {
-        for coords in [[0, 0], [32, 3], [-16, -2], [40, 7], [64, 0]] {
+        for coords in [[0, 0], [32, 3], [16, 7], [40, 7], [64, 0], [72, 0], [0, 9]] {
             let copies = Copies::new(&[0; 16], 10 * 160);
             copies.memory.write(copies.output, &[0xee; 10 * 160]).unwrap();
             // 72 of the 80 columns of a row belong to the tensor, and 9 of 10 rows.
             let map = map(copies.output, TensorElem::Bf16, &[(72, 2, 64), (9, 160, 4)], swizzle);
-            let text = store(&coords, 512, "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group");
+            let text = store(&coords, 512, STORE);
             copies.run(&text, &map).unwrap_or_else(|fault| panic!("{fault}"));
             let found = copies.read(10 * 160);
             let shared: Vec<u8> = (1..=128u32).flat_map(u32::to_le_bytes).collect();
@@ -260,10 +262,54 @@ fn memory_that_nobody_has_and_that_nobody_wrote() {
 }
 
 #[test]
+fn boxes_begin_at_multiples_of_16_bytes() {
+    let (copies, halves) = plain();
+    let said = |map: &TensorMap, text: &str, what: &str| {
+        let fault = copies.fault(text, map).to_string();
+        assert!(
+            fault.starts_with(&format!("operand: the rows of a box begin at a multiple of 16 bytes, {what}")),
+            "{fault}"
+        );
+    };
+    // Wherever the box is, and whatever is in it.
+    for coord in [1, 4, 65, -4, i32::MAX] {
+        said(&halves, &load(&[coord, 0], 1024), &format!("and coordinate 0 is {coord}, of elements of 2 bytes"));
+    }
+    said(&halves, &load(&[4, 64], 1024), "and coordinate 0 is 4, of elements of 2 bytes");
+    let words = map(copies.input, TensorElem::F32, &[(32, 4, 32), (64, 128, 8)], Swizzle::B128);
+    said(&words, &load(&[2, 0], 1024), "and coordinate 0 is 2, of elements of 4 bytes");
+    copies.run(&load(&[4, 0], 1024), &words).unwrap_or_else(|fault| panic!("{fault}"));
+    let to = TensorMap { base: copies.output, ..words };
+    for what in [STORE, ADD] {
+        said(&to, &store(&[1, 0], 1024, what), "and coordinate 0 is 1, of elements of 4 bytes");
+        copies.run(&store(&[4, 0], 1024, what), &to).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+    let fault = copies.fault(&store(&[1, 0], 1024, ADD), &to).to_string();
+    assert!(fault.contains(ADD), "{fault}");
+}
+
+#[test]
+fn stores_do_not_begin_before_the_tensor() {
+    let copies = Copies::new(&[0; 16], 10 * 160);
+    copies.memory.write(copies.output, &[0; 10 * 160]).unwrap();
+    let map = map(copies.output, TensorElem::Bf16, &[(72, 2, 64), (9, 160, 4)], Swizzle::None);
+    for what in [STORE, ADD] {
+        // Of the last two nothing is in the tensor.
+        for (coords, at) in [([-8, 0], 0), ([0, -1], 1), ([-64, 0], 0), ([0, -4], 1)] {
+            let fault = copies.fault(&store(&coords, 512, what), &map).to_string();
+            let before = "operand: a tensor store or add does not begin before the tensor";
+            assert!(fault.starts_with(&format!("{before}, and coordinate {at} is {}", coords[at])), "{fault}");
+            assert!(fault.contains(what), "{fault}");
+        }
+        copies.run(&store(&[0, 0], 512, what), &map).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+}
+
+#[test]
 fn stores_do_not_end_within_16_bytes() {
     let copies = Copies::new(&[0; 16], 10 * 160);
     let map = map(copies.output, TensorElem::Bf16, &[(70, 2, 64), (9, 160, 4)], Swizzle::None);
-    let text = |column| store(&[column, 0], 512, "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group");
+    let text = |column| store(&[column, 0], 512, STORE);
     let fault = copies.fault(&text(64), &map);
     assert!(
         fault

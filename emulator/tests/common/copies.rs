@@ -49,6 +49,8 @@ pub struct Copies {
     pub input: u64,
     pub output: u64,
     pub threads: u32,
+    /// What the kernel says of its launches, a line each.
+    pub limits: &'static str,
     pub options: Options,
 }
 
@@ -59,11 +61,11 @@ impl Copies {
         let (at, out) = (memory.alloc(input.len() as u64), memory.alloc(output as u64));
         memory.write(at, input).unwrap();
         let options = Options { max_instructions: Some(1_000_000), ..Options::default() };
-        Copies { memory, input: at, output: out, threads: 32, options }
+        Copies { memory, input: at, output: out, threads: 32, limits: "", options }
     }
 
     pub fn run(&self, body: &str, map: &TensorMap) -> Result<(), Box<Fault>> {
-        let text = module(body);
+        let text = module(body).replacen("{\n", &format!("{}{{\n", self.limits), 1);
         let program = Program::from_text(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let args = [Arg::TensorMap(map.clone()), Arg::U64(self.input), Arg::U64(self.output)];
         let launch =

@@ -27,8 +27,20 @@ struct Variant {
     parts: Option<Side>,
     /// `cp.async`: bytes of the copy, and whether a register says how many are read.
     copy: (u32, bool),
-    /// Whether the CTAs of a cluster do it to each other.
-    far: bool,
+    /// Whether it is done within a cluster of two CTAs, and to whom.
+    within: Within,
+}
+
+/// To whom a CTA does it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Within {
+    /// To itself, without a cluster.
+    #[default]
+    Cta,
+    /// To itself, by its address in the cluster.
+    Own,
+    /// To the other one.
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +76,11 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
             Variant { what: " of 16", copy: (16, false), ..plain },
             Variant { what: " of 16, the rest zero", copy: (16, true), ..plain },
         ],
-        Op::BulkPass => vec![plain, Variant { what: " of the other CTA", far: true, ..plain }],
+        // Hardware does it in clusters alone.
+        Op::BulkPass => vec![
+            Variant { what: " in a cluster", within: Within::Own, ..plain },
+            Variant { what: " of the other CTA", within: Within::Other, ..plain },
+        ],
         _ => vec![plain],
     };
     variants.into_iter().map(|variant| case(form, variant)).collect()
@@ -72,8 +88,8 @@ pub(super) fn cases_of(form: Form) -> Vec<Case> {
 
 fn case(form: Form, variant: Variant) -> Case {
     let mut kernel = Kernel::of(form, Shape::default());
-    if variant.far {
-        kernel.around_far(form);
+    if variant.within != Within::Cta {
+        kernel.around_far(form, variant.within);
     } else if !kernel.around_hopper(form) {
         kernel.around(form, variant);
     }

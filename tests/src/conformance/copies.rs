@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use lacuna_ptx::{Class, Form, Op, isa::Type};
 
-use super::build::{Kernel, line};
+use super::build::{Kernel, Within, line};
 use super::draw::{Half, Kind};
 
 /// Waits for phase 0 of this lane's mbarrier.
@@ -62,24 +62,14 @@ impl Kernel {
                 line!(self.before, "{form} [%r1], [%d0+{from}], 16, [%r3]{};\n{WAIT}", hint(form));
                 self.keep_shared(4);
             }
-            Op::BulkPass => {
-                self.fill_shared(4, Kind::Any(Type::B32));
-                line!(self.before, "fence.proxy.async.shared::cta;\nbar.sync 0;");
-                self.expect_row();
-                line!(self.before, "{form} [%r1+{OTHER_HALF}], [%r1], 16, [%r3];\n{WAIT}bar.sync 0;");
-                for word in 0..4 {
-                    let register = self.out(Type::B32);
-                    line!(self.before, "ld.shared.b32 {register}, [%r2+{}];", OTHER_HALF + 4 * word);
-                }
-            }
             Op::BulkStore | Op::BulkStoreHint | Op::BulkAdd | Op::BulkAddHint => self.around_away(form),
             _ => return false,
         }
         true
     }
 
-    /// The instruction across a cluster of two CTAs: what each does to this lane's row, or mbarrier, of the other.
-    pub(super) fn around_far(&mut self, form: Form) {
+    /// The instruction across a cluster of two CTAs: what each does to this lane's row, or mbarrier, of the other or of itself.
+    pub(super) fn around_far(&mut self, form: Form, to: Within) {
         self.shape.cluster = 2;
         let meet = "barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;";
         let [other, row, bar] = [(); 3].map(|()| self.register(Class::B32));
@@ -89,7 +79,8 @@ impl Kernel {
         }
         line!(self.before, "mbarrier.init.shared::cta.b64 [%r3], 1;\nfence.mbarrier_init.release.cluster;");
         line!(self.before, "fence.proxy.async.shared::cta;\n{meet}\nmov.u32 {other}, %cluster_ctarank;");
-        line!(self.before, "xor.b32 {other}, {other}, 1;\nadd.u32 {row}, %r1, {OTHER_HALF};");
+        let flip = u32::from(to == Within::Other);
+        line!(self.before, "xor.b32 {other}, {other}, {flip};\nadd.u32 {row}, %r1, {OTHER_HALF};");
         line!(
             self.before,
             "mapa.shared::cluster.u32 {row}, {row}, {other};\nmapa.shared::cluster.u32 {bar}, %r3, {other};"

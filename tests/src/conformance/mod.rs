@@ -62,11 +62,6 @@ pub fn cases() -> Vec<Case> {
     Form::all().flat_map(build::cases_of).collect()
 }
 
-/// Rows of the instruction table whose cases no GPU has answered: on an H200 their kernels end with an illegal instruction,
-/// although other kernels copy boxes there (`runtime/tests/maps.rs`, and all that is compiled for sm_90a). Until that is
-/// understood their results rest on those, and on tests of the emulator alone.
-pub const NOT_RECORDED: &[Op] = &[Op::BulkPass, Op::TensorLoad, Op::TensorLoadHint, Op::TensorCast, Op::TensorCastHint];
-
 /// What a case of a form is for: sm_80 where it will do, with PTX 7.4.
 pub(crate) fn target(form: Form) -> Target {
     if form.since() <= Version::new(7, 4) { form.lowest() } else { form.lowest().max(Target::SM_90) }
@@ -102,14 +97,6 @@ pub fn without_result(form: Form) -> Option<&'static str> {
 }
 
 impl Case {
-    /// Whether a GPU has answered it. Stores of boxes have, but for those that begin at odd elements or outside, which end as
-    /// the rows of [`NOT_RECORDED`] do.
-    pub fn is_recorded(&self) -> bool {
-        let begins = [" at odd elements", " over the start", " outside"];
-        let outside = self.form.op() == Op::TensorStore && begins.iter().any(|begin| self.name.ends_with(begin));
-        !outside && !NOT_RECORDED.contains(&self.form.op())
-    }
-
     /// A number that changes with the kernel or its operands.
     pub fn digest(&self) -> u64 {
         let words = self.input.iter().flat_map(|word| word.to_le_bytes());

@@ -60,9 +60,10 @@ pub(super) fn cases_of(form: Form) -> Option<Vec<Case>> {
             let written = |elem, swizzle, reach| Boxes::written(rank(), elem, swizzle, reach);
             let mut cases: Vec<Boxes> = swizzles().map(|swizzle| written(Elem::Bf16, swizzle, Reach::End)).collect();
             cases.push(written(Elem::I32, Swizzle::None, Reach::End));
-            // A tensor of one dimension has its regions' neighbours before and behind them.
-            let far = if rank() == 1 { &[Reach::Odd][..] } else { &[Reach::Odd, Reach::Start, Reach::Outside] };
-            cases.extend(far.iter().map(|reach| written(Elem::Bf16, Swizzle::None, *reach)));
+            // A tensor of one dimension has its regions' neighbours behind them.
+            if rank() > 1 {
+                cases.push(written(Elem::Bf16, Swizzle::None, Reach::Outside));
+            }
             if rank() == 5 {
                 cases.push(Boxes::ragged("output"));
             }
@@ -119,17 +120,13 @@ fn map(tensor: &str, elem: Elem, swizzle: Swizzle, dims: Dims<'_>) -> TensorMap 
     }
 }
 
-/// Where boxes lie.
+/// Where boxes lie. The first one of a row begins at a multiple of 16 bytes: hardware has no others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// At any element, inside, over each end, and outside.
+    /// Inside, over each end, and outside.
     Anywhere,
-    /// From multiples of 16 bytes, inside or over the end.
+    /// Inside, or over the end: a box that is stored cannot begin before the tensor.
     End,
-    /// The same from odd elements.
-    Odd,
-    /// The same, and over the start.
-    Start,
     /// The same, and where nothing of the tensor is.
     Outside,
 }
@@ -138,21 +135,18 @@ impl Reach {
     fn name(self) -> &'static str {
         match self {
             Reach::Anywhere | Reach::End => "",
-            Reach::Odd => " at odd elements",
-            Reach::Start => " over the start",
             Reach::Outside => " outside",
         }
     }
 
     /// Coordinates along a dimension, round by round.
-    fn along(self, extent: u64, tile: u32, dim: usize) -> Vec<i32> {
+    fn along(self, (extent, _, tile): (u64, u64, u32), dim: usize, bytes: u64) -> Vec<i32> {
         let (extent, tile) = (i64::from(u32::try_from(extent).expect("it is small")), i64::from(tile));
-        let step = if dim > 0 || matches!(self, Reach::Anywhere | Reach::Odd) { 1 } else { 8 };
+        let step = if dim == 0 { 16 / bytes as i64 } else { 1 };
         let ends = match self {
             Reach::Anywhere => vec![0, extent - tile, -tile / 2, extent - tile / 2, -tile, extent, -1, extent - 1],
-            Reach::End | Reach::Odd => [0, extent - tile, extent - tile / 2, extent - 1].map(|at| at.max(0)).into(),
-            Reach::Start => vec![-tile / 2, -step, step - tile],
-            Reach::Outside => vec![extent, -tile, extent + tile, -2 * tile],
+            Reach::End => [0, extent - tile, extent - tile / 2, extent - 1].map(|at| at.max(0)).into(),
+            Reach::Outside => vec![extent, extent + tile],
         };
         let seed = seed("coordinates");
         let coordinate = |round: usize| {
@@ -164,8 +158,7 @@ impl Reach {
                 _ if round % 5 == dim || round == ROUNDS - 1 => ends[(round / 5 + dim) % ends.len()],
                 _ => drawn,
             };
-            let odd = i64::from(self == Reach::Odd && dim == 0);
-            i32::try_from((at.div_euclid(step) * step) | odd).expect("it is small")
+            i32::try_from(at.div_euclid(step) * step).expect("it is small")
         };
         (0..ROUNDS).map(coordinate).collect()
     }
@@ -196,7 +189,7 @@ impl Boxes {
             // Without rows: a box is at least a word for each lane.
             dims[0].2 = if swizzle == Swizzle::None { 256 / bytes } else { dims[0].2 };
         }
-        let coords = dims.iter().enumerate().map(|(dim, &(extent, _, tile))| Reach::Anywhere.along(extent, tile, dim));
+        let coords = dims.iter().enumerate().map(|(dim, &along)| Reach::Anywhere.along(along, dim, bytes.into()));
         Boxes { coords: transposed(coords.collect()), map: map("input", elem, swizzle, &dims), what: "", to: "" }
     }
 
@@ -231,7 +224,7 @@ impl Boxes {
     fn regions(dims: Dims<'_>, bytes: u64, reach: Reach) -> Vec<Vec<i32>> {
         let last = dims.len() - 1;
         let mut coords: Vec<Vec<i32>> =
-            dims.iter().enumerate().map(|(dim, &(extent, _, tile))| reach.along(extent, tile, dim)).collect();
+            dims.iter().enumerate().map(|(dim, &along)| reach.along(along, dim, bytes)).collect();
         if last == 0 {
             // Inside of a region, but for the last box of the last one.
             let region = (REGION / bytes) as i32;

@@ -36,8 +36,8 @@ impl Lower<'_> {
 
     /// The tiles of a role, one after another: `common`, then `role`.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
-        let [all, pairs, section, by_section, count, together, by_together, across, by_across] =
-            TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let told = TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let [all, before_last, section, by_section, whole @ .., across, by_across] = told;
         let row = self.e.mutable(Class::B32);
         self.e.mov(row, 0i64.into());
         self.e.forget();
@@ -49,14 +49,16 @@ impl Lower<'_> {
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
         let [before, within] = self.split(row, section, by_section);
         let tile = self.nth(before, within);
-        let [x, pair] = self.split(tile, together, by_together);
-        let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), together.into()]);
-        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
-        // A section's last row may not be full, and the last section may have fewer pairs than others.
-        let behind = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), count.into()]);
-        let beyond = self.e.op(Class::Pred, "setp.ge.s32", [pair.into(), pairs.into()]);
-        let none = self.e.op(Class::Pred, "or.pred", [behind.into(), beyond.into()]);
+        let last = self.e.op(Class::Pred, "setp.ge.s32", [row.into(), before_last.into()]);
+        let [count, pairs, by_pairs]: [Reg; 3] = std::array::from_fn(|at| {
+            self.e.op(Class::B32, "selp.b32", [whole[at + 3].into(), whole[at].into(), last.into()])
+        });
+        // A section's last row may not be full.
+        let none = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), count.into()]);
         self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
+        let [x, pair] = self.split(tile, pairs, by_pairs);
+        let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), whole[1].into()]);
+        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
         let [z, y] = self.split(pair, across, by_across);
         self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
         self.body(common);

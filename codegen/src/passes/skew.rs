@@ -30,13 +30,16 @@
 //! ```text
 //!   head; land 1; [[release V]]; [scale]; [tail]; land 1; release K; soft; p
 //! ```
+//!
+//! What is released behind the loop, is read by QK alone and has one slot, is released as soon as QK of the last round has landed:
+//! where CTAs persist, the next tile's Q is on its way beside the last softmax.
 
 use std::collections::{HashMap, HashSet};
 
 use super::pipeline::Out;
 use super::{fresh, operands, operands_mut, visit};
 use crate::Error;
-use crate::ir::{Compare, Const, Elem, Func, Loc, Op, Overlap, Stmt, Type, ValueId, Var, VarId};
+use crate::ir::{BufferId, Compare, Const, Elem, Func, Loc, Op, Overlap, Stmt, Type, ValueId, Var, VarId};
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
@@ -48,10 +51,16 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     if let Some(Stmt { op: Op::Consume(consumers), .. }) = body.last_mut() {
         let stmts = std::mem::take(consumers);
         let mut out = Out { func: &mut func, stmts: Vec::with_capacity(stmts.len()), loc: None };
-        for stmt in stmts {
-            match Round::of(out.func, &stmt) {
-                Some(round) => skewed(&mut out, &stmt, &round),
-                None => out.stmts.push(stmt),
+        let mut at = 0;
+        while let Some(stmt) = stmts.get(at) {
+            at += 1;
+            match Round::of(out.func, stmt) {
+                Some(round) => {
+                    let behind = round.releases(out.func, &stmts, at);
+                    at += behind.len();
+                    skewed(&mut out, stmt, &round, behind);
+                }
+                None => out.stmts.push(stmt.clone()),
             }
         }
         *consumers = out.stmts;
@@ -151,6 +160,28 @@ impl Round {
             after_tail: stmts(&after_tail),
             made: body.iter().filter_map(|stmt| Some((stmt.result?, stmt.clone()))).collect(),
         })
+    }
+
+    /// The statements from `at` on that release tiles which QK alone reads, and which have one slot: the next would wait.
+    fn releases<'s>(&self, func: &Func, stmts: &'s [Stmt], at: usize) -> &'s [Stmt] {
+        let tile = |of| stmts.iter().find_map(|s| s.result.filter(|_| matches!(s.op, Op::Shared(b, _) if b == of)));
+        let later: HashSet<ValueId> = [&self.soft, &self.scale, &self.tail]
+            .into_iter()
+            .chain([&vec![self.convert.clone()]])
+            .flatten()
+            .flat_map(|stmt| operands(&stmt.op))
+            .collect();
+        let early =
+            |of: BufferId| func.buffers[of.index()].slots == 1 && tile(of).is_some_and(|tile| !later.contains(&tile));
+        let place = |stmt: &Stmt| matches!(stmt.op, Op::Read(_) | Op::Const(_) | Op::Binary(..));
+        let many = stmts[at..]
+            .iter()
+            .take_while(|s| place(s) || matches!(s.op, Op::Release { buffer, .. } if early(buffer)))
+            .enumerate()
+            .filter(|(_, s)| matches!(s.op, Op::Release { .. }))
+            .last()
+            .map_or(0, |(last, _)| last + 1);
+        &stmts[at..at + many]
     }
 }
 
@@ -259,6 +290,9 @@ struct Skew<'r> {
     of_scale: Carried,
     /// Whether rounds begin in turns.
     turns: bool,
+    hi: ValueId,
+    /// Releases what QK of the last round was the last to read.
+    behind: &'r [Stmt],
 }
 
 type Map = HashMap<ValueId, ValueId>;
@@ -278,6 +312,16 @@ impl Skew<'_> {
         }
         self.copied(out, &self.round.first, &mut map);
         map
+    }
+
+    /// QK of round `index` has landed, and what it was the last to read is released.
+    fn landed(&self, out: &mut Out<'_>, index: ValueId, map: &mut Map) {
+        self.copied(out, &self.round.after_first, map);
+        if !self.behind.is_empty() {
+            let next = out.add(index, 1);
+            let last = out.value(Op::Compare(Compare::Ge, next, self.hi), Type::scalar(Elem::Bool));
+            out.when(last, |out| self.copied(out, self.behind, &mut Map::new()));
+        }
     }
 
     /// The last product of a round has been started.
@@ -325,7 +369,7 @@ impl Skew<'_> {
         let mut map = self.begin(out, lo);
         self.pass(out);
         out.effect(Op::Land(0));
-        self.copied(out, &self.round.after_first, &mut map);
+        self.landed(out, lo, &mut map);
         self.copied(out, &self.round.soft, &mut map);
         self.weights(out, &mut map, home);
         self.keep(out, &map);
@@ -347,7 +391,7 @@ fn home(func: &mut Func, round: &Round, loc: Loc) -> VarId {
     VarId(func.vars.len() as u32 - 1)
 }
 
-fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
+fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt]) {
     let Op::For { index, lo, hi, .. } = &stmt.op else { unreachable!("rounds are a loop's") };
     let (lo, hi) = (*lo, *hi);
     out.loc = stmt.loc;
@@ -359,7 +403,7 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
         Overlap::Fenced | Overlap::Serial => Carried::default(),
     };
     let alone = out.func.warps / super::WARPGROUP < 2;
-    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone };
+    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone, hi, behind };
     let exists = out.less(lo, hi);
     match out.func.overlap {
         Overlap::Deferred => {
@@ -371,6 +415,10 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round) {
             out.when(exists, |out| fenced(out, &skew, lo, hi, home));
         }
     }
+    if !behind.is_empty() {
+        let nothing = out.value(Op::Compare(Compare::Ge, lo, hi), Type::scalar(Elem::Bool));
+        out.when(nothing, |out| skew.copied(out, behind, &mut Map::new()));
+    }
 }
 
 fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: VarId) {
@@ -378,7 +426,7 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
     let mut map = skew.begin(out, lo);
     skew.pass(out);
     out.effect(Op::Land(0));
-    skew.copied(out, &round.after_first, &mut map);
+    skew.landed(out, lo, &mut map);
     skew.copied(out, &round.soft, &mut map);
     skew.weights(out, &mut map, home);
     skew.copied(out, &round.scale, &mut map);
@@ -390,7 +438,7 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
         let mut before = skew.tail(out, home);
         skew.pass(out);
         out.effect(Op::Land(1));
-        skew.copied(out, &round.after_first, &mut map);
+        skew.landed(out, index, &mut map);
         skew.copied(out, &round.soft, &mut map);
         let sums: Vec<ValueId> = round.sums.iter().map(|sum| map[sum]).collect();
         if !sums.is_empty() {
@@ -422,7 +470,7 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
         skew.pass(out);
         before.keep(out, &tail);
         out.effect(Op::Land(1));
-        skew.copied(out, &round.after_first, &mut map);
+        skew.landed(out, index, &mut map);
         skew.copied(out, &round.soft, &mut map);
         skew.weights(out, &mut map, to);
         skew.keep(out, &map);

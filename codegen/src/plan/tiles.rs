@@ -8,26 +8,29 @@
 //! The tiles of a section come in rows of as many as there are CTAs, and of each row a CTA does one: of one row as it stands, of
 //! the next from the other end, and the other way around in the next section. So where work falls from place to place, two rows
 //! are the same for every CTA, and what a CTA is spared where the last row of a section is not full, another is in the next. A
-//! section has an even number of rows, and they are as full as whole pairs fill them.
+//! section has an even number of rows, and they are as full as whole pairs fill them; the last has the pairs that are left.
 
 use super::{Arg, Expr};
 
-/// The parameters of an entry whose CTAs do tile after tile: rows of all sections, and how many pairs there are; rows of a
-/// section, with their [`reciprocal`], and its tiles; pairs of a section, and pairs that have one place along `z`, each with theirs.
-pub(crate) const PARAMS: [&str; 9] = [
+/// The parameters of an entry whose CTAs do tile after tile: rows of all sections, and of all but the last; rows of a section,
+/// with their [`reciprocal`]; tiles and pairs of a section and of the last, and pairs that have one place along `z`.
+pub(crate) const PARAMS: [&str; 12] = [
     "tile_rows",
-    "tile_pairs",
+    "tile_rows_before_last",
     "tile_section",
     "tile_section_reciprocal",
     "tile_count",
     "tile_together",
     "tile_together_reciprocal",
+    "tile_last_count",
+    "tile_last_together",
+    "tile_last_together_reciprocal",
     "tile_across",
     "tile_across_reciprocal",
 ];
 
 /// Bytes of keys and values that a section reads, or more where rows are not full otherwise: of an L2 of 50 or 60 MiB, in two
-/// halves that may each hold the same, what is left beside all that flows through it. Two pairs at least.
+/// halves that may each hold the same, what is left beside all that flows through it. Four pairs at least.
 const SECTION: u64 = 16 << 20;
 
 /// A grid of CTAs that do tile after tile, and what they are told.
@@ -36,7 +39,7 @@ pub struct Tiles {
     /// The grid.
     pub grid: [Expr; 3],
     /// The last of the arguments but tensor maps.
-    pub args: [Arg; 9],
+    pub args: [Arg; 12],
 }
 
 impl Tiles {
@@ -45,22 +48,26 @@ impl Tiles {
     pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64) -> Self {
         let (ctas, pairs) = (Expr::multiprocessors(), y.clone() * z);
         let least = |expr: &Expr| expr.clone().max(1u64);
-        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)).max(2u64) * sharing.into();
+        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)).max(4u64) * sharing.into();
         // An even number of rows for what L2 holds; of pairs, as many as fill them.
         let twice = ctas.clone() * 2.into();
         let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
-        let wanted = floor_div(even, least(&x)).max(1u64);
-        // Sections as large as each other.
-        let sections = pairs.clone().ceil_div(wanted).max(1u64);
-        let together = pairs.clone().ceil_div(sections.clone()).max(1u64);
-        let count = together.clone() * x.clone();
-        let section = count.clone().ceil_div(ctas.clone()).max(1u64);
-        let across = least(&y);
+        let together = floor_div(even, least(&x)).min(pairs.clone()).max(1u64);
+        let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
+        let last = pairs.clone() - before.clone() * together.clone();
+        let [count, last_count] = [&together, &last].map(|pairs| pairs.clone() * x.clone());
+        let [rows, last_rows] = [&count, &last_count].map(|count| count.clone().ceil_div(ctas.clone()));
+        let section = least(&rows);
+        let (rows_before, last_together, across) = (section.clone() * before, least(&last), least(&y));
         // No tile, no CTA.
-        let grid = [(count.clone() * sections.clone()).min(ctas), pairs.clone().min(1u64), x.min(1u64)];
-        let [by_section, by_together, by_across] = [&section, &together, &across].map(reciprocal);
-        let rows = section.clone() * sections;
-        let args = [rows, pairs, section, by_section, count, together, by_together, across, by_across];
+        let grid = [(pairs.clone() * x.clone()).min(ctas), pairs.min(1u64), x.min(1u64)];
+        let by = [&section, &together, &last_together, &across].map(reciprocal);
+        let [by_section, by_together, by_last, by_across] = by;
+        let all = rows_before.clone() + last_rows;
+        let whole = [all, rows_before, section, by_section, count, together, by_together];
+        let rest = [last_count, last_together, by_last, across, by_across];
+        let mut args = whole.into_iter().chain(rest);
+        let args = std::array::from_fn(|_| args.next().expect("one each"));
         Tiles { grid, args: args.map(Arg::Computed) }
     }
 }
@@ -83,7 +90,7 @@ mod tests {
     use super::*;
 
     /// What CTAs are told, and the grid.
-    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 9]) {
+    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 12]) {
         let tiles = Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing);
         let symbols = BTreeMap::from([(crate::plan::MULTIPROCESSORS.to_owned(), 132)]);
         let number = |expr: &Expr| expr.eval(&symbols, &BTreeMap::new()).expect("a number");
@@ -97,18 +104,16 @@ mod tests {
     #[test]
     fn sections_are_what_l2_holds_in_full_rows() {
         // 8192 keys of width 128 are 4 MiB a pair: 4 of them are 256 tiles, in two rows of 132.
-        let (grid, [rows, pairs, section, _, count, together, _, across, _]) = told([64, 16, 4], 4 << 20, 1);
-        assert_eq!((grid, rows, pairs), ([132, 1, 1], 32, 64));
-        assert_eq!((section, count, together, across), (2, 256, 4, 16));
+        let (grid, [rows, before, section, _, count, together, _, last_count, last, _, across, _]) =
+            told([64, 16, 4], 4 << 20, 1);
+        assert_eq!((grid, rows, before), ([132, 1, 1], 32, 30));
+        assert_eq!((section, count, together, last_count, last, across), (2, 256, 4, 256, 4, 16));
         // 16 query heads of a KV head read the same.
-        assert_eq!(told([64, 64, 4], 4 << 20, 16).1[5], 64);
-        // Where one pair has more than that, two make a section;
-        assert_eq!(told([1024, 16, 4], 64 << 20, 1).1[5], 2);
-        // but where rows would be half empty, three pairs fill four of them.
-        assert_eq!(told([171, 16, 1], 16 << 20, 1).1[2..6], [4, (1 << 31) / 4 - 1, 513, 3]);
-        // 25 pairs in sections of at most 24 are two sections of 13, the second of which has 12.
-        let (_, [rows, _, section, _, count, together, ..]) = told([11, 25, 1], 1 << 20, 1);
-        assert_eq!((rows, section, count, together), (4, 2, 143, 13));
+        assert_eq!(told([64, 64, 4], 4 << 20, 16).1[5], 66);
+        // Where one pair has more than that, four make a section, or, of 90 tiles, five fill four rows, and one is left.
+        assert_eq!(told([1024, 16, 4], 64 << 20, 1).1[5], 4);
+        assert_eq!(told([90, 16, 1], 16 << 20, 1).1[4..6], [5 * 90, 5]);
+        assert_eq!(told([90, 16, 1], 16 << 20, 1).1[7..9], [90, 1]);
         assert_eq!(told([3, 5, 2], 0, 1).0, [30, 1, 1], "fewer tiles than multiprocessors");
         for nothing in [[0, 16, 4], [64, 0, 4], [64, 16, 0]] {
             assert!(told(nothing, 1, 1).0.contains(&0), "{nothing:?}");
@@ -119,13 +124,15 @@ mod tests {
     #[test]
     fn every_cta_gets_long_and_short_tiles() {
         for (x, pairs) in [(16, 128), (32, 64), (64, 64), (64, 16), (128, 32), (171, 48), (256, 16), (1024, 8)] {
-            let (_, [rows, _, section, _, count, together, ..]) = told([x, pairs, 1], x * (64 << 10), 1);
+            let (_, [rows, before_last, section, _, count, together, _, last_count, last, ..]) =
+                told([x, pairs, 1], x * (64 << 10), 1);
             let mut load = [0; 132];
             for (row, cta) in (0..rows).flat_map(|row| (0..132).map(move |cta| (row, cta))) {
                 let (before, within) = (row / section, row % section);
                 let at = if (before + within) % 2 == 1 { 131 - cta } else { cta };
+                let (count, together) = if row < before_last { (count, together) } else { (last_count, last) };
                 let tile = within * 132 + at;
-                if tile < count && before * together + tile % together < pairs {
+                if tile < count {
                     load[cta as usize] += x - tile / together;
                 }
             }

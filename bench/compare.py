@@ -39,8 +39,11 @@ MOBA += [(1, 16, 32768, 2048, 3), (1, 16, 131072, 2048, 3), (1, 4, 1048576, 1638
 DENSE = [("causal", 128, *shape) for shape in
          [(4, 16, 16, 8192), (1, 16, 16, 32768), (1, 64, 4, 32768), (1, 64, 4, 65536), (1, 8, 8, 131072)]]
 DENSE += [("causal", width, *shape) for width in (64, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
+DENSE += [("causal", (192, 128), 4, 16, 16, 8192)]
 DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
 DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
+# What `lacuna tune` chooses where a tile has few blocks: the next tile's Q comes while this one's is in use.
+PICKS = {512: "stages=2,overlap=2", 1024: "stages=2,overlap=2"}
 
 
 class Kernel:
@@ -48,11 +51,11 @@ class Kernel:
 
     cuda = None
 
-    def __init__(self, lacuna, name, *, group=1, width=WIDTH, pick="", options=(), target=None):
+    def __init__(self, lacuna, name, *, group=1, width=WIDTH, dv=None, pick="", options=(), target=None):
         target = target or highest_target()
         self.rate = BURST if target.endswith("a") else MMA
         command = [lacuna, "emit", name, "--json", "--target", target, "--dim", str(width), "--group", str(group)]
-        command += [*options, *(["--pick", pick] if pick else [])]
+        command += [*options, *(["--dv", str(dv)] if dv else []), *(["--pick", pick] if pick else [])]
         self.plan = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         if Kernel.cuda is None:
             Kernel.cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
@@ -229,12 +232,13 @@ def show(rows, title, times, ours, flops, floors):
         rows.append(dict(case=title, name=name, ms=ms, tflops=flops / ms / 1e9, lacuna_over_this=ratio))
 
 
-def packed(batch, heads, length, width=WIDTH, heads_kv=None):
-    """Documents of equal length, one behind the other, and where the result goes."""
-    q, k, v = (normal(batch * length, count, width) for count in (heads, heads_kv or heads, heads_kv or heads))
+def packed(batch, heads, length, width=WIDTH, heads_kv=None, dv=None):
+    """Documents of equal length, one behind the other, and where the result goes. Values are `dv` wide, or as wide as keys."""
+    heads_kv, dv = heads_kv or heads, dv or width
+    q, k, v = (normal(batch * length, *shape) for shape in ((heads, width), (heads_kv, width), (heads_kv, dv)))
     cu = torch.arange(0, batch + 1, device="cuda", dtype=torch.int32) * length
     lse = torch.full((batch * length, heads), math.nan, device="cuda")
-    return dict(q=q, k=k, v=v, cu_seqlens=cu, o=torch.full_like(q, math.nan), lse=lse)
+    return dict(q=q, k=k, v=v, cu_seqlens=cu, o=torch.full_like(q[..., :dv], math.nan), lse=lse)
 
 
 def apart(x, batch):
@@ -258,15 +262,17 @@ def dense(options, rows):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     made = {}
 
-    def kernels(name, width, group):
-        if (name, width, group) not in made:
-            made[name, width, group] = for_targets(options, name, width=width, group=group, pick=options.dense_pick)
-            dense_check(made[name, width, group], name, width, group)
-        return made[name, width, group]
+    def kernels(*which):
+        if which not in made:
+            name, width, dv, group, pick = which
+            made[which] = for_targets(options, name, width=width, dv=dv, group=group, pick=pick)
+            dense_check(made[which], name, width, dv, group)
+        return made[which]
     for name, width, batch, heads, heads_kv, length in DENSE:
+        width, dv = width if isinstance(width, tuple) else (width, width)
         group, scale = heads // heads_kv, width ** -0.5
-        ours = kernels(name, width, group)
-        t = packed(batch, heads, length, width, heads_kv)
+        ours = kernels(name, width, dv, group, options.dense_pick or PICKS.get(length, ""))
+        t = packed(batch, heads, length, width, heads_kv, dv)
         apart_t = [apart(t[n], batch) for n in "qkv"]
         apart_t = [x.repeat_interleave(heads // x.shape[1], 1).contiguous() for x in apart_t]
 
@@ -284,26 +290,27 @@ def dense(options, rows):
             except Exception as refused:
                 print(f"\n{peer} does not take D {width}, {length} tokens ({type(refused).__name__}: {str(refused)[:80]})")
         share = 2 if name == "causal" else 1
-        flops = 4.0 * batch * heads * length ** 2 * width / share
-        once = 2 * batch * (heads + heads_kv) * length * width * 2
-        again = batch * heads * (length / ours[-1].plan["pick"]["rows"]) * length / share * width * 2 * 2
-        show(rows, f"dense {name} forward, bf16, D {width}, batch {batch}, heads {heads}/{heads_kv}, {length} tokens",
+        flops = 2.0 * batch * heads * length ** 2 * (width + dv) / share
+        once = batch * (heads + heads_kv) * length * (width + dv) * 2
+        again = batch * heads * (length / ours[-1].plan["pick"]["rows"]) * length / share * (width + dv) * 2
+        wide = str(width) if width == dv else f"{width}/{dv}"
+        show(rows, f"dense {name} forward, bf16, D {wide}, batch {batch}, heads {heads}/{heads_kv}, {length} tokens",
              alternate(calls, options.rounds), ours[-1].name, flops,
              {"products": flops / ours[-1].rate, "L2": again / L2, "HBM": once / HBM})
         del t, apart_t, calls
         torch.cuda.empty_cache()
 
 
-def dense_check(kernels, name, width, group):
+def dense_check(kernels, name, width, dv, group):
     """Each of them against float64 on a smaller problem, beside PyTorch."""
     import torch.nn.functional as F
-    t = packed(2, 2 * group, 1000, width, 2)
+    t = packed(2, 2 * group, 1000, width, 2, dv)
     q, k, v = (apart(t[n], 2) for n in "qkv")
     k, v = (x.repeat_interleave(group, 1) for x in (k, v))
     whole = dict(q=t["q"], k=k.transpose(1, 2).flatten(0, 1), v=v.transpose(1, 2).flatten(0, 1))
     reference, lse = in_float64(whole, 2, lambda q, kv: kv <= q if name == "causal" else kv >= 0)
     peer = F.scaled_dot_product_attention(q, k, v, is_causal=name == "causal")
-    print(f"\ndense {name} against float64, D {width}, group {group}: PyTorch {error(peer, reference):.1e}")
+    print(f"\ndense {name} against float64, D {width} and {dv}, group {group}: PyTorch {error(peer, reference):.1e}")
     for kernel in kernels:
         t["o"].fill_(math.nan)
         kernel.bind(t, max_seqlen=1000, scale=width ** -0.5)()

@@ -209,19 +209,32 @@ impl<S: Schedule> Tunable for Bound<S> {
         self.stage(target, pick)?.compile()
     }
 
-    /// Where later tiles have more to do, and nothing is asked for, CTAs do tile after tile if they can: what is left of a tile is
-    /// done beside the next one's loads, and each CTA gets long and short ones. Tiles alike are better dealt out by the device.
+    /// The first that fits, but for what measurements say of every schedule ([`leanings`]), where it is not asked for and can be.
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
-        let plain = first_fit(self, target, wanted)?;
-        let persists = [(PERSIST.to_owned(), 2)];
-        let may = !wanted.contains_key(PERSIST) && plain.contains_key(PERSIST) && self.stage(target, &plain)?.widens;
-        let leaning = may.then(|| wanted.clone().into_iter().chain(persists).collect());
-        Ok(leaning.and_then(|leaning| first_fit(self, target, &leaning).ok()).unwrap_or(plain))
+        let mut pick = first_fit(self, target, wanted)?;
+        let mut wanted = wanted.clone();
+        let leanings = leanings(&pick, self.stage(target, &pick)?.widens);
+        for (knob, value) in leanings.into_iter().flatten() {
+            if wanted.contains_key(knob) || !pick.contains_key(knob) {
+                continue;
+            }
+            let leaning = wanted.clone().into_iter().chain([(knob.to_owned(), value)]).collect();
+            if let Ok(other) = first_fit(self, target, &leaning) {
+                (pick, wanted) = (other, leaning);
+            }
+        }
+        Ok(pick)
     }
 }
 
-/// The knob that says whether CTAs do tile after tile.
-const PERSIST: &str = "persist";
+/// Knobs that a pick had better have another value of. Where later tiles have more to do, CTAs do tile after tile: what is left of
+/// a tile is done beside the next one's loads, and each CTA gets long and short ones; tiles alike are better dealt out by the
+/// device. Deferred products keep values for a round longer: with two stages, copies run dry, and fenced ones take less time.
+fn leanings(pick: &Pick, widens: bool) -> [Option<(&'static str, u32)>; 2] {
+    let is = |knob: &str, value: u32| pick.get(knob) == Some(&value);
+    let fenced = is("overlap", 3) && is("stages", 2);
+    [fenced.then_some(("overlap", 2)), widens.then_some(("persist", 2))]
+}
 
 /// A schedule that has been staged: everything about one kernel but its PTX.
 #[derive(Clone, Debug)]

@@ -107,10 +107,9 @@ impl Lower<'_> {
     /// Starts copying rows of a tensor into a slot: 16 bytes a thread, pass and panel, zeros past the last row.
     pub(super) fn copy_async(&mut self, from: &Slice, buffer: BufferId, slot: Operand) {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
-        let threads = self.func.warps * 32;
+        let (threads, tid) = self.copiers();
         let panel = tile.panel();
         let rows_a_pass = threads / panel;
-        let tid = self.tid();
         let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(panel.trailing_zeros()).into()]);
         let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(panel - 1).into()]);
 

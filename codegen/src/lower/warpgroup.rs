@@ -1,7 +1,7 @@
 //! Warpgroups: roles, tiles that a producer fetches, products of 64 rows.
 //!
 //! One thread of the last warpgroup starts bulk tensor copies; the bytes that land complete the `full` barrier of a slot, an
-//! arrival of each consumer warp its `empty` one. A warpgroup's accumulators lie as those of four warps with a band of 16
+//! arrival of each consumer warp its `empty` one. Warps beside that thread gather rows (`gather`), and arrive themselves. A warpgroup's accumulators lie as those of four warps with a band of 16
 //! rows each: register `4 j + c` of a lane is its cell `c` of column block `j`, so everything but products is lowered as for
 //! `mma.sync`. Right operands, and left ones that were fetched, are read where they lie, by descriptors:
 //!
@@ -73,8 +73,14 @@ struct Operands {
 }
 
 impl Lower<'_> {
-    /// Sets up what the roles share, and parts them: `run` makes what the producer does, and what follows is the consumers'.
-    pub(super) fn part(&mut self, run: impl FnOnce(&mut Self)) {
+    /// Sets up what the roles share, and parts them: `fetch` makes what the producer's thread does, `gather` what so many warps
+    /// beside it do, and what follows is the consumers'.
+    pub(super) fn part(
+        &mut self,
+        gatherers: u32,
+        fetch: impl FnOnce(&mut Self),
+        gather: impl FnOnce(&mut Self),
+    ) {
         let roles = self.part.roles.expect("a func with a producer has roles");
         // Before the branch, so that every thread has them.
         let (tid, memory) = (self.tid(), self.memory());
@@ -109,12 +115,26 @@ impl Lower<'_> {
         self.e.inst("setmaxnreg.dec.sync.aligned.u32", [i64::from(roles.producer).into()]);
         let threads = i64::from(self.func.warps + 1) * 32;
         let idle = self.e.op(Class::Pred, "setp.ge.s32", [tid.into(), threads.into()]);
-        self.e.guarded((idle, false), "ret", []);
+        let beside = (gatherers > 0).then(|| self.e.label("gatherers"));
+        match &beside {
+            Some(beside) => self.e.guarded((idle, false), "bra", [Operand::Label(beside.clone())]),
+            None => self.e.guarded((idle, false), "ret", []),
+        }
         let elected = self.e.reg(Class::Pred);
         self.e.inst("elect.sync", [Operand::WithPred(None, elected), 0xffff_ffffi64.into()]);
         self.e.guarded((elected, true), "ret", []);
-        run(self);
+        fetch(self);
         self.e.inst("ret", []);
+        if let Some(beside) = beside {
+            self.e.close();
+            self.e.forget();
+            self.e.open(false);
+            self.e.place(&beside);
+            self.begin_gatherers(gatherers);
+            gather(self);
+            self.gatherer = None;
+            self.e.inst("ret", []);
+        }
         self.e.place(&consumers);
         self.e.close();
     }
@@ -185,6 +205,11 @@ impl Lower<'_> {
         all.filter(|(_, buffer)| buffer.ring).map(|(at, _)| BufferId(at as u32)).collect()
     }
 
+    /// The barrier that says that a slot is full.
+    pub(super) fn full_barrier(&mut self, buffer: BufferId, slot: ValueId) -> Operand {
+        self.barrier(buffer, slot, Turn::Full)
+    }
+
     /// A slot's barrier.
     fn barrier(&mut self, buffer: BufferId, slot: ValueId, turn: Turn) -> Operand {
         let base = match turn {
@@ -212,6 +237,13 @@ impl Lower<'_> {
     }
 
     pub(super) fn acquire(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
+        if self.gatherer.is_some() {
+            return self.of_its_slot(slot, |lower| lower.acquire_slot(buffer, slot, phase));
+        }
+        self.acquire_slot(buffer, slot, phase);
+    }
+
+    fn acquire_slot(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
         let barrier = self.barrier(buffer, slot, Turn::Empty);
         // Before its first phase a barrier counts as if that of the other parity were complete.
         let parity = match self.scalar(phase) {

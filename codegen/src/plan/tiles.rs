@@ -34,9 +34,14 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Those of a grid, by as many CTAs as a GPU has multiprocessors, or fewer where there are fewer tiles. `bytes` are what
-    /// the tiles of a pair read together; `sharing` pairs that lie together read the same.
-    pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64) -> Self {
+    /// Those of a grid whose pairs come one after another: rows that are gathered for the tiles of one stay in L2.
+    pub fn pair_by_pair(grid: [Expr; 3], ctas: u32) -> Self {
+        Self::of(grid, Expr::Const(SECTION), 1, ctas)
+    }
+
+    /// Those of a grid, by as many CTAs as a GPU has at once, `ctas` on a multiprocessor, or fewer where there are fewer tiles.
+    /// `bytes` are what the tiles of a pair read together; `sharing` pairs that lie together read the same.
+    pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
         let pairs = y.clone() * z;
         let wanted = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
         // Sections as large as each other.
@@ -46,7 +51,11 @@ impl Tiles {
         let across = y.max(1u64);
         let tiles = section.clone() * sections;
         // No tile, no CTA.
-        let grid = [tiles.clone().min(Expr::multiprocessors()), pairs.clone().min(1u64), x.min(1u64)];
+        let at_once = match ctas {
+            1 => Expr::multiprocessors(),
+            _ => Expr::multiprocessors() * u64::from(ctas).into(),
+        };
+        let grid = [tiles.clone().min(at_once), pairs.clone().min(1u64), x.min(1u64)];
         let [by_section, by_together, by_across] = [&section, &together, &across].map(reciprocal);
         let args = [tiles, pairs, section, by_section, together, by_together, across, by_across];
         Tiles { grid, args: args.map(Arg::Computed) }
@@ -67,7 +76,10 @@ mod tests {
 
     /// What CTAs are told, and the grid.
     fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 8]) {
-        let tiles = Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing);
+        numbers(&Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing, 1))
+    }
+
+    fn numbers(tiles: &Tiles) -> ([u64; 3], [u64; 8]) {
         let symbols = BTreeMap::from([(crate::plan::MULTIPROCESSORS.to_owned(), 132)]);
         let number = |expr: &Expr| expr.eval(&symbols, &BTreeMap::new()).expect("a number");
         let args = tiles.args.each_ref().map(|arg| match arg {
@@ -94,6 +106,15 @@ mod tests {
         for nothing in [[0, 16, 4], [64, 0, 4], [64, 16, 0]] {
             assert!(told(nothing, 1, 1).0.contains(&0), "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn pairs_that_share_nothing_come_one_by_one() {
+        let (grid, [tiles, pairs, section, _, together, ..]) =
+            numbers(&Tiles::pair_by_pair([1000, 16, 1].map(Expr::Const), 2));
+        assert_eq!((grid, tiles, pairs), ([264, 1, 1], 16_000, 16));
+        assert_eq!((section, together), (1000, 1));
+        assert_eq!(numbers(&Tiles::pair_by_pair([3, 5, 2].map(Expr::Const), 3)).0, [30, 1, 1]);
     }
 
     #[test]

@@ -201,6 +201,10 @@ fn registers(func: &Func, roles: Roles) -> Result<(), String> {
     }
     // What a thread begins with is shared out evenly; the producer gives of it, and consumers take.
     let begin = (each / (THREADS * (warpgroups + 1))).min(256) / 8 * 8;
+    let pool = THREADS * (warpgroups + 1) * begin;
+    if all > pool {
+        return Err(format!("the roles have {all} registers, and their threads begin with {pool}"));
+    }
     if producer > begin || consumer < begin {
         return Err(format!(
             "threads begin with {begin} registers: a producer of {producer} gives none, or consumers of {consumer} take none"

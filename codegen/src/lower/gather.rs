@@ -14,6 +14,11 @@ use super::shared::{CHUNK, PERIOD, TileLayout};
 use super::value::{Low, Share};
 use crate::ir::{BufferId, Op, Slice, Stmt, ValueId};
 
+/// Which lane of a warp works out the first of the rows that the warp copies in a pass.
+fn lane_of(tile: TileLayout, pass: u32) -> u32 {
+    pass * (32 / tile.panel()) % 32
+}
+
 impl Lower<'_> {
     /// Whether each row of a slice says for itself where it is, or whether it is there.
     pub(super) fn is_gathered(&self, slice: &Slice) -> bool {
@@ -89,39 +94,30 @@ impl Lower<'_> {
     ///
     /// Several lanes copy one row, pass after pass. Each lane of a warp works out where one of the warp's rows is, and hands it
     /// to those that copy it: a tree of table elements and divisions is walked once for 32 rows, not once a pass. A row that
-    /// does not count is nowhere, at address 0, and nothing is read of it (PTX ISA, `cp.async`: `src-size` 0).
+    /// does not count is nowhere, at address 0, and nothing is read of it (PTX ISA, `cp.async`: `src-size` 0). What is in `ahead`
+    /// was worked out before.
     pub(super) fn gather_async(
         &mut self,
         from: &Slice,
-        column: Reg,
         tile: TileLayout,
-        [row, chunk]: [Reg; 2],
-        slot: (Option<Reg>, u32),
+        (buffer, slot): (BufferId, Operand),
+        ahead: Vec<[Operand; 2]>,
     ) {
+        let (row, chunk, _, column) = self.first_chunk(from, tile);
+        let slot = self.slot_base(buffer, slot, tile);
         let panel = tile.panel();
-        let rows_a_pass = self.copiers().0 / panel;
-        let rows_a_warp = 32 / panel;
-        let passes = tile.rows.div_ceil(rows_a_pass);
+        let (rows_a_pass, passes) = self.passes(tile);
         let phases = (PERIOD / rows_a_pass.min(PERIOD)).max(1);
         let lane = self.lane();
         let sub = self.e.invariant(Class::B32, "shr.u32", [lane.into(), i64::from(panel.trailing_zeros()).into()]);
-        let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
-        let base = self.pointer(from.tensor);
-        let base = self.address(base, from.tensor, &from.index);
 
-        // The lane that knows this thread's row of a pass.
-        let lane_of = |pass: u32| pass * rows_a_warp % 32;
-        // A warp alone has many rows: what says where they are is fetched for all of them at once.
-        let alone = self.gatherer.is_some();
-        let all: Vec<u32> = (0..passes).filter(|&pass| alone && lane_of(pass) == 0).collect();
-        let ahead: Vec<_> = all.into_iter().map(|pass| self.place_of_lane(from, base, nowhere, tile, pass)).collect();
         let mut ahead = ahead.into_iter();
         let mut halves = [Operand::Int(0), Operand::Int(0)];
         for pass in 0..passes {
             let first = pass * rows_a_pass;
-            let at = lane_of(pass);
+            let at = lane_of(tile, pass);
             if at == 0 {
-                halves = ahead.next().unwrap_or_else(|| self.place_of_lane(from, base, nowhere, tile, pass));
+                halves = ahead.next().unwrap_or_else(|| self.place_of_lane(from, tile, pass));
             }
             let source = self.e.add(sub.into(), i64::from(at).into());
             let [low, high] = halves.clone().map(|half| {
@@ -150,6 +146,12 @@ impl Lower<'_> {
                 }
             }
         }
+    }
+
+    /// Rows that a pass of this thread's copies brings, and how many passes bring a tile.
+    fn passes(&mut self, tile: TileLayout) -> (u32, u32) {
+        let rows_a_pass = self.copiers().0 / tile.panel();
+        (rows_a_pass, tile.rows.div_ceil(rows_a_pass))
     }
 
     /// Threads that copy rows together, and the number of this one among them.
@@ -199,13 +201,22 @@ impl Lower<'_> {
         self.e.close();
     }
 
-    /// Gathers rows into a slot of a ring, by its warp. It arrives for all of its lanes, after each has waited for what it
-    /// copied and has made products see it.
+    /// Gathers rows into a slot of a ring, by its warp: where they are is worked out while the slot may not be empty yet. The
+    /// warp arrives for all of its lanes, after each has waited for what it copied and has made products see it.
     pub(super) fn gather(&mut self, from: &Slice, buffer: BufferId, slot: ValueId) {
+        let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
+        let acquired = self.acquired.remove(&buffer);
         self.of_its_slot(slot, |lower| {
+            let passes = 0..lower.passes(tile).1;
+            // A warp alone has many rows: what says where they are is fetched for all of them at once.
+            let firsts: Vec<u32> = passes.filter(|&pass| lane_of(tile, pass) == 0).collect();
+            let ahead = firsts.into_iter().map(|pass| lower.place_of_lane(from, tile, pass)).collect();
+            if let Some([slot, phase]) = acquired {
+                lower.wait_until_empty(buffer, slot, phase);
+            }
             let full = lower.full_barrier(buffer, slot);
             let slot = lower.scalar(slot);
-            lower.copy_async(from, buffer, slot);
+            lower.gather_async(from, tile, (buffer, slot), ahead);
             lower.e.inst("cp.async.commit_group", []);
             lower.e.inst("cp.async.wait_group", [0i64.into()]);
             lower.e.inst("fence.proxy.async.shared::cta", []);
@@ -217,7 +228,10 @@ impl Lower<'_> {
     }
 
     /// Where the row is that this lane works out for its warp, as two halves.
-    fn place_of_lane(&mut self, from: &Slice, base: Reg, nowhere: Reg, tile: TileLayout, pass: u32) -> [Operand; 2] {
+    fn place_of_lane(&mut self, from: &Slice, tile: TileLayout, pass: u32) -> [Operand; 2] {
+        let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
+        let base = self.pointer(from.tensor);
+        let base = self.address(base, from.tensor, &from.index);
         let own = self.row_of_lane(tile, pass);
         let address = self.row_address(from, base, &own);
         let counts = self.row_counts(from, &own);
@@ -229,7 +243,7 @@ impl Lower<'_> {
 
     /// The row that this lane works out for its warp: of the 32 or fewer that the warp copies from `pass` on.
     fn row_of_lane(&mut self, tile: TileLayout, pass: u32) -> Operand {
-        let (rows_a_pass, rows_a_warp) = (self.copiers().0 / tile.panel(), 32 / tile.panel());
+        let (rows_a_pass, rows_a_warp) = (self.passes(tile).0, 32 / tile.panel());
         let (lane, tid) = (self.lane(), self.copiers().1);
         let warp = self.e.invariant(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
         let shift = i64::from(rows_a_warp.trailing_zeros());

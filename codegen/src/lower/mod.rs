@@ -32,7 +32,7 @@ use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
 pub use self::warpgroup::Boxes;
 use crate::Error;
-use crate::ir::{Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
+use crate::ir::{BufferId, Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
 use crate::plan::MAX_REGISTERS;
 
 /// The symbol of a CTA's dynamic shared memory.
@@ -129,6 +129,8 @@ struct Lower<'a> {
     group: Option<Reg>,
     /// Which of the producer's warps that gather this is, while what they do is made: 0 where there is one.
     gatherer: Option<Operand>,
+    /// The slot of a ring that it is to fill next, and its phase.
+    acquired: HashMap<BufferId, [ValueId; 2]>,
     /// The tile under way, where a CTA does tile after tile.
     tile: Option<persist::Tile>,
 }
@@ -187,6 +189,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         ends: Vec::new(),
         group: None,
         gatherer: None,
+        acquired: HashMap::new(),
         tile: None,
     };
     let shared = lower.shared.bytes;

@@ -75,12 +75,7 @@ struct Operands {
 impl Lower<'_> {
     /// Sets up what the roles share, and parts them: `fetch` makes what the producer's thread does, `gather` what so many warps
     /// beside it do, and what follows is the consumers'.
-    pub(super) fn part(
-        &mut self,
-        gatherers: u32,
-        fetch: impl FnOnce(&mut Self),
-        gather: impl FnOnce(&mut Self),
-    ) {
+    pub(super) fn part(&mut self, gatherers: u32, fetch: impl FnOnce(&mut Self), gather: impl FnOnce(&mut Self)) {
         let roles = self.part.roles.expect("a func with a producer has roles");
         // Before the branch, so that every thread has them.
         let (tid, memory) = (self.tid(), self.memory());
@@ -237,13 +232,14 @@ impl Lower<'_> {
     }
 
     pub(super) fn acquire(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
-        if self.gatherer.is_some() {
-            return self.of_its_slot(slot, |lower| lower.acquire_slot(buffer, slot, phase));
+        match self.gatherer {
+            // It waits where it fills the slot.
+            Some(_) => drop(self.acquired.insert(buffer, [slot, phase])),
+            None => self.wait_until_empty(buffer, slot, phase),
         }
-        self.acquire_slot(buffer, slot, phase);
     }
 
-    fn acquire_slot(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
+    pub(super) fn wait_until_empty(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
         let barrier = self.barrier(buffer, slot, Turn::Empty);
         // Before its first phase a barrier counts as if that of the other parity were complete.
         let parity = match self.scalar(phase) {

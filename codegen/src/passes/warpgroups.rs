@@ -35,7 +35,7 @@ const BUDGETS: [&[Roles]; 3] = [
 /// The same where warps of the producer gather rows: to work out where they are takes more than to start copies of boxes.
 const GATHERING: [&[Roles]; 3] = [
     &[
-        Roles { producer: 40, consumer: 128, ctas: 3 },
+        Roles { producer: 40, consumer: 120, ctas: 3 },
         Roles { producer: 40, consumer: 216, ctas: 2 },
         Roles { producer: 56, consumer: 256, ctas: 1 },
     ],

@@ -172,8 +172,9 @@ impl Lower<'_> {
         rings
     }
 
-    /// Warps beside the one that fetches go on, so many of them; others have nothing to do.
-    pub(super) fn begin_gatherers(&mut self, gatherers: u32) {
+    /// Warps beside the one that fetches go on, as many as the rings have slots; others have nothing to do.
+    pub(super) fn begin_gatherers(&mut self, rings: &[BufferId]) {
+        let gatherers = rings.iter().map(|ring| self.func.buffers[ring.index()].slots).max().unwrap_or(0);
         let first = i64::from(self.func.warps + 1);
         let tid = self.tid();
         let warp = self.e.op(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
@@ -201,8 +202,8 @@ impl Lower<'_> {
         self.e.close();
     }
 
-    /// Gathers rows into a slot of a ring, by its warp: where they are is worked out while the slot may not be empty yet. The
-    /// warp arrives for all of its lanes, after each has waited for what it copied and has made products see it.
+    /// Gathers rows into a slot of a ring, by its warp: where they are is worked out while the slot may not be empty yet. Each
+    /// lane arrives, once what it copied has landed and it has made products see it.
     pub(super) fn gather(&mut self, from: &Slice, buffer: BufferId, slot: ValueId) {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
         let acquired = self.acquired.remove(&buffer);
@@ -220,10 +221,7 @@ impl Lower<'_> {
             lower.e.inst("cp.async.commit_group", []);
             lower.e.inst("cp.async.wait_group", [0i64.into()]);
             lower.e.inst("fence.proxy.async.shared::cta", []);
-            lower.e.inst("bar.warp.sync", [0xffff_ffffi64.into()]);
-            let lane = lower.lane();
-            let one = lower.e.invariant(Class::Pred, "setp.eq.s32", [lane.into(), 0i64.into()]);
-            lower.e.guarded((one, false), "mbarrier.arrive.shared::cta.b64", [Operand::Sink, full]);
+            lower.e.inst("mbarrier.arrive.shared::cta.b64", [Operand::Sink, full]);
         });
     }
 

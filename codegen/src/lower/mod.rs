@@ -548,7 +548,7 @@ impl Lower<'_> {
                     lower.set_vars(body, false);
                     lower.body(body);
                 };
-                self.part(0, fetch, |_| ());
+                self.part(&[], fetch, |_| ());
             }
             Op::Consume(body) => {
                 self.begin_consumers(body);

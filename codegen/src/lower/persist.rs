@@ -57,8 +57,7 @@ impl Lower<'_> {
             lower.set_vars(&boxes, true);
             lower.tiles(common, &boxes);
         };
-        let gatherers = gathered.iter().map(|ring| self.func.buffers[ring.index()].slots).max().unwrap_or(0);
-        self.part(gatherers, fetch, |lower| {
+        self.part(&gathered, fetch, |lower| {
             let rows = only(producer, &|ring| gathered.contains(&ring));
             lower.set_vars(&rows, true);
             lower.tiles(common, &rows);

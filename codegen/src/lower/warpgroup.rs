@@ -73,26 +73,21 @@ struct Operands {
 }
 
 impl Lower<'_> {
-    /// Sets up what the roles share, and parts them: `fetch` makes what the producer's thread does, `gather` what so many warps
-    /// beside it do, and what follows is the consumers'.
-    pub(super) fn part(&mut self, gatherers: u32, fetch: impl FnOnce(&mut Self), gather: impl FnOnce(&mut Self)) {
+    /// Sets up what the roles share, and parts them: `fetch` makes what the producer's thread does, `gather` what the warps beside
+    /// it do that fill these rings, and what follows is the consumers'.
+    pub(super) fn part(
+        &mut self,
+        gathered: &[BufferId],
+        fetch: impl FnOnce(&mut Self),
+        gather: impl FnOnce(&mut Self),
+    ) {
         let roles = self.part.roles.expect("a func with a producer has roles");
         // Before the branch, so that every thread has them.
         let (tid, memory) = (self.tid(), self.memory());
         let first = self.e.op(Class::Pred, "setp.ne.s32", [tid.into(), 0i64.into()]);
         let ready = self.e.label("ready");
         self.e.guarded((first, false), "bra", [Operand::Label(ready.clone())]);
-        for ring in self.rings() {
-            let slots = self.func.buffers[ring.index()].slots;
-            for (base, arrivals) in
-                [(self.shared.full(ring), 1), (self.shared.empty(self.func, ring), i64::from(self.func.warps))]
-            {
-                for slot in 0..slots {
-                    let barrier = super::Emit::at(memory, base + 8 * slot);
-                    self.e.inst("mbarrier.init.shared::cta.b64", [barrier, arrivals.into()]);
-                }
-            }
-        }
+        self.make_barriers(memory, gathered);
         self.e.inst("fence.mbarrier_init.release.cluster", []);
         self.e.place(&ready);
         self.e.inst("bar.sync", [0i64.into()]);
@@ -110,7 +105,7 @@ impl Lower<'_> {
         self.e.inst("setmaxnreg.dec.sync.aligned.u32", [i64::from(roles.producer).into()]);
         let threads = i64::from(self.func.warps + 1) * 32;
         let idle = self.e.op(Class::Pred, "setp.ge.s32", [tid.into(), threads.into()]);
-        let beside = (gatherers > 0).then(|| self.e.label("gatherers"));
+        let beside = (!gathered.is_empty()).then(|| self.e.label("gatherers"));
         match &beside {
             Some(beside) => self.e.guarded((idle, false), "bra", [Operand::Label(beside.clone())]),
             None => self.e.guarded((idle, false), "ret", []),
@@ -125,13 +120,28 @@ impl Lower<'_> {
             self.e.forget();
             self.e.open(false);
             self.e.place(&beside);
-            self.begin_gatherers(gatherers);
+            self.begin_gatherers(gathered);
             gather(self);
             self.gatherer = None;
             self.e.inst("ret", []);
         }
         self.e.place(&consumers);
         self.e.close();
+    }
+
+    /// The barriers of each slot: by whom it is filled, a thread or the lanes of a warp, and by whom emptied.
+    fn make_barriers(&mut self, memory: Reg, gathered: &[BufferId]) {
+        for ring in self.rings() {
+            let slots = self.func.buffers[ring.index()].slots;
+            let fill = if gathered.contains(&ring) { 32 } else { 1 };
+            let sides =
+                [(self.shared.full(ring), fill), (self.shared.empty(self.func, ring), i64::from(self.func.warps))];
+            for ((base, arrivals), slot) in sides.into_iter().flat_map(|side| (0..slots).map(move |slot| (side, slot)))
+            {
+                let barrier = super::Emit::at(memory, base + 8 * slot);
+                self.e.inst("mbarrier.init.shared::cta.b64", [barrier, arrivals.into()]);
+            }
+        }
     }
 
     /// What consumers do first.

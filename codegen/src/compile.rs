@@ -23,6 +23,8 @@ pub struct Compiled {
     /// Whether its CTAs do tile after tile. Then the entry takes [`Tiles::args`](crate::plan::Tiles::args) behind the func's
     /// parameters.
     pub persists: bool,
+    /// Whether a producer gathers rows for them.
+    pub gathers: bool,
     /// The tensor maps that the entry takes behind its other parameters, in their order.
     pub maps: Vec<Boxes>,
 }
@@ -37,7 +39,7 @@ pub fn compile(func: Func) -> Result<Compiled, Error> {
         debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
         Ok(func)
     })?;
-    let lower::Lowered { module, shared, threads, registers, resident, persists, maps } = lower::lower(&func)?;
+    let lower::Lowered { module, shared, threads, registers, resident, persists, gathers, maps } = lower::lower(&func)?;
     let text = module.to_string();
-    Ok(Compiled { module, text, shared, threads, registers, resident, persists, maps })
+    Ok(Compiled { module, text, shared, threads, registers, resident, persists, gathers, maps })
 }

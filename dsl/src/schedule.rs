@@ -279,7 +279,11 @@ impl Staged {
         })?;
         let maps =
             compiled.maps.iter().map(|boxes| Arg::TensorMap(map(&self.tensors, &named[boxes.tensor.index()], boxes)));
-        let tiles = compiled.persists.then(|| Tiles::of(self.grid.clone(), self.bytes, self.group));
+        let grid = self.grid.clone();
+        let tiles = compiled.persists.then(|| match compiled.gathers {
+            true => Tiles::pair_by_pair(grid, compiled.resident),
+            false => Tiles::of(grid, self.bytes, self.group, compiled.resident),
+        });
         let (grid, told) = tiles.map_or((self.grid, Vec::new()), |tiles| (tiles.grid, tiles.args.into()));
         let args = self.args.into_iter().chain(told).chain(maps).collect();
         let launch = Launch {

@@ -144,10 +144,14 @@ fn small(setting: &Setting) -> (&'static str, u32) {
 
 impl Subject {
     fn draw(kernel: &'static Kernel, width: u32, group: u32) -> Subject {
+        Self::picked(kernel, width, group, Target::SM_80, &Pick::new())
+    }
+
+    fn picked(kernel: &'static Kernel, width: u32, group: u32, target: Target, wanted: &Pick) -> Subject {
         let options = kernel.options(kernel.settings.iter().map(small)).expect("options in their range");
         let attention = kernel.build(Shape::new(Elem::Bf16, width, width, group), &options).expect("a shipped shape");
-        let pick = attention.pick(Target::SM_80, &Pick::new()).expect("a pick that fits");
-        let plan = attention.plan(Target::SM_80, &pick).expect("a pick that fits");
+        let pick = attention.pick(target, wanted).expect("a pick that fits");
+        let plan = attention.plan(target, &pick).expect("a pick that fits");
         let (hq, dk) = (group as usize, width as usize);
         let tokens = tokens(kernel);
         let dims = Dims { total: tokens, keys: tokens, hq, hk: 1, dk, dv: dk };
@@ -336,4 +340,29 @@ fn every_ordering_instruction_is_needed_and_found_gone() {
         })
         .collect();
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// The same of warps that gather rows for tile after tile, beside a thread that fetches blocks and those that multiply.
+///
+/// What survives is the fence before the second of a round's products: between it and the one before the first no register is
+/// touched.
+#[test]
+fn every_ordering_instruction_of_a_producer_that_gathers_is_needed() {
+    let kernel = KERNELS.iter().find(|kernel| kernel.name == "moba").expect("it ships");
+    let wanted: Pick = [("persist", 2), ("rows", 64), ("kv", 64), ("stages", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+    let subject = Subject::picked(kernel, 64, 1, Target::SM_90A, &wanted);
+    let gathers = |text: &str| text.contains("tile_count") && text.contains("cp.async.cg");
+    let at = subject.plan.launches.iter().position(|launch| gathers(&launch.ptx)).expect("rows are gathered ahead");
+    let text = subject.plan.launches[at].ptx.to_string();
+    assert!(matches!(subject.fate(at, &text), Fate::Survived), "the text as it is");
+    let missed: Vec<String> = mutants(at, &text)
+        .par_iter()
+        .filter_map(|mutant| {
+            let fate = subject.fate(at, &mutant.text);
+            println!("{}: {fate}", mutant.what);
+            let missed = matches!(fate, Fate::Survived) && mutant.what != "wgmma.fence 2 deleted";
+            missed.then(|| mutant.what.clone())
+        })
+        .collect();
+    assert!(missed.is_empty(), "{missed:#?}");
 }

@@ -54,7 +54,8 @@
 //! Registers are touched by whatever reads or writes the var, by uses of a value that was read from it (reading makes no copy as a
 //! rule), and by what makes a value that does nothing but become its content (it may be made in place).
 //!
-//! Beside these: registers of all threads are at most what a multiprocessor has, and each role's are what `setmaxnreg` can give;
+//! Beside these: rows are gathered where CTAs persist, into rings of their own, and what counts their fills is not written where
+//! others are filled alone; registers of all threads are at most what a multiprocessor has, and each role's are what `setmaxnreg` can give;
 //! what a fill brings is what it announces; no merge, which leaves what warps tell each other where the buffers are, is between
 //! warps that share rows.
 //!
@@ -68,6 +69,11 @@
 //! consumer warps run the same operations, and each arrives once a release, so that the phase of an `empty` barrier is over
 //! when the last of them has released, and no warp can arrive for another. So a fill comes after every read of
 //! the tile before it, by rules that each role keeps by itself.
+//!
+//! What the producer does is done by several: a thread fetches boxes, and a warp gathers rows for each slot of their rings. Each
+//! goes through the same statements, but for those that are about others' rings or slots (`apart`). Of one slot all is done by one
+//! of them, in this order, and none waits for another: what is in order for a producer that does it all is so for these, which
+//! wait for less.
 //!
 //! A turn goes around: a warpgroup passes its `n`th after taking it, which is after all others have passed their `n - 1`th, so that
 //! no named barrier sees two of one warpgroup's arrivals for one turn.
@@ -102,6 +108,7 @@
 //! tile ends, every slot has been released as often as it was filled, and every warpgroup has passed as many turns as it took,
 //! so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
 
+mod apart;
 mod hand;
 mod number;
 mod role;
@@ -147,6 +154,7 @@ pub fn check(func: &Func) -> Result<(), Error> {
     };
     registers(func, roles).map_err(internal)?;
     still(func, producer, consumers)?;
+    apart::wrong(func, producer).map_or(Ok(()), |what| Err(internal(what)))?;
     let checker = Checker::of(func, prelude, producer, consumers);
     if checker.conditions.len() > CONDITIONS || checker.loops.len() > LOOPS {
         return Err(Error::Unsupported(format!(
@@ -193,6 +201,10 @@ fn registers(func: &Func, roles: Roles) -> Result<(), String> {
     }
     // What a thread begins with is shared out evenly; the producer gives of it, and consumers take.
     let begin = (each / (THREADS * (warpgroups + 1))).min(256) / 8 * 8;
+    let pool = THREADS * (warpgroups + 1) * begin;
+    if all > pool {
+        return Err(format!("the roles have {all} registers, and their threads begin with {pool}"));
+    }
     if producer > begin || consumer < begin {
         return Err(format!(
             "threads begin with {begin} registers: a producer of {producer} gives none, or consumers of {consumer} take none"

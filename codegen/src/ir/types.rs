@@ -660,7 +660,8 @@ pub enum Op {
     /// A shared tile brought into registers as the left operand of products.
     Operand(ValueId),
 
-    /// What one thread of the producer's warpgroup does, beside [`Op::Consume`]. At the top level, once, right before it. Vars
+    /// What the producer's warpgroup does, beside [`Op::Consume`]: one thread of it, and for rings whose rows are gathered a warp
+    /// for each slot. Each does what is about its own rings, in this order. At the top level, once, right before it. Vars
     /// that are named in one of the two are in no other.
     Produce(Vec<Stmt>),
     /// What all other warps do. Ends the func. Only in here are tiles computed with, and everything is stored.
@@ -676,7 +677,8 @@ pub enum Op {
         phase: ValueId,
     },
     /// The producer announces a tile's bytes to the `full` barrier of a slot, and starts to copy the rows; the copies complete
-    /// it. Rows that do not count come as zeros.
+    /// it. Rows that do not count come as zeros. Rows that are gathered, which they are where CTAs persist, are copied by a warp
+    /// that completes the barrier itself, once it has waited for them and products can see them.
     Fill {
         /// From.
         from: Slice,

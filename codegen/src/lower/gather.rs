@@ -2,13 +2,22 @@
 //!
 //! Where row `r` is, is a tree over `r`: its number, scalars, arithmetic, table elements. No tile of it is ever made: the tree
 //! is worked out at the row that a thread is about to touch.
+//!
+//! Where CTAs persist, rows are gathered ahead by warps of the producer, one for each slot of the ring: a slot's warp waits until
+//! the slot is empty, copies all of its rows, and arrives at its `full` barrier once they have landed and products can see
+//! them. Every such warp goes through all tiles, so that each has as many tiles' time for a gather as there are slots.
 
 use lacuna_ptx::{Class, Operand, Reg};
 
 use super::Lower;
 use super::shared::{CHUNK, PERIOD, TileLayout};
 use super::value::{Low, Share};
-use crate::ir::{Op, Slice, ValueId};
+use crate::ir::{BufferId, Op, Slice, Stmt, ValueId};
+
+/// Which lane of a warp works out the first of the rows that the warp copies in a pass.
+fn lane_of(tile: TileLayout, pass: u32) -> u32 {
+    pass * (32 / tile.panel()) % 32
+}
 
 impl Lower<'_> {
     /// Whether each row of a slice says for itself where it is, or whether it is there.
@@ -85,39 +94,30 @@ impl Lower<'_> {
     ///
     /// Several lanes copy one row, pass after pass. Each lane of a warp works out where one of the warp's rows is, and hands it
     /// to those that copy it: a tree of table elements and divisions is walked once for 32 rows, not once a pass. A row that
-    /// does not count is nowhere, at address 0, and nothing is read of it (PTX ISA, `cp.async`: `src-size` 0).
+    /// does not count is nowhere, at address 0, and nothing is read of it (PTX ISA, `cp.async`: `src-size` 0). What is in `ahead`
+    /// was worked out before.
     pub(super) fn gather_async(
         &mut self,
         from: &Slice,
-        column: Reg,
         tile: TileLayout,
-        [row, chunk]: [Reg; 2],
-        slot: (Option<Reg>, u32),
+        (buffer, slot): (BufferId, Operand),
+        ahead: Vec<[Operand; 2]>,
     ) {
+        let (row, chunk, _, column) = self.first_chunk(from, tile);
+        let slot = self.slot_base(buffer, slot, tile);
         let panel = tile.panel();
-        let rows_a_pass = self.func.warps * 32 / panel;
-        let rows_a_warp = 32 / panel;
-        let passes = tile.rows.div_ceil(rows_a_pass);
+        let (rows_a_pass, passes) = self.passes(tile);
         let phases = (PERIOD / rows_a_pass.min(PERIOD)).max(1);
         let lane = self.lane();
         let sub = self.e.invariant(Class::B32, "shr.u32", [lane.into(), i64::from(panel.trailing_zeros()).into()]);
-        let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
-        let base = self.pointer(from.tensor);
-        let base = self.address(base, from.tensor, &from.index);
 
+        let mut ahead = ahead.into_iter();
         let mut halves = [Operand::Int(0), Operand::Int(0)];
         for pass in 0..passes {
             let first = pass * rows_a_pass;
-            // The lane that knows this thread's row of the pass.
-            let at = pass * rows_a_warp % 32;
+            let at = lane_of(tile, pass);
             if at == 0 {
-                let own = self.row_of_lane(tile, pass, rows_a_pass, rows_a_warp);
-                let address = self.row_address(from, base, &own);
-                let counts = self.row_counts(from, &own);
-                let address = self.e.op(Class::B64, "selp.b64", [address.into(), nowhere.into(), counts.into()]);
-                let (low, high) = (self.e.reg(Class::B32), self.e.reg(Class::B32));
-                self.e.inst("mov.b64", [vec![low, high].into(), address.into()]);
-                halves = [low.into(), high.into()];
+                halves = ahead.next().unwrap_or_else(|| self.place_of_lane(from, tile, pass));
             }
             let source = self.e.add(sub.into(), i64::from(at).into());
             let [low, high] = halves.clone().map(|half| {
@@ -148,9 +148,101 @@ impl Lower<'_> {
         }
     }
 
+    /// Rows that a pass of this thread's copies brings, and how many passes bring a tile.
+    fn passes(&mut self, tile: TileLayout) -> (u32, u32) {
+        let rows_a_pass = self.copiers().0 / tile.panel();
+        (rows_a_pass, tile.rows.div_ceil(rows_a_pass))
+    }
+
+    /// Threads that copy rows together, and the number of this one among them.
+    pub(super) fn copiers(&mut self) -> (u32, Reg) {
+        match self.gatherer {
+            Some(_) => (32, self.lane()),
+            None => (self.func.warps * 32, self.tid()),
+        }
+    }
+
+    /// The rings that a producer gathers rows for.
+    pub(super) fn gathered_rings(&self, producer: &[Stmt]) -> Vec<BufferId> {
+        let mut rings = Vec::new();
+        crate::passes::visit(producer, &mut |stmt| match &stmt.op {
+            Op::Fill { from, buffer, .. } if self.is_gathered(from) => rings.push(*buffer),
+            _ => {}
+        });
+        rings
+    }
+
+    /// Warps beside the one that fetches go on, as many as the rings have slots; others have nothing to do.
+    pub(super) fn begin_gatherers(&mut self, rings: &[BufferId]) {
+        let gatherers = rings.iter().map(|ring| self.func.buffers[ring.index()].slots).max().unwrap_or(0);
+        let first = i64::from(self.func.warps + 1);
+        let tid = self.tid();
+        let warp = self.e.op(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
+        let own = self.e.op(Class::B32, "sub.s32", [warp.into(), first.into()]);
+        // The same in every lane, also to ptxas.
+        let all = [own.into(), 0i64.into(), 31i64.into(), 0xffff_ffffi64.into()];
+        let own = self.e.op(Class::B32, "shfl.sync.idx.b32", all);
+        let idle = self.e.op(Class::Pred, "setp.ge.s32", [own.into(), i64::from(gatherers).into()]);
+        self.e.guarded((idle, false), "ret", []);
+        self.gatherer = Some(if gatherers > 1 { own.into() } else { 0i64.into() });
+    }
+
+    /// What the warp that has a slot does, among those that gather.
+    pub(super) fn of_its_slot(&mut self, slot: ValueId, run: impl FnOnce(&mut Self)) {
+        let (own, slot) = (self.gatherer.clone().expect("these warps gather"), self.scalar(slot));
+        if own == slot {
+            return run(self);
+        }
+        let other = self.e.op(Class::Pred, "setp.ne.s32", [slot, own]);
+        let past = self.e.label("past");
+        self.e.open(false);
+        self.e.guarded((other, false), "bra", [Operand::Label(past.clone())]);
+        run(self);
+        self.e.place(&past);
+        self.e.close();
+    }
+
+    /// Gathers rows into a slot of a ring, by its warp: where they are is worked out while the slot may not be empty yet. Each
+    /// lane arrives, once what it copied has landed and it has made products see it.
+    pub(super) fn gather(&mut self, from: &Slice, buffer: BufferId, slot: ValueId) {
+        let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
+        let acquired = self.acquired.remove(&buffer);
+        self.of_its_slot(slot, |lower| {
+            let passes = 0..lower.passes(tile).1;
+            // A warp alone has many rows: what says where they are is fetched for all of them at once.
+            let firsts: Vec<u32> = passes.filter(|&pass| lane_of(tile, pass) == 0).collect();
+            let ahead = firsts.into_iter().map(|pass| lower.place_of_lane(from, tile, pass)).collect();
+            if let Some([slot, phase]) = acquired {
+                lower.wait_until_empty(buffer, slot, phase);
+            }
+            let full = lower.full_barrier(buffer, slot);
+            let slot = lower.scalar(slot);
+            lower.gather_async(from, tile, (buffer, slot), ahead);
+            lower.e.inst("cp.async.commit_group", []);
+            lower.e.inst("cp.async.wait_group", [0i64.into()]);
+            lower.e.inst("fence.proxy.async.shared::cta", []);
+            lower.e.inst("mbarrier.arrive.shared::cta.b64", [Operand::Sink, full]);
+        });
+    }
+
+    /// Where the row is that this lane works out for its warp, as two halves.
+    fn place_of_lane(&mut self, from: &Slice, tile: TileLayout, pass: u32) -> [Operand; 2] {
+        let nowhere = self.e.invariant(Class::B64, "mov.b64", [0i64.into()]);
+        let base = self.pointer(from.tensor);
+        let base = self.address(base, from.tensor, &from.index);
+        let own = self.row_of_lane(tile, pass);
+        let address = self.row_address(from, base, &own);
+        let counts = self.row_counts(from, &own);
+        let address = self.e.op(Class::B64, "selp.b64", [address.into(), nowhere.into(), counts.into()]);
+        let (low, high) = (self.e.reg(Class::B32), self.e.reg(Class::B32));
+        self.e.inst("mov.b64", [vec![low, high].into(), address.into()]);
+        [low.into(), high.into()]
+    }
+
     /// The row that this lane works out for its warp: of the 32 or fewer that the warp copies from `pass` on.
-    fn row_of_lane(&mut self, tile: TileLayout, pass: u32, rows_a_pass: u32, rows_a_warp: u32) -> Operand {
-        let (lane, tid) = (self.lane(), self.tid());
+    fn row_of_lane(&mut self, tile: TileLayout, pass: u32) -> Operand {
+        let (rows_a_pass, rows_a_warp) = (self.passes(tile).0, 32 / tile.panel());
+        let (lane, tid) = (self.lane(), self.copiers().1);
         let warp = self.e.invariant(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);
         let shift = i64::from(rows_a_warp.trailing_zeros());
         let ahead = self.e.invariant(Class::B32, "shr.u32", [lane.into(), shift.into()]);

@@ -107,21 +107,12 @@ impl Lower<'_> {
     /// Starts copying rows of a tensor into a slot: 16 bytes a thread, pass and panel, zeros past the last row.
     pub(super) fn copy_async(&mut self, from: &Slice, buffer: BufferId, slot: Operand) {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
-        let threads = self.func.warps * 32;
-        let panel = tile.panel();
-        let rows_a_pass = threads / panel;
-        let tid = self.tid();
-        let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(panel.trailing_zeros()).into()]);
-        let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(panel - 1).into()]);
-
-        // This thread's row and chunk of the first pass and panel.
-        let base = self.pointer(from.tensor);
-        let column = self.e.cheap(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
-        let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
         let Some(along) = from.along.filter(|_| !self.is_gathered(from)) else {
-            let slot = self.slot_base(buffer, slot, tile);
-            return self.gather_async(from, column, tile, [row, chunk], slot);
+            return self.gather_async(from, tile, (buffer, slot), Vec::new());
         };
+        let panel = tile.panel();
+        let rows_a_pass = self.copiers().0 / panel;
+        let (row, chunk, base, column) = self.first_chunk(from, tile);
         let base = self.e.invariant(Class::B64, "add.s64", [base.into(), column.into()]);
         let base = self.step(base, from.tensor, along, row.into());
         let mut source = self.address(base, from.tensor, &from.index);
@@ -161,6 +152,17 @@ impl Lower<'_> {
                 }
             }
         }
+    }
+
+    /// This thread's row and chunk of the first pass and panel; the tensor, and how far behind a row's begin the chunk is.
+    pub(super) fn first_chunk(&mut self, from: &Slice, tile: TileLayout) -> (Reg, Reg, Reg, Reg) {
+        let (tid, panel) = (self.copiers().1, tile.panel());
+        let row = self.e.cheap(Class::B32, "shr.u32", [tid.into(), i64::from(panel.trailing_zeros()).into()]);
+        let chunk = self.e.cheap(Class::B32, "and.b32", [tid.into(), i64::from(panel - 1).into()]);
+        let base = self.pointer(from.tensor);
+        let column = self.e.cheap(Class::B32, "shl.b32", [chunk.into(), 4i64.into()]);
+        let column = self.e.invariant(Class::B64, "cvt.u64.u32", [column.into()]);
+        (row, chunk, base, column)
     }
 
     /// Stores a tile over rows and features. Four neighbouring lanes exchange what they have of four column blocks, so that

@@ -32,7 +32,7 @@ use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
 pub use self::warpgroup::Boxes;
 use crate::Error;
-use crate::ir::{Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
+use crate::ir::{BufferId, Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
 use crate::plan::MAX_REGISTERS;
 
 /// The symbol of a CTA's dynamic shared memory.
@@ -53,6 +53,8 @@ pub(crate) struct Lowered {
     pub(crate) resident: u32,
     /// Whether its CTAs do tile after tile: the entry is told of them behind its other parameters.
     pub(crate) persists: bool,
+    /// Whether a producer gathers rows for them.
+    pub(crate) gathers: bool,
     /// The tensor maps that the entry takes, behind its other parameters.
     pub(crate) maps: Vec<Boxes>,
 }
@@ -125,6 +127,10 @@ struct Lower<'a> {
     ends: Vec<String>,
     /// The number of a warpgroup, once there are roles.
     group: Option<Reg>,
+    /// Which of the producer's warps that gather this is, while what they do is made: 0 where there is one.
+    gatherer: Option<Operand>,
+    /// The slot of a ring that it is to fill next, and its phase.
+    acquired: HashMap<BufferId, [ValueId; 2]>,
     /// The tile under way, where a CTA does tile after tile.
     tile: Option<persist::Tile>,
 }
@@ -182,6 +188,8 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         maps: Vec::new(),
         ends: Vec::new(),
         group: None,
+        gatherer: None,
+        acquired: HashMap::new(),
         tile: None,
     };
     let shared = lower.shared.bytes;
@@ -205,6 +213,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         lower.body(&func.body);
     }
     lower.e.inst("ret", []);
+    let gathers = !lower.gathered_rings(&func.body).is_empty();
     let maps = std::mem::take(&mut lower.maps);
     let (body, regs) = lower.e.finish();
     let threads = 32 * (func.warps + part.roles.map_or(0, |_| crate::passes::WARPGROUP));
@@ -232,7 +241,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, maps })
+    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, gathers, maps })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds
@@ -534,15 +543,19 @@ impl Lower<'_> {
                 self.set(made(stmt), Low::Shared(*buffer, slot));
             }
             Op::Operand(shared) => self.operand(*shared, made(stmt)),
-            Op::Produce(body) => self.part(|lower| {
-                lower.set_vars(body, false);
-                lower.body(body);
-            }),
+            Op::Produce(body) => {
+                let fetch = |lower: &mut Self| {
+                    lower.set_vars(body, false);
+                    lower.body(body);
+                };
+                self.part(&[], fetch, |_| ());
+            }
             Op::Consume(body) => {
                 self.begin_consumers(body);
                 self.body(body);
             }
             Op::Acquire { buffer, slot, phase } => self.acquire(*buffer, *slot, *phase),
+            Op::Fill { from, buffer, slot } if self.is_gathered(from) => self.gather(from, *buffer, *slot),
             Op::Fill { from, buffer, slot } => self.fill(from, *buffer, *slot),
             Op::Await { buffer, slot, phase } => self.await_full(*buffer, *slot, *phase),
             Op::Release { buffer, slot } => self.release(*buffer, *slot),

@@ -3,7 +3,7 @@
 use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
 
 use super::Lower;
-use crate::ir::{Op, Stmt};
+use crate::ir::{BufferId, Op, Stmt};
 use crate::plan::TILE_PARAMS;
 
 /// The tile under way.
@@ -19,6 +19,31 @@ pub(super) fn params() -> impl Iterator<Item = Param> {
     TILE_PARAMS.iter().map(|name| Param { name: (*name).to_owned(), ty: ParamType::U32 })
 }
 
+/// What a producer does for some of its rings: every fill of others is left out, and what does nothing but fill these.
+fn only(body: &[Stmt], of: &dyn Fn(BufferId) -> bool) -> Vec<Stmt> {
+    let ring = |stmt: &Stmt| match stmt.op {
+        Op::Acquire { buffer, .. } | Op::Fill { buffer, .. } => Some(buffer),
+        _ => None,
+    };
+    let mut kept = Vec::with_capacity(body.len());
+    for stmt in body {
+        let (mut fills, mut wanted) = (false, false);
+        crate::passes::visit(std::slice::from_ref(stmt), &mut |inner| {
+            fills |= ring(inner).is_some();
+            wanted |= ring(inner).is_some_and(of);
+        });
+        if fills && !wanted {
+            continue;
+        }
+        let mut stmt = stmt.clone();
+        if let Some(inner) = stmt.op.body_mut() {
+            *inner = only(inner, of);
+        }
+        kept.push(stmt);
+    }
+    kept
+}
+
 impl Lower<'_> {
     /// A func of roles that do tile after tile.
     pub(super) fn tile_after_tile(&mut self, body: &[Stmt]) {
@@ -26,9 +51,16 @@ impl Lower<'_> {
         else {
             unreachable!("`produce` keeps `persist` where there are roles");
         };
-        self.part(|lower| {
-            lower.set_vars(producer, true);
-            lower.tiles(common, producer);
+        let gathered = self.gathered_rings(producer);
+        let boxes = only(producer, &|ring| !gathered.contains(&ring));
+        let fetch = |lower: &mut Self| {
+            lower.set_vars(&boxes, true);
+            lower.tiles(common, &boxes);
+        };
+        self.part(&gathered, fetch, |lower| {
+            let rows = only(producer, &|ring| gathered.contains(&ring));
+            lower.set_vars(&rows, true);
+            lower.tiles(common, &rows);
         });
         self.begin_consumers(consumers);
         self.tiles(common, consumers);

@@ -1,7 +1,7 @@
 //! Warpgroups: roles, tiles that a producer fetches, products of 64 rows.
 //!
 //! One thread of the last warpgroup starts bulk tensor copies; the bytes that land complete the `full` barrier of a slot, an
-//! arrival of each consumer warp its `empty` one. A warpgroup's accumulators lie as those of four warps with a band of 16
+//! arrival of each consumer warp its `empty` one. Warps beside that thread gather rows (`gather`), and arrive themselves. A warpgroup's accumulators lie as those of four warps with a band of 16
 //! rows each: register `4 j + c` of a lane is its cell `c` of column block `j`, so everything but products is lowered as for
 //! `mma.sync`. Right operands, and left ones that were fetched, are read where they lie, by descriptors:
 //!
@@ -73,25 +73,21 @@ struct Operands {
 }
 
 impl Lower<'_> {
-    /// Sets up what the roles share, and parts them: `run` makes what the producer does, and what follows is the consumers'.
-    pub(super) fn part(&mut self, run: impl FnOnce(&mut Self)) {
+    /// Sets up what the roles share, and parts them: `fetch` makes what the producer's thread does, `gather` what the warps beside
+    /// it do that fill these rings, and what follows is the consumers'.
+    pub(super) fn part(
+        &mut self,
+        gathered: &[BufferId],
+        fetch: impl FnOnce(&mut Self),
+        gather: impl FnOnce(&mut Self),
+    ) {
         let roles = self.part.roles.expect("a func with a producer has roles");
         // Before the branch, so that every thread has them.
         let (tid, memory) = (self.tid(), self.memory());
         let first = self.e.op(Class::Pred, "setp.ne.s32", [tid.into(), 0i64.into()]);
         let ready = self.e.label("ready");
         self.e.guarded((first, false), "bra", [Operand::Label(ready.clone())]);
-        for ring in self.rings() {
-            let slots = self.func.buffers[ring.index()].slots;
-            for (base, arrivals) in
-                [(self.shared.full(ring), 1), (self.shared.empty(self.func, ring), i64::from(self.func.warps))]
-            {
-                for slot in 0..slots {
-                    let barrier = super::Emit::at(memory, base + 8 * slot);
-                    self.e.inst("mbarrier.init.shared::cta.b64", [barrier, arrivals.into()]);
-                }
-            }
-        }
+        self.make_barriers(memory, gathered);
         self.e.inst("fence.mbarrier_init.release.cluster", []);
         self.e.place(&ready);
         self.e.inst("bar.sync", [0i64.into()]);
@@ -109,14 +105,43 @@ impl Lower<'_> {
         self.e.inst("setmaxnreg.dec.sync.aligned.u32", [i64::from(roles.producer).into()]);
         let threads = i64::from(self.func.warps + 1) * 32;
         let idle = self.e.op(Class::Pred, "setp.ge.s32", [tid.into(), threads.into()]);
-        self.e.guarded((idle, false), "ret", []);
+        let beside = (!gathered.is_empty()).then(|| self.e.label("gatherers"));
+        match &beside {
+            Some(beside) => self.e.guarded((idle, false), "bra", [Operand::Label(beside.clone())]),
+            None => self.e.guarded((idle, false), "ret", []),
+        }
         let elected = self.e.reg(Class::Pred);
         self.e.inst("elect.sync", [Operand::WithPred(None, elected), 0xffff_ffffi64.into()]);
         self.e.guarded((elected, true), "ret", []);
-        run(self);
+        fetch(self);
         self.e.inst("ret", []);
+        if let Some(beside) = beside {
+            self.e.close();
+            self.e.forget();
+            self.e.open(false);
+            self.e.place(&beside);
+            self.begin_gatherers(gathered);
+            gather(self);
+            self.gatherer = None;
+            self.e.inst("ret", []);
+        }
         self.e.place(&consumers);
         self.e.close();
+    }
+
+    /// The barriers of each slot: by whom it is filled, a thread or the lanes of a warp, and by whom emptied.
+    fn make_barriers(&mut self, memory: Reg, gathered: &[BufferId]) {
+        for ring in self.rings() {
+            let slots = self.func.buffers[ring.index()].slots;
+            let fill = if gathered.contains(&ring) { 32 } else { 1 };
+            let sides =
+                [(self.shared.full(ring), fill), (self.shared.empty(self.func, ring), i64::from(self.func.warps))];
+            for ((base, arrivals), slot) in sides.into_iter().flat_map(|side| (0..slots).map(move |slot| (side, slot)))
+            {
+                let barrier = super::Emit::at(memory, base + 8 * slot);
+                self.e.inst("mbarrier.init.shared::cta.b64", [barrier, arrivals.into()]);
+            }
+        }
     }
 
     /// What consumers do first.
@@ -185,6 +210,11 @@ impl Lower<'_> {
         all.filter(|(_, buffer)| buffer.ring).map(|(at, _)| BufferId(at as u32)).collect()
     }
 
+    /// The barrier that says that a slot is full.
+    pub(super) fn full_barrier(&mut self, buffer: BufferId, slot: ValueId) -> Operand {
+        self.barrier(buffer, slot, Turn::Full)
+    }
+
     /// A slot's barrier.
     fn barrier(&mut self, buffer: BufferId, slot: ValueId, turn: Turn) -> Operand {
         let base = match turn {
@@ -212,6 +242,14 @@ impl Lower<'_> {
     }
 
     pub(super) fn acquire(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
+        match self.gatherer {
+            // It waits where it fills the slot.
+            Some(_) => drop(self.acquired.insert(buffer, [slot, phase])),
+            None => self.wait_until_empty(buffer, slot, phase),
+        }
+    }
+
+    pub(super) fn wait_until_empty(&mut self, buffer: BufferId, slot: ValueId, phase: ValueId) {
         let barrier = self.barrier(buffer, slot, Turn::Empty);
         // Before its first phase a barrier counts as if that of the other parity were complete.
         let parity = match self.scalar(phase) {

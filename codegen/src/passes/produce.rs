@@ -8,8 +8,9 @@
 //!      round are the same for both. A tile that is fetched once is never released. Other copies are left to the consumers.
 //!      Where CTAs persist, turns are counted from tile to tile, in vars that last, and every tile that is fetched once a tile of
 //!      work is in a ring of its own, two slots deep where they fit: it is acquired and released as others are, so that the
-//!      producer is ahead of the consumers by what the rings hold, also where that is the next tile's. CTAs that have other
-//!      copies than the producer's do not persist.
+//!      producer is ahead of the consumers by what the rings hold, also where that is the next tile's. There it gathers as
+//!      well: what says where rows are is worked out by both roles. CTAs that have other copies than the producer's do not
+//!      persist.
 //!
 //! ```text
 //!   produce {
@@ -27,9 +28,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::operands;
 use super::pipeline::{Out, issue_of, rename, replay};
-use super::warpgroups::{is_common, is_fetched, is_produced};
+use super::warpgroups::{fetched_by, is_common, is_produced};
 use crate::Error;
-use crate::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, ValueId, VarId};
+use crate::ir::{Binary, BufferId, Const, Elem, Func, Loc, Op, Overlap, Slice, Stmt, Type, ValueId, VarId};
 
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
@@ -51,11 +52,11 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     // Slots of tiles outside loops are constants.
     let zero: HashSet<ValueId> =
         common.iter().filter(|s| matches!(s.op, Op::Const(Const::I32(0)))).filter_map(|s| s.result).collect();
-    let once = fetched_once(&func, &rest, &known);
     func.persist &= all_produced(&func, &rest, &known);
+    let once = fetched_once(&func, &rest, &known);
     if func.persist {
         let slots = once_slots(&func, &rest, &once);
-        once.iter().for_each(|(buffer, _)| func.buffers[buffer.index()].slots = slots);
+        once.iter().for_each(|of| func.buffers[of.buffer.index()].slots = slots);
     }
 
     let mut producer = Vec::with_capacity(rest.len());
@@ -64,17 +65,11 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let own = opened(&mut func, &once, &mut consumers);
     for mut stmt in rest {
         match &mut stmt.op {
-            Op::CopyAsync { from, buffer, slot } if is_fetched(&func, from, &known) => {
-                func.buffers[buffer.index()].ring = true;
-                let effect = |op| Stmt { result: None, op, loc: stmt.loc };
-                if let Some(turn) = &alone {
-                    *slot = turn.slot;
-                    producer.push(effect(Op::Acquire { buffer: *buffer, slot: *slot, phase: turn.phase }));
-                }
-                producer.push(effect(Op::Fill { from: from.clone(), buffer: *buffer, slot: *slot }));
+            Op::CopyAsync { from, buffer, .. } if let Some(of) = once.iter().find(|of| of.buffer == *buffer) => {
+                filling(&mut func, &mut producer, from, of, alone.as_ref(), stmt.loc);
                 continue;
             }
-            Op::Shared(buffer, slot) if once.iter().any(|(of, _)| of == buffer) => {
+            Op::Shared(buffer, slot) if once.iter().any(|of| of.buffer == *buffer) => {
                 *slot = own.as_ref().map_or(*slot, |turn| turn.slot);
             }
             Op::For { lo, .. } => {
@@ -88,8 +83,8 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
         }
         consumers.push(stmt);
     }
-    for (buffer, slot) in once {
-        await_once(&mut func, &mut consumers, buffer, slot, own.as_ref());
+    for of in once {
+        await_once(&mut func, &mut consumers, of.buffer, of.slot, own.as_ref());
     }
     closed(&mut func, alone, &mut producer);
     closed(&mut func, own, &mut consumers);
@@ -99,13 +94,38 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     Ok(func)
 }
 
-/// The tiles that are fetched outside of loops, and their slots.
-fn fetched_once(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> Vec<(BufferId, ValueId)> {
+/// A tile that is fetched outside of loops.
+struct Once {
+    buffer: BufferId,
+    slot: ValueId,
+    /// What says where its rows are, where they are gathered.
+    says: Vec<Stmt>,
+}
+
+fn fetched_once(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> Vec<Once> {
     let fetched = |stmt: &Stmt| match &stmt.op {
-        Op::CopyAsync { from, buffer, slot } if is_fetched(func, from, known) => Some((*buffer, *slot)),
+        Op::CopyAsync { from, buffer, slot } => {
+            fetched_by(func, body, from, known).map(|says| Once { buffer: *buffer, slot: *slot, says })
+        }
         _ => None,
     };
     body.iter().filter_map(fetched).collect()
+}
+
+/// The producer fetches a tile outside of loops.
+fn filling(func: &mut Func, producer: &mut Vec<Stmt>, from: &Slice, of: &Once, turn: Option<&Turn>, loc: Loc) {
+    func.buffers[of.buffer.index()].ring = true;
+    let mut out = Out { func, stmts: Vec::new(), loc };
+    let mut map = HashMap::new();
+    replay(&mut out, &of.says, &mut map);
+    let slot = turn.map_or(of.slot, |turn| turn.slot);
+    if let Some(turn) = turn {
+        out.effect(Op::Acquire { buffer: of.buffer, slot, phase: turn.phase });
+    }
+    let mut fill = Stmt { result: None, op: Op::Fill { from: from.clone(), buffer: of.buffer, slot }, loc };
+    rename(&mut fill, &map);
+    out.stmts.push(fill);
+    producer.append(&mut out.stmts);
 }
 
 /// Whether the producer makes every copy there is: nothing that consumers do to shared memory is in the way of the next tile.
@@ -117,7 +137,7 @@ fn all_produced(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool {
     };
     func.partition.is_some_and(|part| part.cols == 1)
         && body.iter().all(|stmt| match &stmt.op {
-            Op::CopyAsync { from, .. } => is_fetched(func, from, known),
+            Op::CopyAsync { from, .. } => fetched_by(func, body, from, known).is_some(),
             _ => is_produced(func, stmt, known) || !others(stmt),
         })
 }
@@ -126,12 +146,12 @@ fn all_produced(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool {
 const BARRIERS: u32 = 1024;
 
 /// Slots of tiles that are fetched once a tile of work: two, where they fit beside the slots of loops.
-fn once_slots(func: &Func, body: &[Stmt], once: &[(BufferId, ValueId)]) -> u32 {
+fn once_slots(func: &Func, body: &[Stmt], once: &[Once]) -> u32 {
     let bytes = |buffer: &BufferId| {
         let ty = &func.buffers[buffer.index()].ty;
         ty.axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>() * ty.elem.bytes()
     };
-    let mut all: u32 = once.iter().map(|(buffer, _)| 2 * bytes(buffer)).sum();
+    let mut all: u32 = once.iter().map(|of| 2 * bytes(&of.buffer)).sum();
     for stmt in body {
         let Op::For { pipelined, body, .. } = &stmt.op else { continue };
         super::visit(body, &mut |s| {
@@ -144,9 +164,9 @@ fn once_slots(func: &Func, body: &[Stmt], once: &[(BufferId, ValueId)]) -> u32 {
 }
 
 /// The turn of tiles that are fetched once, where CTAs persist, at a role's begin.
-fn opened(func: &mut Func, once: &[(BufferId, ValueId)], role: &mut Vec<Stmt>) -> Option<Turn> {
-    let (buffer, _) = once.first().filter(|_| func.persist)?;
-    let slots = func.buffers[buffer.index()].slots;
+fn opened(func: &mut Func, once: &[Once], role: &mut Vec<Stmt>) -> Option<Turn> {
+    let first = once.first().filter(|_| func.persist)?;
+    let slots = func.buffers[first.buffer.index()].slots;
     let mut out = Out { func, stmts: Vec::new(), loc: None };
     let turn = lasting(&mut out, slots);
     role.append(&mut out.stmts);

@@ -11,7 +11,7 @@ use lacuna_ptx::Target;
 use super::pipeline::issue_of;
 use super::{lane_axes, operands, visit};
 use crate::Error;
-use crate::ir::{AxisId, Elem, Func, Op, Overlap, Param, Roles, Slice, Stmt, ValueId};
+use crate::ir::{AxisId, BufferId, Elem, Func, Op, Overlap, Param, Roles, Slice, Stmt, ValueId};
 
 /// Warps of a warpgroup.
 pub(crate) const WARPGROUP: u32 = 4;
@@ -30,6 +30,17 @@ const BUDGETS: [&[Roles]; 3] = [
     ],
     &[Roles { producer: 24, consumer: 240, ctas: 1 }],
     &[Roles { producer: 32, consumer: 160, ctas: 1 }],
+];
+
+/// The same where warps of the producer gather rows: to work out where they are takes more than to start copies of boxes.
+const GATHERING: [&[Roles]; 3] = [
+    &[
+        Roles { producer: 40, consumer: 120, ctas: 3 },
+        Roles { producer: 40, consumer: 216, ctas: 2 },
+        Roles { producer: 56, consumer: 256, ctas: 1 },
+    ],
+    &[Roles { producer: 40, consumer: 232, ctas: 1 }],
+    &[Roles { producer: 40, consumer: 152, ctas: 1 }],
 ];
 
 /// Registers that ptxas (13.0) needs to begin with, beside its accumulators, where a thread multiplies.
@@ -53,7 +64,7 @@ pub(super) fn roles(func: &Func, row_axis: AxisId) -> Result<Option<Roles>, Erro
     let begins = |roles: &Roles| 65536 / (32 * WARPGROUP * (groups + 1) * roles.ctas) / 8 * 8;
     let takes = widest(func) / 2 + BESIDE;
     let needs = tiles(func, groups) + SCALARS + if func.overlap == Overlap::Deferred { UNDER_WAY } else { 0 };
-    let of = BUDGETS[groups as usize - 1];
+    let of = if gathers(func) { GATHERING } else { BUDGETS }[groups as usize - 1];
     let fitting = |roles: &&Roles| takes <= begins(roles) && (roles.ctas == 1 || needs <= roles.consumer);
     match of.iter().find(fitting) {
         Some(roles) => Ok(Some(*roles)),
@@ -114,7 +125,7 @@ fn fits(func: &Func) -> bool {
         let fits = match (&stmt.op, stmt.result) {
             (Op::Load(slice), Some(tile)) if is_operand(func, tile) => {
                 outside.insert(tile);
-                fetched |= is_fetched(func, slice, &known);
+                fetched |= fetched_by(func, &func.body, slice, &known).is_some_and(|says| says.is_empty());
                 lies(func, tile)
             }
             (Op::For { pipelined: Some(_), body, lo, hi, .. }, _) => {
@@ -223,9 +234,36 @@ fn boxed(func: &Func, slice: &Slice) -> bool {
     tensor.dims.len() == 3 && slice.along == Some(0) && slice.index.iter().chain([&slice.count]).all(scalar)
 }
 
-/// Whether a producer fetches a tile that is loaded outside of loops.
-pub(super) fn is_fetched(func: &Func, slice: &Slice, known: &HashSet<ValueId>) -> bool {
-    boxed(func, slice) && slice.index.iter().chain([&slice.count]).all(|value| known.contains(value))
+/// By what a producer fetches a tile that is loaded outside of loops, if it does: rows of a box by nothing but what is known,
+/// and gathered ones, where CTAs persist, by statements of the body that say where each is. CTAs that do one tile have
+/// nothing to gather ahead, and all their threads do it sooner.
+pub(super) fn fetched_by(func: &Func, body: &[Stmt], slice: &Slice, known: &HashSet<ValueId>) -> Option<Vec<Stmt>> {
+    let says = || slice.index.iter().chain([&slice.count]);
+    if boxed(func, slice) && says().all(|value| known.contains(value)) {
+        return Some(Vec::new());
+    }
+    if !func.persist || !says().any(|value| func.values[value.index()].ty.rank() > 0) {
+        return None;
+    }
+    let unknown = |stmt: &&Stmt| stmt.result.is_some_and(|result| !known.contains(&result));
+    let copy = Op::CopyAsync { from: slice.clone(), buffer: BufferId(0), slot: slice.count };
+    let copy = Stmt { result: None, op: copy, loc: None };
+    let issue = issue_of(func, &body.iter().filter(unknown).cloned().chain([copy]).collect::<Vec<_>>()).ok()?;
+    let made: HashSet<ValueId> = issue.scalars.iter().filter_map(|stmt| stmt.result).collect();
+    let needed = issue.scalars.iter().flat_map(|stmt| operands(&stmt.op)).chain(says().copied());
+    let follows = needed.into_iter().all(|value| made.contains(&value) || known.contains(&value));
+    (follows && issue.elements.is_empty()).then_some(issue.scalars)
+}
+
+/// Whether a producer gathers rows.
+fn gathers(func: &Func) -> bool {
+    let known = common(&func.body);
+    func.body.iter().any(|stmt| match (&stmt.op, stmt.result) {
+        (Op::Load(slice), Some(tile)) if is_operand(func, tile) => {
+            fetched_by(func, &func.body, slice, &known).is_some_and(|says| !says.is_empty())
+        }
+        _ => false,
+    })
 }
 
 /// Whether a producer fetches the tiles of a loop, once they are copies.
@@ -254,7 +292,7 @@ fn issue_is_known(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool 
         .map(|stmt| match (&stmt.op, stmt.result) {
             (Op::Load(from), Some(tile)) if is_operand(func, tile) => Stmt {
                 result: None,
-                op: Op::CopyAsync { from: from.clone(), buffer: crate::ir::BufferId(0), slot: from.count },
+                op: Op::CopyAsync { from: from.clone(), buffer: BufferId(0), slot: from.count },
                 loc: stmt.loc,
             },
             _ => stmt.clone(),

@@ -43,16 +43,27 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Those of a grid, by as many CTAs as a GPU has multiprocessors, or fewer where there are fewer tiles. `bytes` are what
-    /// the tiles of a pair read together; `sharing` pairs that lie together read the same.
-    pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64) -> Self {
-        let (ctas, pairs) = (Expr::multiprocessors(), y.clone() * z);
-        let least = |expr: &Expr| expr.clone().max(1u64);
+    /// Those of a grid, by as many CTAs as a GPU has at once, `ctas` on a multiprocessor, or fewer where there are fewer tiles.
+    /// `bytes` are what the tiles of a pair read together; `sharing` pairs that lie together read the same.
+    pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
         let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)).max(4u64) * sharing.into();
         // An even number of rows for what L2 holds; of pairs, as many as fill them.
-        let twice = ctas.clone() * 2.into();
+        let twice = at_once(ctas) * 2.into();
         let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
-        let together = floor_div(even, least(&x)).min(pairs.clone()).max(1u64);
+        let pairs = y.clone() * z.clone();
+        let together = floor_div(even, x.clone().max(1u64)).min(pairs).max(1u64);
+        Self::in_sections([x, y, z], together, ctas)
+    }
+
+    /// Those of a grid whose pairs come one after another: rows that are gathered for the tiles of one stay in L2.
+    pub fn pair_by_pair(grid: [Expr; 3], ctas: u32) -> Self {
+        Self::in_sections(grid, Expr::Const(1), ctas)
+    }
+
+    /// Those of a grid in sections of so many pairs, one or more.
+    fn in_sections([x, y, z]: [Expr; 3], together: Expr, ctas: u32) -> Self {
+        let (ctas, pairs) = (at_once(ctas), y.clone() * z);
+        let least = |expr: &Expr| expr.clone().max(1u64);
         let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
         let last = pairs.clone() - before.clone() * together.clone();
         let [count, last_count] = [&together, &last].map(|pairs| pairs.clone() * x.clone());
@@ -69,6 +80,14 @@ impl Tiles {
         let mut args = whole.into_iter().chain(rest);
         let args = std::array::from_fn(|_| args.next().expect("one each"));
         Tiles { grid, args: args.map(Arg::Computed) }
+    }
+}
+
+/// How many CTAs a GPU has at once, of so many on a multiprocessor.
+fn at_once(ctas: u32) -> Expr {
+    match ctas {
+        1 => Expr::multiprocessors(),
+        _ => Expr::multiprocessors() * u64::from(ctas).into(),
     }
 }
 
@@ -91,7 +110,10 @@ mod tests {
 
     /// What CTAs are told, and the grid.
     fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 12]) {
-        let tiles = Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing);
+        numbers(&Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing, 1))
+    }
+
+    fn numbers(tiles: &Tiles) -> ([u64; 3], [u64; 12]) {
         let symbols = BTreeMap::from([(crate::plan::MULTIPROCESSORS.to_owned(), 132)]);
         let number = |expr: &Expr| expr.eval(&symbols, &BTreeMap::new()).expect("a number");
         let args = tiles.args.each_ref().map(|arg| match arg {
@@ -140,6 +162,15 @@ mod tests {
             assert_eq!(all, pairs * x * (x + 1) / 2, "each tile once");
             assert!(most * 132 * 100 <= all * 104, "{x} places of {pairs} pairs: {most} of {}", all / 132);
         }
+    }
+
+    #[test]
+    fn pairs_that_share_nothing_come_one_by_one() {
+        let (grid, [rows, _, section, _, count, together, ..]) =
+            numbers(&Tiles::pair_by_pair([1000, 16, 1].map(Expr::Const), 2));
+        assert_eq!((grid, rows, section), ([264, 1, 1], 64, 4));
+        assert_eq!((count, together), (1000, 1));
+        assert_eq!(numbers(&Tiles::pair_by_pair([3, 5, 2].map(Expr::Const), 3)).0, [30, 1, 1]);
     }
 
     #[test]

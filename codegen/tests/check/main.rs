@@ -12,27 +12,38 @@ const CAUSAL: &str = include_str!("causal.ir");
 
 /// Its picks: the schedule, the stages of its loop, and its width.
 fn causal(overlap: &str, stages: u32, width: u32) -> Func {
-    let text = CAUSAL
-        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
-        .replace("warps 4 overlap serial {", "warps 4 {")
-        .replace("pipelined 2", &format!("pipelined {stages}"))
-        .replace("axis Dk = 64", &format!("axis Dk = {width}"))
-        .replace("axis Dv = 64", &format!("axis Dv = {width}"));
-    passed(&text).unwrap_or_else(|error| panic!("{overlap}, {stages} stages, width {width}: {error}"))
+    picked(CAUSAL, overlap, stages, width)
 }
 
 /// The same with Q's rows said one by one: consumers copy them.
 fn copied_q(overlap: &str, stages: u32) -> Func {
-    let (along, rows) =
-        ("  %9 = load q[%5, %1] rows token count %6 : bf16<Q, Dk>\n", "  %12 = add %10, %11 : i32<Q>\n");
-    let text = CAUSAL
-        .replace(along, "")
-        .replace(rows, &format!("{rows}  %9 = load q[%12, %1] count %6 : bf16<Q, Dk>\n"))
-        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
-        .replace("pipelined 2", &format!("pipelined {stages}"));
-    let func = passed(&text).unwrap_or_else(|error| panic!("{error}"));
+    let func = picked(&rows_of_q(), overlap, stages, 64);
     assert!(func.to_string().contains("publish"), "{func}");
     func
+}
+
+/// The same where CTAs do tile after tile: warps of the producer gather them.
+fn gathered_q(overlap: &str, stages: u32, width: u32) -> Func {
+    let func = picked(&rows_of_q(), &format!("{overlap} persist"), stages, width);
+    assert!(func.persist && !func.to_string().contains("copy_async"), "{func}");
+    func
+}
+
+fn rows_of_q() -> String {
+    let (along, rows) =
+        ("  %9 = load q[%5, %1] rows token count %6 : bf16<Q, Dk>\n", "  %12 = add %10, %11 : i32<Q>\n");
+    let gathered = format!("{rows}  %9 = load q[%12, %1] count %6 : bf16<Q, Dk>\n");
+    CAUSAL.replace(along, "").replace(rows, &gathered)
+}
+
+fn picked(text: &str, overlap: &str, stages: u32, width: u32) -> Func {
+    let text = text
+        .replace("warps 4 {", &format!("warps 4 overlap {overlap} {{"))
+        .replace("warps 4 overlap serial", "warps 4")
+        .replace("pipelined 2", &format!("pipelined {stages}"))
+        .replace("axis Dk = 64", &format!("axis Dk = {width}"))
+        .replace("axis Dv = 64", &format!("axis Dv = {width}"));
+    passed(&text).unwrap_or_else(|error| panic!("{overlap}, {stages} stages, width {width}: {error}"))
 }
 
 /// A staged func after all passes, the checker among them.

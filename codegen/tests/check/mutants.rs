@@ -6,7 +6,7 @@ use lacuna_codegen::check;
 use lacuna_codegen::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, Value, ValueId};
 use lacuna_codegen::passes::verify;
 
-use super::{causal, copied_q};
+use super::{causal, copied_q, gathered_q};
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,6 +305,9 @@ fn every_operation_of_order_is_needed_where_it_stands() {
         ("fenced, tile after tile", causal("fenced turns persist", 3, 64)),
         ("deferred, tile after tile", causal("deferred turns persist", 2, 128)),
         ("deferred, tile after tile, Q in one slot", causal("deferred turns persist", 6, 128)),
+        ("serial, tile after tile, Q gathered", gathered_q("serial", 1, 64)),
+        ("fenced, tile after tile, Q gathered", gathered_q("fenced turns", 2, 128)),
+        ("deferred, tile after tile, Q gathered in one slot", gathered_q("deferred", 6, 128)),
     ] {
         let mut all = Vec::new();
         paths(&func.body, &mut Vec::new(), &mut all);
@@ -331,8 +334,12 @@ fn every_operation_of_order_is_needed_where_it_stands() {
 /// Counts that go on from tile to tile of work are needed, all of them.
 #[test]
 fn what_lasts_from_tile_to_tile_is_needed() {
-    for (way, stages, slots) in [("serial persist", 1, 2), ("fenced turns persist", 3, 2), ("deferred persist", 6, 1)] {
-        let func = causal(way, stages, 128);
+    let ways = [("serial", 1, 2), ("fenced turns", 3, 2), ("deferred", 6, 1)];
+    for ((way, stages, slots), gathers) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        let func = match gathers {
+            true => gathered_q(way, stages, 128),
+            false => causal(&format!("{way} persist"), stages, 128),
+        };
         let once = func.buffers.iter().find(|buffer| buffer.name.contains('q')).expect("Q is fetched");
         assert_eq!((once.slots, once.ring), (slots, true), "{way}, {stages} stages");
         // With one slot it is released before the loop ends, where its round is the last.

@@ -360,6 +360,10 @@ fn registers_and_bytes_are_what_there_is() {
         "a thread has 20 registers; multiples of 8 from 24 to 256 are possible",
     );
     refuses(&[(registers, "registers 24 and 160")], "threads begin with 168 registers");
+    let alone = [("warps 8", "warps 4"), ("Q = 128", "Q = 64"), ("Q x 8", "Q x 4")];
+    let with = |share: &'static str| alone.into_iter().chain([(registers, share)]).collect::<Vec<_>>();
+    accepts(&with("registers 40 and 120 ctas 3"));
+    refuses(&with("registers 40 and 128 ctas 3"), "the roles have 21504 registers, and their threads begin with 20480");
     refuses(&[("Kv = 64", "Kv = 8192")], "1048576 bytes come, and a barrier waits for less than 1048576");
 }
 
@@ -383,6 +387,30 @@ const COUNTS: [(&str, &str); 10] = [
     ),
     ("%23 = div %21, %3", "%23 = div %62, %3"),
 ];
+
+/// What says where each of Q's rows is, and that each is there.
+const ROWS: (&str, &str) =
+    ("produce {", "produce { %70 = iota Q %71 = broadcast %1 : i32<Q> %72 = add %70, %71 : i32<Q>");
+const GATHER: (&str, &str) = ("fill $q[%1] = q[%1, %1] rows token count %0", "fill $q[%1] = q[%72, %1] count %0");
+
+#[test]
+fn rows_are_gathered_for_tile_after_tile_by_warps_of_their_own() {
+    let [declared, (_, counted), counts @ ..] = COUNTS;
+    // Counts of Q come before what gathers it.
+    let gather =
+        ("fill $q[%1] = q[%1, %1] rows token count %0", counted.replace("fill $q[%1]", GATHER.1).leak() as &str);
+    let all: Vec<_> = [PERSIST, RELEASE_Q, ROWS, gather, declared].into_iter().chain(counts).collect();
+    accepts(&all);
+    refuses(&[ROWS, GATHER], "rows are gathered where CTAs do tile after tile, and these do one");
+    let box_too =
+        ("write %c = %51", "write %c = %51 acquire $q[%1] phase %51 fill $q[%1] = q[%1, %1] rows token count %0");
+    let with: Vec<_> = all.iter().copied().chain([box_too]).collect();
+    refuses(&with, "a ring whose rows are gathered has no boxes: no thread that fetches these fills it");
+    // The warps that gather leave out the loop that fetches blocks of keys, and what it counts.
+    let shared = ("write %d = %55", "write %d = %55 write %c = %1");
+    let with: Vec<_> = all.iter().copied().chain([shared]).collect();
+    refuses(&with, "%c is written by those alone who fill other rings, and read by all of the producer");
+}
 
 #[test]
 fn tiles_of_work_follow_one_another() {

@@ -10,13 +10,13 @@ use super::Blocking;
 /// like dense attention does: however large the block is, each key is fetched once for all rows of the tile. Rows are gathered.
 /// Of complete blocks in the past nothing is masked. What a row sees is one part of its output.
 ///
-/// Where choices are joined, `members` says which of the neighbouring blocks of a tile each row chose.
+/// Where choices are joined, `members` says which of the neighbouring blocks of a tile each row chose. CTAs that persist gather ahead.
 ///
 /// A row and a block of `B` keys cost `2 B (Dk + Dv)` multiplications and additions, and a row of Q and one of parts: `2 Dk + 2 Dv + 4`
 /// bytes. On an H200 that is bound by bytes up to 256 keys, and by tensor cores beyond.
 #[schedule(tune(
     warps in [4, 8], Rows in [128, 64], Kv in [64, 32, 16], stages in [2, 3, 1],
-    sm_90a(Kv in [128, 64, 32], Rows in [128, 64], stages in [3, 2, 1], overlap in [2, 3, 1], turns in [2, 1]),
+    sm_90a(Kv in [128, 64, 32], Rows in [128, 64], stages in [3, 2, 1], overlap in [2, 3, 1], turns in [2, 1], persist in [1, 2]),
 ))]
 pub fn chosen_blocks(
     cx: &Cx,

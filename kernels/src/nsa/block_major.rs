@@ -14,7 +14,7 @@ use crate::patterns::causal;
 /// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
 #[schedule(tune(
     Rows in [64, 128, 256], warps in [4, 8],
-    sm_90a(Rows in [64, 128]),
+    sm_90a(Rows in [64, 128], persist in [1, 2]),
 ))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);

@@ -191,3 +191,74 @@ fn rows_that_chose_blocks() {
     }
     agree("warpgroups: chosen blocks", &cases);
 }
+
+/// Whether a launch of a case's plan gathers ahead: it knows its tiles, and copies rows.
+fn gathers(case: &Case) -> bool {
+    let plan = case.plan(SM_90A).expect("a pick that fits");
+    plan.launches.iter().any(|launch| launch.ptx.contains("tile_count") && launch.ptx.contains("cp.async.cg"))
+}
+
+/// Rows that warps of the producer gather for the next tile, several tiles a CTA: chosen blocks at every width, joined, in chunks and
+/// with keys apart, and every way in which products overlap.
+#[test]
+fn gathered_tile_after_tile() {
+    let widths = [(64, 64), (128, 128), (96, 96), (32, 32), (192, 128), (256, 256)];
+    let batches: [(&[usize], Option<&[usize]>); 5] = [
+        (&[500, 0, 70], None),
+        (&[33], None),
+        (&[300, 31, 330], None),
+        (&[40, 100, 0, 190], Some(&[300, 60, 50, 0])),
+        (&[1, 1, 1], Some(&[1, 259, 0])),
+    ];
+    let routes = [Routes::Drawn(Route::Random), Routes::Drawn(Route::Local), Routes::Garbage, Routes::Nothing];
+    let mut cases = Vec::new();
+    let tiles = [(64, 64, 2), (64, 64, 1), (128, 64, 2), (64, 32, 3), (128, 32, 1)];
+    let all = tiles.into_iter().flat_map(|tile| widths.map(|width| (tile, width)));
+    for (i, ((rows, kv, stages), width)) in all.enumerate() {
+        let (chunks, (lengths, keys)) = ([[1, 1], [2, 3], [1, 1], [1, 2]][i % 4], batches[i % 5]);
+        let mixture = Mixture { chunks, ..Mixture::new(routes[i % 7 % 4], [3, 64, 8][i % 3]) };
+        let shape = lacuna_dsl::Shape::new(Elem::Bf16, width.0, width.1, [1, 2, 3][i / 2 % 3]);
+        let shape = shape.with_block([64, 128][i / 3 % 2]);
+        let knobs = [("rows", rows), ("kv", kv), ("stages", stages), ("overlap", 1 + i as u32 % 2), ("persist", 2)];
+        let joined = ("joined", [2, 1, 1][i % 3]);
+        let wanted: Pick = knobs.into_iter().chain([joined]).map(|(k, v)| (k.to_owned(), v)).collect();
+        let Ok(pick) = mixture.at(&shape).choose(SM_90A, &wanted) else { continue };
+        let case = Case::of(Work::Moba(mixture), shape, lengths).on(SM_90A, pick);
+        let case = Case { seed: i as u64, hk: 1 + i % 2, ..case };
+        cases.push(if let Some(keys) = keys { case.with_keys(keys) } else { case });
+    }
+    assert!(cases.len() >= 20, "{} cases", cases.len());
+    for case in &cases {
+        assert!(gathers(case), "{case}");
+    }
+    agree("warpgroups: gathered tile after tile", &cases);
+}
+
+/// The same with products that are deferred, of picked blocks, which are no loop, and of the heads of a group.
+#[test]
+fn gathered_tile_after_tile_of_others() {
+    let mut cases = Vec::new();
+    for (i, rows) in [64, 128].into_iter().enumerate() {
+        for (width, group) in [(64, 4), (128, 3), (64, 1)] {
+            let pick: Pick = [("rows", rows), ("persist", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+            let lengths = [&[300, 0, 70][..], &[129, 1]][i];
+            let case = Case::new(Work::ByBlock(Picks::Drawn(Locality::PerToken), 3), width, group, lengths);
+            cases.push(Case { seed: cases.len() as u64, ..case.on(SM_90A, pick) });
+        }
+        let shape = lacuna_dsl::Shape::new(Elem::F16, 64, 64, 2).with_block(128);
+        let mixture = Mixture::new(Routes::Drawn(Route::Random), 4);
+        let knobs = [("rows", rows), ("kv", 32), ("stages", 2), ("overlap", 3), ("turns", 2), ("persist", 2)];
+        let chosen = mixture.at(&shape).choose(SM_90A, &knobs.map(|(k, v)| (k.to_owned(), v)).into()).expect("a pick");
+        cases.push(Case::of(Work::Moba(mixture), shape, &[400, 90]).on(SM_90A, chosen));
+        for group in [3, 8] {
+            let mut pick = persistent(pick(rows, 64, 2, 2 + i as u32));
+            pick.insert("pack".to_owned(), 2);
+            let seen = [Seen::Causal, Seen::WindowSink(20, 6)][i];
+            cases.push(case(seen, (64, 64), group, &[5, 0, 130, 1], pick));
+        }
+    }
+    for case in &cases {
+        assert!(gathers(case), "{case}");
+    }
+    agree("warpgroups: gathered, others", &cases);
+}

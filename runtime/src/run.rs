@@ -343,10 +343,8 @@ impl Device {
     }
 }
 
-/// The PTX of a launch is for its plan's target; where that is of one architecture alone, it may be the portable one of the same.
 fn check_own_target(plan: &Plan, found: lacuna_ptx::Target) -> Result<()> {
-    let portable = plan.target.specific && !found.specific && found.capability == plan.target.capability;
-    if found == plan.target || portable {
+    if found == plan.target {
         return Ok(());
     }
     let what = format!("it is for {}, and its PTX is for {found}", plan.target);

@@ -318,10 +318,6 @@ fn a_plan_must_fit_its_own_ptx() {
         "`axpy` is not a valid plan: it is for sm_90, and its PTX is for sm_80"
     );
     assert_eq!(
-        with(&|plan| plan.target = Target::SM_90A),
-        "`axpy` is not a valid plan: it is for sm_90a, and its PTX is for sm_80"
-    );
-    assert_eq!(
         with(&|plan| plan.launches[0].args[0] = Arg::Pointer("o".to_owned())),
         "`axpy` is not a valid plan: argument 0 of `axpy` is of no tensor `o`"
     );

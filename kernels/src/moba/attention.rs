@@ -26,9 +26,10 @@ const JOIN: [u32; 3] = [1, 2, 4];
 /// The knob of how many bits a part's elements have.
 const PARTS: &str = "part_bits";
 
-/// Keys of a block up to which a CTA of warpgroups waits more than it multiplies: two small ones then share a multiprocessor.
+/// Keys of a block up to which a CTA of warpgroups waits more than it multiplies: for chosen blocks the next tile's rows then come
+/// beside, and two small CTAs of own blocks share a multiprocessor.
 const SMALL: u32 = 256;
-const SMALL_PARTS: [(&str, u32); 2] = [("rows", 64), ("stages", 1)];
+const SMALL_PARTS: [(&str, u32); 3] = [("rows", 128), ("stages", 1), ("persist", 2)];
 const SMALL_OWN: [(&str, u32); 2] = [("rows", 64), ("kv", 64)];
 
 /// Choices of a query head, at most, where neighbours are joined: each is compared with each.

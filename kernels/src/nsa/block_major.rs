@@ -11,10 +11,11 @@ use crate::patterns::causal;
 /// One CTA has one block and a tile of the rows that picked it: all heads of its KV head's group, for as many tokens as have
 /// room. Queries are gathered; what a row sees of the block is one part of its output, which [`merge`](super::merge())
 /// combines with the others. Heads are the grid's slowest dimension: what is gathered of one head stays in L2. The causal mask
-/// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does.
+/// bites where a row stands in the block; lists are ascending, so a tile's first row says whether one does. CTAs of warpgroups
+/// do tile after tile: a CTA has one product of each kind, and the next one's rows come beside.
 #[schedule(tune(
     Rows in [64, 128, 256], warps in [4, 8],
-    sm_90a(Rows in [64, 128], persist in [1, 2]),
+    sm_90a(Rows in [64, 128], persist in [2, 1]),
 ))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);

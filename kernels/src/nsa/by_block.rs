@@ -31,32 +31,18 @@ impl ByBlock {
     /// # Errors
     /// What staging refuses.
     pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
-        BlockMajor.at(self.shape.clone()).given(multiplying(target, &Pick::new()))
+        BlockMajor.at(self.shape.clone()).given(target)
     }
-}
-
-/// The knob of whether CTAs do tile after tile, which those of warpgroups can.
-const PERSIST: &str = "persist";
-
-/// What blocks are multiplied for. A CTA has one product of each kind, with nothing beside: on an H200 warps that multiply for
-/// themselves, several CTAs a multiprocessor, take 0.74 of the time of warpgroups (64k tokens, 16 heads of width 128) that do one
-/// tile. Those that do tile after tile have the next one's rows gathered beside.
-fn multiplying(target: Target, pick: &Pick) -> Target {
-    if target == Target::SM_90A && pick.get(PERSIST) != Some(&2) { Target::SM_90 } else { target }
 }
 
 impl Tunable for ByBlock {
     fn space(&self, target: Target) -> Space {
-        let mut space = BlockMajorPick::space(multiplying(target, &Pick::new()));
-        if target == Target::SM_90A {
-            space.knobs.push((PERSIST.to_owned(), vec![1, 2]));
-        }
-        space
+        BlockMajorPick::space(target)
     }
 
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
         let at = BlockMajorPick::from_pick(pick)?;
-        let parts = Plan { target, ..BlockMajor.at(self.shape.clone()).plan(multiplying(target, pick), pick)? };
+        let parts = BlockMajor.at(self.shape.clone()).plan(target, pick)?;
         let whole = Merge.at(self.shape.clone()).plan(target, &MergePick::default().to_pick())?;
         // The tokens that have room in a tile of rows with all heads of their group.
         let chosen = Chosen::picks(self.shape.block);

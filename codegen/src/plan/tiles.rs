@@ -30,7 +30,7 @@ pub(crate) const PARAMS: [&str; 12] = [
 ];
 
 /// Bytes of keys and values that a section reads, or more where rows are not full otherwise: of an L2 of 50 or 60 MiB, in two
-/// halves that may each hold the same, what is left beside all that flows through it. Four pairs at least.
+/// halves that may each hold the same, what is left beside all that flows through it.
 const SECTION: u64 = 16 << 20;
 
 /// A grid of CTAs that do tile after tile, and what they are told.
@@ -46,9 +46,11 @@ impl Tiles {
     /// Those of a grid, by as many CTAs as a GPU has at once, `ctas` on a multiprocessor, or fewer where there are fewer tiles.
     /// `bytes` are what the tiles of a pair read together; `sharing` pairs that lie together read the same.
     pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
-        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)).max(4u64) * sharing.into();
-        // An even number of rows for what L2 holds; of pairs, as many as fill them.
-        let twice = at_once(ctas) * 2.into();
+        // As much as L2 holds, and about four rows at least, so that long and short tiles even out; an even number of rows, and of
+        // pairs as many as fill them.
+        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
+        let four = floor_div(at_once(ctas) * 4.into(), x.clone().max(1u64));
+        let (held, twice) = (held.max(four), at_once(ctas) * 2.into());
         let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
         let pairs = y.clone() * z.clone();
         let together = floor_div(even, x.clone().max(1u64)).min(pairs).max(1u64);
@@ -125,15 +127,15 @@ mod tests {
 
     #[test]
     fn sections_are_what_l2_holds_in_full_rows() {
-        // 8192 keys of width 128 are 4 MiB a pair: 4 of them are 256 tiles, in two rows of 132.
+        // 4096 keys of width 128 are 2 MiB a pair: 16 of them are 512 tiles, in four rows of 132.
         let (grid, [rows, before, section, _, count, together, _, last_count, last, _, across, _]) =
-            told([64, 16, 4], 4 << 20, 1);
-        assert_eq!((grid, rows, before), ([132, 1, 1], 32, 30));
-        assert_eq!((section, count, together, last_count, last, across), (2, 256, 4, 256, 4, 16));
+            told([32, 16, 4], 2 << 20, 1);
+        assert_eq!((grid, rows, before), ([132, 1, 1], 16, 12));
+        assert_eq!((section, count, together, last_count, last, across), (4, 512, 16, 512, 16, 16));
         // 16 query heads of a KV head read the same.
         assert_eq!(told([64, 64, 4], 4 << 20, 16).1[5], 66);
-        // Where one pair has more than that, four make a section, or, of 90 tiles, five fill four rows, and one is left.
-        assert_eq!(told([1024, 16, 4], 64 << 20, 1).1[5], 4);
+        // Where one pair has more than that, and rows enough, it makes a section; of 90 tiles, five fill four rows.
+        assert_eq!(told([1024, 16, 4], 64 << 20, 1).1[2..6], [8, (1 << 31) / 8 - 1, 1024, 1]);
         assert_eq!(told([90, 16, 1], 16 << 20, 1).1[4..6], [5 * 90, 5]);
         assert_eq!(told([90, 16, 1], 16 << 20, 1).1[7..9], [90, 1]);
         assert_eq!(told([3, 5, 2], 0, 1).0, [30, 1, 1], "fewer tiles than multiprocessors");

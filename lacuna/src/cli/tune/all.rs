@@ -20,6 +20,7 @@ const ALL: &[Row] = &[
     ("causal",         &[],                               &[8 * K; 4],  [16, 16], 128),
     ("causal",         &[],                               &[32 * K],    [16, 16], 128),
     ("causal",         &[],                               &[2 * K; 8],  [32, 8],  128),
+    ("causal",         &[],                               &[512; 32],   [16, 16], 128),
     // group-centric and block-major, by the group
     ("nsa-selected",   &[],                               &[8 * K],     [64, 4],  128),
     ("nsa-selected",   &[],                               &[64 * K],    [64, 4],  128),

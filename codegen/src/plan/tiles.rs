@@ -46,10 +46,10 @@ impl Tiles {
     /// Those of a grid, by as many CTAs as a GPU has at once, `ctas` on a multiprocessor, or fewer where there are fewer tiles.
     /// `bytes` are what the tiles of a pair read together; `sharing` pairs that lie together read the same.
     pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
-        // As much as L2 holds, and about four rows at least, so that long and short tiles even out; an even number of rows, and of
-        // pairs as many as fill them.
+        // As much as L2 holds, and four pairs or four rows at least, so that long and short tiles even out; an even number of rows,
+        // and of pairs as many as fill them.
         let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
-        let four = floor_div(at_once(ctas) * 4.into(), x.clone().max(1u64));
+        let four = floor_div(at_once(ctas) * 4.into(), x.clone().max(1u64)).min(4u64);
         let (held, twice) = (held.max(four), at_once(ctas) * 2.into());
         let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
         let pairs = y.clone() * z.clone();
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn sections_are_what_l2_holds_in_full_rows() {
-        // 4096 keys of width 128 are 2 MiB a pair: 16 of them are 512 tiles, in four rows of 132.
+        // 4096 keys of width 128 are 2 MiB a pair: 8 of them are 256 tiles, in two rows of 132.
         let (grid, [rows, before, section, _, count, together, _, last_count, last, _, across, _]) =
             told([32, 16, 4], 2 << 20, 1);
-        assert_eq!((grid, rows, before), ([132, 1, 1], 16, 12));
-        assert_eq!((section, count, together, last_count, last, across), (4, 512, 16, 512, 16, 16));
+        assert_eq!((grid, rows, before), ([132, 1, 1], 16, 14));
+        assert_eq!((section, count, together, last_count, last, across), (2, 256, 8, 256, 8, 16));
         // 16 query heads of a KV head read the same.
         assert_eq!(told([64, 64, 4], 4 << 20, 16).1[5], 66);
         // Where one pair has more than that, and rows enough, it makes a section; of 90 tiles, five fill four rows.

@@ -209,7 +209,7 @@ impl<S: Schedule> Tunable for Bound<S> {
         self.stage(target, pick)?.compile()
     }
 
-    /// The first that fits, but for what measurements say of every schedule ([`leanings`]), where it is not asked for and can be.
+    /// The first that fits, but for what measurements say of every schedule (`leanings`), where it is not asked for and can be.
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
         let mut pick = first_fit(self, target, wanted)?;
         let mut wanted = wanted.clone();
@@ -251,7 +251,8 @@ pub struct Staged {
     pub bytes: Expr,
     /// Query heads of a KV head.
     pub group: u64,
-    /// Whether later tiles of queries see more keys than earlier ones ([`Pattern::widens`](lacuna_codegen::Pattern::widens)).
+    /// Whether later tiles of queries see more keys than earlier ones
+    /// ([`Pattern::widens`](lacuna_codegen::pattern::Pattern::widens)).
     pub widens: bool,
     /// The tensors that it reads and writes.
     pub tensors: Vec<TensorSpec>,

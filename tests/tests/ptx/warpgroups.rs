@@ -22,9 +22,9 @@ const DEFERRED: u32 = 3;
 /// CTAs that do tile after tile, as picks say it.
 const PERSISTS: u32 = 2;
 
-/// A kernel that persists with two registers more than there are, at one width: they are in memory from a tile's begin to its end,
-/// and not in its loop.
-const TIGHT: (&str, (u32, u32)) = ("token-tree", (96, 96));
+/// A kernel that persists, where it is asked to, with one or two registers more than there are, at two widths: they are in memory
+/// from a tile's begin to its end, and not in its loop.
+const TIGHT: (&str, [(u32, u32); 2]) = ("token-tree", [(64, 64), (96, 96)]);
 
 struct Line {
     kernel: &'static Kernel,
@@ -35,7 +35,7 @@ struct Line {
 /// Widths of keys and values: one, two, three and four panels of 128 bytes, and three of 64.
 const SHAPES: [(u32, u32); 5] = [(64, 64), (128, 128), (256, 256), (192, 128), (96, 96)];
 
-/// Every kernel at its default pick, and at the same for CTAs that persist, where they may; one at those that differ from either
+/// Every kernel at its default pick, for CTAs that persist and for others where either may be; one at those that differ from these
 /// in one knob.
 fn lines() -> Vec<Line> {
     let mut lines = Vec::new();
@@ -45,9 +45,8 @@ fn lines() -> Vec<Line> {
             let usual = default_pick(&attention, TARGET);
             let mut picks = vec![usual.clone()];
             if usual.contains_key("persist") {
-                let mut persistent = usual.clone();
-                persistent.insert("persist".to_owned(), PERSISTS);
-                picks.push(persistent);
+                let other = PERSISTS + 1 - usual["persist"];
+                picks.push(Pick::from_iter(usual.into_iter().chain([("persist".to_owned(), other)])));
             }
             if kernel.name == "sink-window" {
                 let space = attention.space(TARGET);
@@ -68,10 +67,13 @@ fn fits(attention: &lacuna_kernels::registry::Attention, pick: &Pick) -> bool {
     plan(attention, TARGET, pick).is_some_and(|plan| attending(&plan).registers <= most)
 }
 
+fn attention(line: &Line) -> lacuna_kernels::registry::Attention {
+    attention_of(line.kernel, line.shape.0, line.shape.1, group(line.kernel))
+}
+
 /// What is wrong with what ptxas makes of a line, if something is.
 fn verdict(line: &Line) -> Result<(), String> {
-    let attention = attention_of(line.kernel, line.shape.0, line.shape.1, group(line.kernel));
-    let plan = plan(&attention, TARGET, &line.pick).ok_or("does not fit")?;
+    let plan = plan(&attention(line), TARGET, &line.pick).ok_or("does not fit")?;
     let last = attending(&plan);
     for launch in plan.launches.iter().filter(|launch| launch.by_warpgroups() && !std::ptr::eq(*launch, last)) {
         // Loops whose rounds are constants have fewer products than are written.
@@ -100,7 +102,8 @@ fn kept(line: &Line, launch: &Launch) -> Result<Assembled, String> {
         return Err(format!("{}: {remark}", launch.entry));
     }
     let used = assembled.usage(&launch.entry).ok_or("ptxas reports nothing of the entry")?;
-    let tight = (line.kernel.name, line.shape) == TIGHT && line.pick.get("persist") == Some(&PERSISTS);
+    let asked = default_pick(&attention(line), TARGET).get("persist") != Some(&PERSISTS);
+    let tight = line.kernel.name == TIGHT.0 && TIGHT.1.contains(&line.shape) && asked;
     let kept = if tight { 8 } else { 0 };
     if used.spill_stores.max(used.spill_loads).max(used.stack) > kept {
         let spills = used.spill_stores + used.spill_loads;

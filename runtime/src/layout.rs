@@ -91,6 +91,11 @@ impl Layout {
         0
     }
 
+    /// How many runs of elements without gaps there are.
+    pub(crate) fn runs(&self) -> u64 {
+        self.shape[..self.dense_tail()].iter().product()
+    }
+
     /// Calls `f(start, index, length)` for every run of elements without gaps, in row-major order: `start` is where it
     /// lies, `index` its row-major index, both in elements.
     pub(crate) fn for_each_run(&self, mut f: impl FnMut(u64, u64, u64) -> Result<()>) -> Result<()> {
@@ -198,6 +203,7 @@ mod tests {
     #[test]
     fn runs_cover_each_element_once_in_order() {
         let view = layout(&[2, 3, 4], &[100, 10, 1]);
+        assert_eq!(view.runs(), 6);
         let mut seen = Vec::new();
         view.for_each_run(|start, index, run| {
             seen.push((start, index, run));

@@ -402,14 +402,8 @@ impl Tensor {
     /// Whether the host gets the whole span in one copy: on CUDA a copy for each run is a driver call, which takes as long as
     /// [`A_CALL`] bytes do.
     fn by_span(&self) -> bool {
-        let mut runs = 0_u64;
-        self.device().is_cuda() && !self.is_contiguous() && {
-            let counted = self.layout.for_each_run(|_, _, _| {
-                runs += 1;
-                Ok(())
-            });
-            counted.is_ok() && self.span_bytes() / A_CALL <= runs
-        }
+        let apart = self.device().is_cuda() && !self.is_contiguous();
+        apart && self.span_bytes() / A_CALL <= self.layout.runs()
     }
 
     fn too_large(&self) -> Error {

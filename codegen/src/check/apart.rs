@@ -4,20 +4,15 @@
 //! do, no statement that it leaves out may write a var that it reads.
 
 use super::hand::at;
-use crate::ir::{BufferId, Func, Op, Slice, Stmt};
+use crate::ir::{BufferId, Func, Op, Stmt};
 use crate::passes::visit;
-
-/// Whether rows say for themselves where they are.
-fn gathered(func: &Func, from: &Slice) -> bool {
-    from.index.iter().chain([&from.count]).any(|value| func.values[value.index()].ty.rank() > 0)
-}
 
 /// Which rings have rows gathered, by their buffers.
 fn rings(func: &Func, producer: &[Stmt]) -> Vec<bool> {
     let mut rings = vec![false; func.buffers.len()];
     visit(producer, &mut |stmt| {
         if let Op::Fill { from, buffer, .. } = &stmt.op {
-            rings[buffer.index()] |= gathered(func, from);
+            rings[buffer.index()] |= func.is_gathered(from);
         }
     });
     rings
@@ -32,7 +27,7 @@ pub(super) fn wrong(func: &Func, producer: &[Stmt]) -> Option<String> {
     let mut wrong = None;
     visit(producer, &mut |stmt| {
         let Op::Fill { from, buffer, .. } = &stmt.op else { return };
-        let what = match (gathered(func, from), rings[buffer.index()]) {
+        let what = match (func.is_gathered(from), rings[buffer.index()]) {
             (true, _) if !func.persist => "rows are gathered where CTAs do tile after tile, and these do one",
             (false, true) => "a ring whose rows are gathered has no boxes: no thread that fetches these fills it",
             _ => return,

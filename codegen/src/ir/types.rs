@@ -94,6 +94,11 @@ impl Func {
             body: Vec::new(),
         }
     }
+
+    /// Whether each row of a slice says for itself where it is, or whether it is there.
+    pub fn is_gathered(&self, slice: &Slice) -> bool {
+        slice.index.iter().chain([&slice.count]).any(|value| self.values[value.index()].ty.rank() > 0)
+    }
 }
 
 /// A named axis with its extent in this func: a block size, a head width, a padded group.

@@ -20,11 +20,6 @@ fn lane_of(tile: TileLayout, pass: u32) -> u32 {
 }
 
 impl Lower<'_> {
-    /// Whether each row of a slice says for itself where it is, or whether it is there.
-    pub(super) fn is_gathered(&self, slice: &Slice) -> bool {
-        slice.index.iter().chain([&slice.count]).any(|&value| self.ty(value).rank() > 0)
-    }
-
     /// One element of a tile over rows, worked out at a row.
     fn at_row(&mut self, value: ValueId, row: &Operand) -> Operand {
         let Low::Lazy(op) = self.get(value).clone() else { return self.scalar(value) };
@@ -166,7 +161,7 @@ impl Lower<'_> {
     pub(super) fn gathered_rings(&self, producer: &[Stmt]) -> Vec<BufferId> {
         let mut rings = Vec::new();
         crate::passes::visit(producer, &mut |stmt| match &stmt.op {
-            Op::Fill { from, buffer, .. } if self.is_gathered(from) => rings.push(*buffer),
+            Op::Fill { from, buffer, .. } if self.func.is_gathered(from) => rings.push(*buffer),
             _ => {}
         });
         rings

@@ -107,7 +107,7 @@ impl Lower<'_> {
     /// Starts copying rows of a tensor into a slot: 16 bytes a thread, pass and panel, zeros past the last row.
     pub(super) fn copy_async(&mut self, from: &Slice, buffer: BufferId, slot: Operand) {
         let tile = TileLayout::of(self.func, &self.func.buffers[buffer.index()]);
-        let Some(along) = from.along.filter(|_| !self.is_gathered(from)) else {
+        let Some(along) = from.along.filter(|_| !self.func.is_gathered(from)) else {
             return self.gather_async(from, tile, (buffer, slot), Vec::new());
         };
         let panel = tile.panel();

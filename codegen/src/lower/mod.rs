@@ -555,7 +555,7 @@ impl Lower<'_> {
                 self.body(body);
             }
             Op::Acquire { buffer, slot, phase } => self.acquire(*buffer, *slot, *phase),
-            Op::Fill { from, buffer, slot } if self.is_gathered(from) => self.gather(from, *buffer, *slot),
+            Op::Fill { from, buffer, slot } if self.func.is_gathered(from) => self.gather(from, *buffer, *slot),
             Op::Fill { from, buffer, slot } => self.fill(from, *buffer, *slot),
             Op::Await { buffer, slot, phase } => self.await_full(*buffer, *slot, *phase),
             Op::Release { buffer, slot } => self.release(*buffer, *slot),

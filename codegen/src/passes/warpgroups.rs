@@ -11,7 +11,7 @@ use lacuna_ptx::Target;
 use super::pipeline::issue_of;
 use super::{lane_axes, operands, visit};
 use crate::Error;
-use crate::ir::{AxisId, BufferId, Elem, Func, Op, Overlap, Param, Roles, Slice, Stmt, ValueId};
+use crate::ir::{AxisId, BufferId, Elem, Func, Loc, Op, Overlap, Param, Roles, Slice, Stmt, ValueId};
 
 /// Warps of a warpgroup.
 pub(crate) const WARPGROUP: u32 = 4;
@@ -19,29 +19,13 @@ pub(crate) const WARPGROUP: u32 = 4;
 /// Rows of a box, and columns of a product, at most.
 const MOST: u32 = 256;
 
-/// Registers of a thread of the producer and of the others, by the number of the others' warpgroups: as many as there are, in
-/// steps of 8. A thread that only starts copies needs few. Of one warpgroup alone nothing runs beside its softmax, but another
-/// CTA where that needs no more.
-const BUDGETS: [&[Roles]; 3] = [
-    &[
-        Roles { producer: 24, consumer: 136, ctas: 3 },
-        Roles { producer: 40, consumer: 216, ctas: 2 },
-        Roles { producer: 56, consumer: 256, ctas: 1 },
-    ],
-    &[Roles { producer: 24, consumer: 240, ctas: 1 }],
-    &[Roles { producer: 32, consumer: 160, ctas: 1 }],
-];
+/// Registers of a thread of the producer, and how many CTAs share a multiprocessor with them, by the number of the others'
+/// warpgroups: the first that fits. A thread that only starts copies needs few. Of one warpgroup alone nothing runs beside its
+/// softmax, but another CTA where that needs no more.
+const PRODUCERS: [&[(u32, u32)]; 3] = [&[(24, 3), (40, 2), (56, 1)], &[(24, 1)], &[(32, 1)]];
 
-/// The same where warps of the producer gather rows: to work out where they are takes more than to start copies of boxes.
-const GATHERING: [&[Roles]; 3] = [
-    &[
-        Roles { producer: 40, consumer: 120, ctas: 3 },
-        Roles { producer: 40, consumer: 216, ctas: 2 },
-        Roles { producer: 56, consumer: 256, ctas: 1 },
-    ],
-    &[Roles { producer: 40, consumer: 232, ctas: 1 }],
-    &[Roles { producer: 40, consumer: 152, ctas: 1 }],
-];
+/// Registers of a thread of the producer, at least, where its warps gather rows: to work out where they are takes more.
+const GATHERING: u32 = 40;
 
 /// Registers that ptxas (13.0) needs to begin with, beside its accumulators, where a thread multiplies.
 const BESIDE: u32 = 30;
@@ -61,10 +45,13 @@ pub(super) fn roles(func: &Func, row_axis: AxisId) -> Result<Option<Roles>, Erro
     if !able {
         return Ok(None);
     }
-    let begins = |roles: &Roles| 65536 / (32 * WARPGROUP * (groups + 1) * roles.ctas) / 8 * 8;
+    let begins = |roles: &Roles| begin(groups, roles.ctas);
     let takes = widest(func) / 2 + BESIDE;
     let needs = tiles(func, groups) + SCALARS + if func.overlap == Overlap::Deferred { UNDER_WAY } else { 0 };
-    let of = if gathers(func) { GATHERING } else { BUDGETS }[groups as usize - 1];
+    let least = if gathers(func) { GATHERING } else { 0 };
+    let of =
+        PRODUCERS[groups as usize - 1].iter().map(|&(producer, ctas)| shared_out(groups, producer.max(least), ctas));
+    let of: Vec<Roles> = of.collect();
     let fitting = |roles: &&Roles| takes <= begins(roles) && (roles.ctas == 1 || needs <= roles.consumer);
     match of.iter().find(fitting) {
         Some(roles) => Ok(Some(*roles)),
@@ -75,6 +62,17 @@ pub(super) fn roles(func: &Func, row_axis: AxisId) -> Result<Option<Roles>, Erro
             widest(func),
         ))),
     }
+}
+
+/// Registers that each thread begins with, beside so many other CTAs, in steps of 8.
+fn begin(groups: u32, ctas: u32) -> u32 {
+    65536 / (32 * WARPGROUP * (groups + 1) * ctas) / 8 * 8
+}
+
+/// What all threads begin with, but for the producer's, goes to the others, in steps of 8 and as far as a thread can have them.
+fn shared_out(groups: u32, producer: u32, ctas: u32) -> Roles {
+    let consumer = (begin(groups, ctas) * (groups + 1) - producer) / groups / 8 * 8;
+    Roles { producer, consumer: consumer.min(256), ctas }
 }
 
 /// Columns of the widest product.
@@ -229,9 +227,13 @@ pub(super) fn is_common(stmt: &Stmt, known: &HashSet<ValueId>) -> bool {
 
 /// Whether rows are a box of a tensor `[rows, heads, features]`, along its first dimension.
 fn boxed(func: &Func, slice: &Slice) -> bool {
-    let scalar = |value: &ValueId| func.values[value.index()].ty.rank() == 0;
     let Param::Tensor(tensor) = &func.params[slice.tensor.index()] else { return false };
-    tensor.dims.len() == 3 && slice.along == Some(0) && slice.index.iter().chain([&slice.count]).all(scalar)
+    tensor.dims.len() == 3 && slice.along == Some(0) && !func.is_gathered(slice)
+}
+
+/// The copy that `layout` makes of a load, for what looks at where its rows are: into any buffer and slot.
+fn copied(from: &Slice, loc: Loc) -> Stmt {
+    Stmt { result: None, op: Op::CopyAsync { from: from.clone(), buffer: BufferId(0), slot: from.count }, loc }
 }
 
 /// By what a producer fetches a tile that is loaded outside of loops, if it does: rows of a box by nothing but what is known,
@@ -242,12 +244,11 @@ pub(super) fn fetched_by(func: &Func, body: &[Stmt], slice: &Slice, known: &Hash
     if boxed(func, slice) && says().all(|value| known.contains(value)) {
         return Some(Vec::new());
     }
-    if !func.persist || !says().any(|value| func.values[value.index()].ty.rank() > 0) {
+    if !func.persist || !func.is_gathered(slice) {
         return None;
     }
     let unknown = |stmt: &&Stmt| stmt.result.is_some_and(|result| !known.contains(&result));
-    let copy = Op::CopyAsync { from: slice.clone(), buffer: BufferId(0), slot: slice.count };
-    let copy = Stmt { result: None, op: copy, loc: None };
+    let copy = copied(slice, None);
     let issue = issue_of(func, &body.iter().filter(unknown).cloned().chain([copy]).collect::<Vec<_>>()).ok()?;
     let made: HashSet<ValueId> = issue.scalars.iter().filter_map(|stmt| stmt.result).collect();
     let needed = issue.scalars.iter().flat_map(|stmt| operands(&stmt.op)).chain(says().copied());
@@ -290,11 +291,7 @@ fn issue_is_known(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool 
     let as_copies: Vec<Stmt> = body
         .iter()
         .map(|stmt| match (&stmt.op, stmt.result) {
-            (Op::Load(from), Some(tile)) if is_operand(func, tile) => Stmt {
-                result: None,
-                op: Op::CopyAsync { from: from.clone(), buffer: BufferId(0), slot: from.count },
-                loc: stmt.loc,
-            },
+            (Op::Load(from), Some(tile)) if is_operand(func, tile) => copied(from, stmt.loc),
             _ => stmt.clone(),
         })
         .collect();

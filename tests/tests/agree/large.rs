@@ -93,9 +93,12 @@ fn works() -> [(Work, usize); 4] {
 fn offsets_past_two_to_the_31() {
     let device = Device::emulator_with(lacuna_emulator::Options::default());
     for (work, tokens) in works() {
-        // Past 2^31 elements by the token, past 2^32 by the token, by the head, and each stride past 2^32 by itself.
-        for strides in [[1 << 30, 64], [(1 << 31) + 8, 256], [256, (1 << 31) + 64], [(1 << 35) + 8, 1 << 32]] {
-            far_apart(&device, Target::SM_80, work, tokens, strides);
+        // Past 2^31 elements by the token, past 2^32 by the token, by the head, and each stride past 2^32 by itself: as far as 2^34
+        // where tensor maps have them.
+        for (target, farthest) in [(Target::SM_80, (1 << 35) + 8), (Target::SM_90A, 1 << 34)] {
+            for strides in [[1 << 30, 64], [(1 << 31) + 8, 256], [256, (1 << 31) + 64], [farthest, 1 << 32]] {
+                far_apart(&device, target, work, tokens, strides);
+            }
         }
     }
 }

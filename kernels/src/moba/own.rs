@@ -12,7 +12,7 @@ use crate::patterns::block_diagonal;
 /// it begins at the first key instead, and has no parts.
 #[schedule(tune(
     warps in [8, 4], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], ahead in [3, 2, 4, 1],
-    sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [2, 3], ahead in [2, 3, 4, 1], overlap in [2, 3, 1], turns in [2, 1]),
+    sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [2, 3, 1], ahead in [2, 3, 4, 1], overlap in [2, 3, 1], turns in [2, 1]),
 ))]
 pub fn own_and_parts(
     cx: &Cx,

@@ -132,10 +132,13 @@ impl Attention {
         }
         if let Some(size) = self.lists() {
             let (pairs, read) = self.listed(launch.drawn(self, 1), &x.lengths());
+            let rows = u64::from(pick["rows"]);
+            // Several tiles of rows go through one list.
+            let readers = x.heads * u64::from(size.rows).div_ceil(rows);
             let tiles = Tiles {
                 rows_a_warp: rows_a_warp(pick),
-                ctas: (tokens.div_ceil(pick["rows"].into()) * x.heads) as f64,
-                ..Tiles::of(pairs, read, x.heads, pick["rows"], pick["kv"])
+                ctas: (tokens.div_ceil(rows) * x.heads) as f64,
+                ..Tiles::of(pairs, read, readers, pick["rows"], pick["kv"])
             };
             return tiles.work(x, once + tokens / u64::from(size.rows) * 4);
         }
@@ -329,6 +332,16 @@ mod tests {
         assert_eq!((found.ctas, found.rows_a_warp), (32.0, 16));
         assert_eq!(found.l2_bytes, f64::from(rounds * 32 * 96 * 2));
         assert_eq!(found.hbm_bytes, f64::from(512 * (6 * 96 * 2 + 16)));
+    }
+
+    /// Tiles of half the rows of a list go through it twice: as many products, and each block read twice.
+    #[test]
+    fn smaller_tiles_share_a_list() {
+        let x = Extents { docs: vec![1024], heads: 4, kv_heads: 4, dk: 64, dv: 64 };
+        let [small, large] = [64, 128].map(|rows| work("bsr", &[("rows", rows), ("kv", 64)], &x));
+        assert!(large.done > 0.0);
+        assert_eq!((small.done, small.exps, small.ctas), (large.done, large.exps, 2.0 * large.ctas));
+        assert_eq!((small.l2_bytes, small.rounds), (2.0 * large.l2_bytes, 2.0 * large.rounds));
     }
 
     /// A group of 5 is padded to 16 rows, one of 48 to 64.

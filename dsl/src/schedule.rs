@@ -8,7 +8,7 @@ use lacuna_codegen::plan::{
     Arg, Dim, Expr, Launch, Pick, Plan, Promotion, Requirement, Scalar, ScalarSpec, Space, TensorMap, TensorSpec,
     Tiles, Tunable, first_fit,
 };
-use lacuna_codegen::{Boxes, Error, compile, one_of};
+use lacuna_codegen::{Boxes, Error, clearing, compile, counter, one_of};
 use lacuna_ptx::Target;
 
 use crate::Cx;
@@ -281,12 +281,16 @@ impl Staged {
         let maps =
             compiled.maps.iter().map(|boxes| Arg::TensorMap(map(&self.tensors, &named[boxes.tensor.index()], boxes)));
         let grid = self.grid.clone();
-        let tiles = compiled.persists.then(|| match compiled.gathers {
-            true => Tiles::pair_by_pair(grid, compiled.resident),
-            false => Tiles::of(grid, self.bytes, self.group, compiled.resident),
+        let ctas = compiled.resident;
+        let tiles = compiled.persists.then(|| match (compiled.draws, compiled.gathers) {
+            (false, true) => Tiles::pair_by_pair(grid, ctas),
+            (false, false) => Tiles::of(grid, self.bytes, self.group, ctas),
+            (true, true) => Tiles::drawn_pair_by_pair(grid, ctas),
+            (true, false) => Tiles::drawn(grid, self.bytes, self.group, ctas),
         });
-        let (grid, told) = tiles.map_or((self.grid, Vec::new()), |tiles| (tiles.grid, tiles.args.into()));
-        let args = self.args.into_iter().chain(told).chain(maps).collect();
+        let (grid, told) = tiles.map_or((self.grid, Vec::new()), |tiles| (tiles.grid, tiles.args));
+        let drawn_from = compiled.draws.then(counter);
+        let args = self.args.into_iter().chain(told).chain(drawn_from).chain(maps).collect();
         let launch = Launch {
             ptx: Arc::from(compiled.text),
             entry: self.name.clone(),
@@ -304,8 +308,8 @@ impl Staged {
             tensors: self.tensors,
             scalars: self.scalars,
             requires: self.requires,
-            workspace: Expr::Const(0),
-            launches: vec![launch],
+            workspace: Expr::Const(if compiled.draws { 4 } else { 0 }),
+            launches: compiled.draws.then(|| clearing(target)).into_iter().chain([launch]).collect(),
         })
     }
 }

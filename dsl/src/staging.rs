@@ -171,8 +171,8 @@ impl Staging {
         self.pick.push(format!("pack = {pack}"));
     }
 
-    /// Sets whether a CTA does tile after tile, where warpgroups multiply and a producer fetches all that they do: 1 is no,
-    /// 2 yes.
+    /// Sets whether a CTA does tile after tile, where warpgroups multiply and a producer fetches all that they do: 1 is no, 2 is
+    /// yes, those that fall to it by where it stands, 3 is yes, those that it draws from a counter.
     pub fn persist(&mut self, persist: u32) {
         self.persist = persist;
         self.pick.push(format!("persist = {persist}"));
@@ -221,7 +221,10 @@ impl Staging {
         }
         let mut func = state.builder.finish().map_err(Error::Staging)?;
         func.turns = switch(self.turns, "warpgroups take turns, 2, or do not, 1")?;
-        func.persist = switch(self.persist, "a CTA persists, 2, or does not, 1")?;
+        (func.persist, func.draws) = match self.persist {
+            3 => (true, true),
+            other => (switch(other, "a CTA persists, 2, persists and draws its tiles, 3, or does not, 1")?, false),
+        };
         func.overlap = *Overlap::ALL.get(self.overlap.wrapping_sub(1) as usize).ok_or_else(|| {
             let ways = Overlap::ALL.iter().enumerate().map(|(n, way)| format!("{} is {}", n + 1, way.name()));
             let ways = ways.collect::<Vec<_>>().join(", ");

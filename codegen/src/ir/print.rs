@@ -290,7 +290,7 @@ impl<W: fmt::Write> Printer<'_, W> {
             self.out.write_str(" turns")?;
         }
         if func.persist {
-            self.out.write_str(" persist")?;
+            self.out.write_str(if func.draws { " persist draws" } else { " persist" })?;
         }
         self.out.write_str(" {\n")?;
         for (n, axis) in func.axes.iter().enumerate() {

@@ -354,6 +354,7 @@ impl Reader {
         }
         self.func.turns = self.take_word("turns");
         self.func.persist = self.take_word("persist");
+        self.func.draws = self.func.persist && self.take_word("draws");
         self.sign("{")?;
         while self.declaration()? {}
         self.func.body = self.body(0)?;

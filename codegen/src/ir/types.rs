@@ -53,6 +53,9 @@ pub struct Func {
     /// tiles that are its own. Every role works out by itself what stands before the roles, and goes on to its next tile as
     /// soon as it can; an [`Op::Exit`] ends a tile. `produce` keeps it where that can be, and clears it elsewhere.
     pub persist: bool,
+    /// Whether those CTAs draw their tiles from a counter, each its next one once it gets to it, and not by where they stand: the
+    /// faster do more. A thread of the producer draws, and tells every other role.
+    pub draws: bool,
     /// Axes, by [`AxisId`].
     pub axes: Vec<Axis>,
     /// Parameters, by [`ParamId`].
@@ -83,6 +86,7 @@ impl Func {
             overlap: Overlap::default(),
             turns: false,
             persist: false,
+            draws: false,
             axes: Vec::new(),
             params: Vec::new(),
             vars: Vec::new(),

@@ -167,9 +167,14 @@ impl Lower<'_> {
         rings
     }
 
-    /// Warps beside the one that fetches go on, as many as the rings have slots; others have nothing to do.
+    /// Warps that gather rows for rings: as many as these have slots.
+    pub(super) fn gatherers(&self, rings: &[BufferId]) -> u32 {
+        rings.iter().map(|ring| self.func.buffers[ring.index()].slots).max().unwrap_or(0)
+    }
+
+    /// Warps beside the one that fetches go on, as many as gather; others have nothing to do.
     pub(super) fn begin_gatherers(&mut self, rings: &[BufferId]) {
-        let gatherers = rings.iter().map(|ring| self.func.buffers[ring.index()].slots).max().unwrap_or(0);
+        let gatherers = self.gatherers(rings);
         let first = i64::from(self.func.warps + 1);
         let tid = self.tid();
         let warp = self.e.op(Class::B32, "shr.u32", [tid.into(), 5i64.into()]);

@@ -30,6 +30,7 @@ use self::emit::Emit;
 use self::place::Placement;
 use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
+pub(crate) use self::persist::{CLEARING, clearing};
 pub use self::warpgroup::Boxes;
 use crate::Error;
 use crate::ir::{BufferId, Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};
@@ -53,6 +54,8 @@ pub(crate) struct Lowered {
     pub(crate) resident: u32,
     /// Whether its CTAs do tile after tile: the entry is told of them behind its other parameters.
     pub(crate) persists: bool,
+    /// Whether they draw them from a counter, whose address it is told as well.
+    pub(crate) draws: bool,
     /// Whether a producer gathers rows for them.
     pub(crate) gathers: bool,
     /// The tensor maps that the entry takes, behind its other parameters.
@@ -217,10 +220,9 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let maps = std::mem::take(&mut lower.maps);
     let (body, regs) = lower.e.finish();
     let threads = 32 * (func.warps + part.roles.map_or(0, |_| crate::passes::WARPGROUP));
-    let tiles = func.persist.then(persist::params).into_iter().flatten();
     let mut entry = Entry {
         name: func.name.clone(),
-        params: params(func).into_iter().chain(tiles).chain(maps.iter().map(Boxes::param)).collect(),
+        params: params(func).into_iter().chain(persist::params(func)).chain(maps.iter().map(Boxes::param)).collect(),
         limits: Limits { max_threads: Some([threads, 1, 1]), ..Limits::default() },
         regs,
         shared: Vec::new(),
@@ -241,7 +243,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, gathers, maps })
+    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, draws: func.draws, gathers, maps })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds

@@ -1,10 +1,20 @@
 //! CTAs that do tile after tile: the loop over a role's tiles, and which place of the grid a tile is.
+//!
+//! Which tiles are a CTA's follows from where it stands, or it draws them from a counter. Then one thread draws, the one that
+//! fetches boxes: the first by where the CTA stands, each further one once it has started the last copy of the tile before. It
+//! waits for the counter while others multiply what it fetched; what is drawn sooner is drawn by CTAs that may have much to do
+//! yet. Only where rows are gathered ahead, whose tiles are alike, it draws ahead: the first two by where the CTA stands, each
+//! further one as a tile begins, for the one after the next.
+//!
+//! What it drew it leaves in a ring of [`DRAWN`] slots, with barriers as other rings have: of each other warp one lane reads and
+//! arrives, and tells the rest. The first tile past the last one ends every role.
 
-use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
+use lacuna_ptx::{Class, Entry, Limits, Module, Operand, Param, ParamType, Reg, Special, Target, Version};
 
-use super::Lower;
-use crate::ir::{BufferId, Op, Stmt};
-use crate::plan::TILE_PARAMS;
+use super::shared::DRAWN;
+use super::{Emit, Lower};
+use crate::ir::{BufferId, Func, Op, Stmt};
+use crate::plan::{DRAWN_PARAMS, TILE_COUNTER, TILE_PARAMS};
 
 /// The tile under way.
 pub(super) struct Tile {
@@ -15,8 +25,47 @@ pub(super) struct Tile {
 }
 
 /// What an entry is told of its tiles.
-pub(super) fn params() -> impl Iterator<Item = Param> {
-    TILE_PARAMS.iter().map(|name| Param { name: (*name).to_owned(), ty: ParamType::U32 })
+pub(super) fn params(func: &Func) -> Vec<Param> {
+    let param = |name: &str, ty: ParamType| Param { name: name.to_owned(), ty };
+    let numbers = |names: &[&str]| names.iter().map(|name| param(name, ParamType::U32)).collect::<Vec<_>>();
+    match (func.persist, func.draws) {
+        (false, _) => Vec::new(),
+        (true, false) => numbers(&TILE_PARAMS),
+        (true, true) => numbers(&DRAWN_PARAMS).into_iter().chain([param(TILE_COUNTER, ParamType::U64)]).collect(),
+    }
+}
+
+/// The entry that sets the counter to zero before tiles are drawn.
+pub(crate) const CLEARING: &str = "clear_tile_counter";
+
+/// Its module.
+pub(crate) fn clearing(target: Target) -> Module {
+    let mut e = Emit::new();
+    let place = Operand::Address(lacuna_ptx::Address::symbol(TILE_COUNTER.to_owned(), 0));
+    let counter = e.op(Class::B64, "ld.param.u64", [place]);
+    let zero = e.op(Class::B32, "mov.b32", [0i64.into()]);
+    e.inst("st.global.b32", [Emit::at(counter, 0), zero.into()]);
+    e.inst("ret", []);
+    let (body, regs) = e.finish();
+    let entry = Entry {
+        name: CLEARING.to_owned(),
+        params: vec![Param { name: TILE_COUNTER.to_owned(), ty: ParamType::U64 }],
+        limits: Limits { max_threads: Some([1, 1, 1]), ..Limits::default() },
+        regs,
+        shared: Vec::new(),
+        body,
+    };
+    Module { version: target.since().max(Version::new(7, 0)), target, shared: Vec::new(), entries: vec![entry] }
+}
+
+/// Which of the tiles that were drawn the next one is: a count of them, whose slot and phase follow.
+struct Turn {
+    count: Reg,
+    /// Where its number is.
+    number: Reg,
+    /// Where its barriers are; the empty ones are behind the full ones.
+    barriers: Reg,
+    phase: Reg,
 }
 
 /// What a producer does for some of its rings: every fill of others is left out, and what does nothing but fill these.
@@ -55,18 +104,166 @@ impl Lower<'_> {
         let boxes = only(producer, &|ring| !gathered.contains(&ring));
         let fetch = |lower: &mut Self| {
             lower.set_vars(&boxes, true);
-            lower.tiles(common, &boxes);
+            match lower.func.draws {
+                false => lower.tiles(common, &boxes),
+                true => lower.draw_tiles(common, &boxes, !gathered.is_empty()),
+            }
         };
         self.part(&gathered, fetch, |lower| {
             let rows = only(producer, &|ring| gathered.contains(&ring));
             lower.set_vars(&rows, true);
-            lower.tiles(common, &rows);
+            lower.tiles_as_told(common, &rows);
         });
         self.begin_consumers(consumers);
-        self.tiles(common, consumers);
+        self.tiles_as_told(common, consumers);
     }
 
-    /// The tiles of a role, one after another: `common`, then `role`.
+    /// The tiles of a role that does not draw.
+    fn tiles_as_told(&mut self, common: &[Stmt], role: &[Stmt]) {
+        match self.func.draws {
+            false => self.tiles(common, role),
+            true => self.drawn_tiles(common, role),
+        }
+    }
+
+    /// A tile of a role: `common`, then `role`.
+    fn tile(&mut self, place: [Reg; 3], next: &str, common: &[Stmt], role: &[Stmt]) {
+        self.tile = Some(Tile { place, next: next.to_owned() });
+        self.body(common);
+        self.set_vars(role, false);
+        self.body(role);
+        self.tile = None;
+    }
+
+    /// Draws tiles, tells others, and does its own part of each.
+    fn draw_tiles(&mut self, common: &[Stmt], role: &[Stmt], ahead: bool) {
+        let counter = self.load_param(Class::B64, "ld.param.u64", TILE_COUNTER);
+        let told = DRAWN_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let [own, other, ctas] = self.stand();
+        let [tile, next, count]: [Reg; 3] = std::array::from_fn(|_| self.e.mutable(Class::B32));
+        self.e.mov(tile, own.into());
+        self.e.mov(count, 0i64.into());
+        let by_standing = if ahead {
+            self.e.inst("add.s32", [next.into(), ctas.into(), other.into()]);
+            self.tell(tile, count);
+            self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()])
+        } else {
+            ctas
+        };
+        self.e.forget();
+        self.e.open(false);
+        let (head, behind, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        if !ahead {
+            self.tell(tile, count);
+        }
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), told[0].into()]);
+        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
+        let draw = |lower: &mut Self| lower.e.op(Class::B32, "atom.global.add.u32", [Emit::at(counter, 0), 1i64.into()]);
+        let drawn = ahead.then(|| {
+            self.tell(next, count);
+            draw(self)
+        });
+        let place = self.place_of_drawn(tile, told);
+        self.tile(place, &behind, common, role);
+        self.e.place(&behind);
+        match drawn {
+            Some(drawn) => {
+                self.e.mov(tile, next.into());
+                self.e.inst("add.s32", [next.into(), by_standing.into(), drawn.into()]);
+            }
+            None => {
+                let drawn = draw(self);
+                self.e.inst("add.s32", [tile.into(), by_standing.into(), drawn.into()]);
+            }
+        }
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// The tiles of a role that is told of them.
+    fn drawn_tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
+        let told = DRAWN_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let count = self.e.mutable(Class::B32);
+        self.e.mov(count, 0i64.into());
+        self.e.forget();
+        self.e.open(false);
+        let (head, done) = (self.e.label("tile"), self.e.label("over"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        let tile = self.hear(count);
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), told[0].into()]);
+        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
+        let place = self.place_of_drawn(tile, told);
+        self.tile(place, &head, common, role);
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// The slot of the next of the tiles that were drawn.
+    fn turn_of(&mut self, count: Reg) -> Turn {
+        let memory = self.memory();
+        let slot = self.e.op(Class::B32, "and.b32", [count.into(), i64::from(DRAWN - 1).into()]);
+        let lap = self.e.op(Class::B32, "shr.u32", [count.into(), i64::from(DRAWN.trailing_zeros()).into()]);
+        let phase = self.e.op(Class::B32, "and.b32", [lap.into(), 1i64.into()]);
+        let number = self.e.op(Class::B32, "mad.lo.s32", [slot.into(), 4i64.into(), memory.into()]);
+        let barriers = self.e.op(Class::B32, "mad.lo.s32", [slot.into(), 8i64.into(), memory.into()]);
+        Turn { count, number, barriers, phase }
+    }
+
+    /// Tells others of a tile, once they have read what was in its slot.
+    fn tell(&mut self, tile: Reg, count: Reg) {
+        let turn = self.turn_of(count);
+        let parity = self.e.op(Class::B32, "xor.b32", [turn.phase.into(), 1i64.into()]);
+        let [full, empty] = self.shared.drawn_barriers().map(|at| Emit::at(turn.barriers, at));
+        self.wait_for(empty, parity.into());
+        self.e.inst("st.shared.b32", [Emit::at(turn.number, self.shared.drawn), tile.into()]);
+        self.e.inst("mbarrier.arrive.shared::cta.b64", [Operand::Sink, full]);
+        self.e.inst("add.s32", [turn.count.into(), turn.count.into(), 1i64.into()]);
+    }
+
+    /// The tile that a warp is told of next: one lane reads it, says so, and hands it to the others.
+    fn hear(&mut self, count: Reg) -> Reg {
+        let turn = self.turn_of(count);
+        let lane = self.lane();
+        let one = self.e.op(Class::Pred, "setp.eq.s32", [lane.into(), 0i64.into()]);
+        let [full, empty] = self.shared.drawn_barriers().map(|at| Emit::at(turn.barriers, at));
+        self.wait_for(full, turn.phase.into());
+        let tile = self.e.mutable(Class::B32);
+        self.e.mov(tile, 0i64.into());
+        self.e.guarded((one, false), "ld.shared.b32", [tile.into(), Emit::at(turn.number, self.shared.drawn)]);
+        // The same in every lane, also to ptxas.
+        let all = [tile.into(), 0i64.into(), 31i64.into(), 0xffff_ffffi64.into()];
+        let tile = self.e.op(Class::B32, "shfl.sync.idx.b32", all);
+        self.e.guarded((one, false), "mbarrier.arrive.shared::cta.b64", [Operand::Sink, empty]);
+        self.e.inst("add.s32", [turn.count.into(), turn.count.into(), 1i64.into()]);
+        tile
+    }
+
+    /// The place in the grid of a tile by its number.
+    fn place_of_drawn(&mut self, tile: Reg, told: [Reg; DRAWN_PARAMS.len()]) -> [Reg; 3] {
+        let [_, before_last, count, by_count, whole @ .., across, by_across] = told;
+        let [before, within] = self.split(tile, count, by_count);
+        let last = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), before_last.into()]);
+        let [pairs, by_pairs]: [Reg; 2] = std::array::from_fn(|at| {
+            self.e.op(Class::B32, "selp.b32", [whole[at + 2].into(), whole[at].into(), last.into()])
+        });
+        self.place_of(within, [before, whole[0]], [pairs, by_pairs], [across, by_across])
+    }
+
+    /// The place in the grid of a tile of a section: so many sections of so many pairs are before it, and its own has so many.
+    fn place_of(&mut self, tile: Reg, before: [Reg; 2], [pairs, by_pairs]: [Reg; 2], across: [Reg; 2]) -> [Reg; 3] {
+        let [x, pair] = self.split(tile, pairs, by_pairs);
+        let first = self.e.op(Class::B32, "mul.lo.s32", before.map(Into::into));
+        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
+        let [z, y] = self.split(pair, across[0], across[1]);
+        [x, y, z]
+    }
+
+    /// The tiles of a role, one after another, by where the CTA stands.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
         let told = TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
         let [all, before_last, section, by_section, whole @ .., across, by_across] = told;
@@ -88,15 +285,8 @@ impl Lower<'_> {
         // A section's last row may not be full.
         let none = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), count.into()]);
         self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
-        let [x, pair] = self.split(tile, pairs, by_pairs);
-        let first = self.e.op(Class::B32, "mul.lo.s32", [before.into(), whole[1].into()]);
-        let pair = self.e.op(Class::B32, "add.s32", [first.into(), pair.into()]);
-        let [z, y] = self.split(pair, across, by_across);
-        self.tile = Some(Tile { place: [x, y, z], next: next.clone() });
-        self.body(common);
-        self.set_vars(role, false);
-        self.body(role);
-        self.tile = None;
+        let place = self.place_of(tile, [before, whole[1]], [pairs, by_pairs], [across, by_across]);
+        self.tile(place, &next, common, role);
         self.e.place(&next);
         self.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
         self.e.inst("bra", [Operand::Label(head)]);
@@ -107,15 +297,20 @@ impl Lower<'_> {
     /// The CTA's tile of a row of a section: where it stands itself, in every other row from the other end; in every other
     /// section the other way around.
     fn nth(&mut self, section: Reg, row: Reg) -> Reg {
-        let own = self.e.op(Class::B32, "mov.u32", [Special::Ctaid(0).into()]);
-        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
-        let last = self.e.op(Class::B32, "add.s32", [ctas.into(), (-1i64).into()]);
-        let other = self.e.op(Class::B32, "sub.s32", [last.into(), own.into()]);
+        let [own, other, ctas] = self.stand();
         let turns = self.e.op(Class::B32, "add.s32", [section.into(), row.into()]);
         let odd = self.e.op(Class::B32, "and.b32", [turns.into(), 1i64.into()]);
         let back = self.e.op(Class::Pred, "setp.ne.s32", [odd.into(), 0i64.into()]);
         let at = self.e.op(Class::B32, "selp.b32", [other.into(), own.into(), back.into()]);
         self.e.op(Class::B32, "mad.lo.s32", [row.into(), ctas.into(), at.into()])
+    }
+
+    /// Where the CTA stands, counted from either end, and how many there are.
+    fn stand(&mut self) -> [Reg; 3] {
+        let own = self.e.op(Class::B32, "mov.u32", [Special::Ctaid(0).into()]);
+        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+        let last = self.e.op(Class::B32, "add.s32", [ctas.into(), (-1i64).into()]);
+        [own, self.e.op(Class::B32, "sub.s32", [last.into(), own.into()]), ctas]
     }
 
     /// A quotient and its remainder, by the divisor's reciprocal: an estimate, which may be one too small.

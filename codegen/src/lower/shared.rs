@@ -36,6 +36,9 @@ const PANELS: u32 = 1024;
 /// Bytes of an mbarrier.
 const BARRIER: u32 = 8;
 
+/// Tiles that a CTA may have drawn ahead: a power of two.
+pub(super) const DRAWN: u32 = 4;
+
 /// What scores are parked at a multiple of: two of them.
 const PARKED: u32 = 8;
 
@@ -49,6 +52,8 @@ pub(super) struct Layout {
     pub(super) exchange: u32,
     /// Where lanes park scores.
     pub(super) parked: u32,
+    /// The tiles that a CTA has drawn, a slot each; then their barriers, as a ring's.
+    pub(super) drawn: u32,
     /// Bytes of everything.
     pub(super) bytes: u32,
 }
@@ -106,7 +111,9 @@ impl Layout {
                 offset
             })
             .collect();
-        Self { offsets, tables, barriers, exchange: exchanged, parked, bytes }
+        let drawn = if func.draws { bytes.next_multiple_of(BARRIER) } else { bytes };
+        bytes = drawn + if func.draws { DRAWN * (4 + 2 * BARRIER) } else { 0 };
+        Self { offsets, tables, barriers, exchange: exchanged, parked, drawn, bytes }
     }
 
     /// The barrier that says that a ring's first slot is full; those of the other slots follow.
@@ -117,6 +124,12 @@ impl Layout {
     /// The barrier that says that a ring's first slot is empty; those of the other slots follow.
     pub(super) fn empty(&self, func: &Func, buffer: BufferId) -> u32 {
         self.barriers[buffer.index()] + BARRIER * func.buffers[buffer.index()].slots
+    }
+
+    /// The barriers of the first tile that was drawn, that it is told and that it is read; those of the others follow.
+    pub(super) const fn drawn_barriers(&self) -> [u32; 2] {
+        let full = self.drawn + 4 * DRAWN;
+        [full, full + BARRIER * DRAWN]
     }
 
     pub(super) fn table(&self, table: TableId) -> u32 {

@@ -17,7 +17,7 @@
 
 use lacuna_ptx::{Address, Class, Form, Operand, Param, ParamType, Reg};
 
-use super::shared::TileLayout;
+use super::shared::{DRAWN, TileLayout};
 use super::value::Low;
 use super::{Lower, VarRegs};
 use crate::ir::{BestId, BufferId, Elem, Op, ParamId, Slice, Stmt, ValueId, VarId};
@@ -131,15 +131,21 @@ impl Lower<'_> {
 
     /// The barriers of each slot: by whom it is filled, a thread or the lanes of a warp, and by whom emptied.
     fn make_barriers(&mut self, memory: Reg, gathered: &[BufferId]) {
+        let warps = self.func.warps;
+        let mut all = Vec::new();
         for ring in self.rings() {
             let slots = self.func.buffers[ring.index()].slots;
             let fill = if gathered.contains(&ring) { 32 } else { 1 };
-            let sides =
-                [(self.shared.full(ring), fill), (self.shared.empty(self.func, ring), i64::from(self.func.warps))];
-            for ((base, arrivals), slot) in sides.into_iter().flat_map(|side| (0..slots).map(move |slot| (side, slot)))
-            {
+            all.extend([(self.shared.full(ring), fill, slots), (self.shared.empty(self.func, ring), warps, slots)]);
+        }
+        if self.func.draws {
+            let [full, empty] = self.shared.drawn_barriers();
+            all.extend([(full, 1, DRAWN), (empty, warps + self.gatherers(gathered), DRAWN)]);
+        }
+        for (base, arrivals, slots) in all {
+            for slot in 0..slots {
                 let barrier = super::Emit::at(memory, base + 8 * slot);
-                self.e.inst("mbarrier.init.shared::cta.b64", [barrier, arrivals.into()]);
+                self.e.inst("mbarrier.init.shared::cta.b64", [barrier, i64::from(arrivals).into()]);
             }
         }
     }
@@ -234,7 +240,7 @@ impl Lower<'_> {
     }
 
     /// Spins until a phase of a barrier is complete.
-    fn wait_for(&mut self, barrier: Operand, parity: Operand) {
+    pub(super) fn wait_for(&mut self, barrier: Operand, parity: Operand) {
         let head = self.e.label("wait");
         self.e.place(&head);
         let done = self.e.op(Class::Pred, "mbarrier.try_wait.parity.shared::cta.b64", [barrier, parity]);

@@ -35,7 +35,7 @@ use crate::ir::{Binary, BufferId, Const, Elem, Func, Loc, Op, Overlap, Slice, St
 /// The pass.
 pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     if func.partition.is_none_or(|part| part.roles.is_none()) {
-        func.persist = false;
+        (func.persist, func.draws) = (false, false);
         return Ok(func);
     }
     let body = std::mem::take(&mut func.body);
@@ -53,6 +53,7 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     let zero: HashSet<ValueId> =
         common.iter().filter(|s| matches!(s.op, Op::Const(Const::I32(0)))).filter_map(|s| s.result).collect();
     func.persist &= all_produced(&func, &rest, &known);
+    func.draws &= func.persist;
     let once = fetched_once(&func, &rest, &known);
     if func.persist {
         let slots = once_slots(&func, &rest, &once);

@@ -9,6 +9,9 @@
 //! the next from the other end, and the other way around in the next section. So where work falls from place to place, two rows
 //! are the same for every CTA, and what a CTA is spared where the last row of a section is not full, another is in the next. A
 //! section has an even number of rows, and they are as full as whole pairs fill them; the last has the pairs that are left.
+//!
+//! Where CTAs draw their tiles instead, there are no rows: tiles go out in the order of sections, each to whoever comes first, and
+//! a section need not even out what each CTA has to do.
 
 use super::{Arg, Expr};
 
@@ -29,6 +32,24 @@ pub(crate) const PARAMS: [&str; 12] = [
     "tile_across_reciprocal",
 ];
 
+/// Those where tiles are drawn: tiles of all sections, and of all but the last; tiles and pairs of a section, with their
+/// [`reciprocal`]s; pairs of the last, and pairs that have one place along `z`.
+pub(crate) const DRAWN: [&str; 10] = [
+    "tiles",
+    "tiles_before_last",
+    "tile_count",
+    "tile_count_reciprocal",
+    "tile_together",
+    "tile_together_reciprocal",
+    "tile_last_together",
+    "tile_last_together_reciprocal",
+    "tile_across",
+    "tile_across_reciprocal",
+];
+
+/// The parameter behind those: the address of the counter that tiles are drawn from.
+pub(crate) const COUNTER: &str = "tile_counter_ptr";
+
 /// Bytes of keys and values that a section reads, or more where rows are not full otherwise: of an L2 of 50 or 60 MiB, in two
 /// halves that may each hold the same, what is left beside all that flows through it.
 const SECTION: u64 = 16 << 20;
@@ -38,8 +59,8 @@ const SECTION: u64 = 16 << 20;
 pub struct Tiles {
     /// The grid.
     pub grid: [Expr; 3],
-    /// The last of the arguments but tensor maps.
-    pub args: [Arg; 12],
+    /// The last of the arguments but the counter and tensor maps.
+    pub args: Vec<Arg>,
 }
 
 impl Tiles {
@@ -62,6 +83,33 @@ impl Tiles {
         Self::in_sections(grid, Expr::Const(1), ctas)
     }
 
+    /// Those of a grid whose tiles are drawn, as [`of`](Tiles::of) a grid has them.
+    pub fn drawn(grid: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
+        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
+        let pairs = grid[1].clone() * grid[2].clone();
+        Self::drawn_in_sections(grid, held.min(pairs).max(1u64), ctas)
+    }
+
+    /// The same, pair by pair.
+    pub fn drawn_pair_by_pair(grid: [Expr; 3], ctas: u32) -> Self {
+        Self::drawn_in_sections(grid, Expr::Const(1), ctas)
+    }
+
+    /// Those that are drawn, in sections of so many pairs, one or more.
+    fn drawn_in_sections([x, y, z]: [Expr; 3], together: Expr, ctas: u32) -> Self {
+        let pairs = y.clone() * z;
+        let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
+        let last = (pairs.clone() - before.clone() * together.clone()).max(1u64);
+        let [all, before_last, count] =
+            [pairs.clone(), before * together.clone(), together.clone()].map(|pairs| pairs * x.clone());
+        let (count, across) = (count.max(1u64), y.max(1u64));
+        // No tile, no CTA.
+        let grid = [all.clone().min(at_once(ctas)), pairs.min(1u64), x.min(1u64)];
+        let divisors = [count, together, last, across].map(|by| [by.clone(), reciprocal(&by)]);
+        let args = [all, before_last].into_iter().chain(divisors.into_iter().flatten());
+        Tiles { grid, args: args.map(Arg::Computed).collect() }
+    }
+
     /// Those of a grid in sections of so many pairs, one or more.
     fn in_sections([x, y, z]: [Expr; 3], together: Expr, ctas: u32) -> Self {
         let (ctas, pairs) = (at_once(ctas), y.clone() * z);
@@ -79,9 +127,7 @@ impl Tiles {
         let all = rows_before.clone() + last_rows;
         let whole = [all, rows_before, section, by_section, count, together, by_together];
         let rest = [last_count, last_together, by_last, across, by_across];
-        let mut args = whole.into_iter().chain(rest);
-        let args = std::array::from_fn(|_| args.next().expect("one each"));
-        Tiles { grid, args: args.map(Arg::Computed) }
+        Tiles { grid, args: whole.into_iter().chain(rest).map(Arg::Computed).collect() }
     }
 }
 
@@ -111,18 +157,19 @@ mod tests {
     use super::*;
 
     /// What CTAs are told, and the grid.
-    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; 12]) {
+    fn told(grid: [u64; 3], bytes: u64, sharing: u64) -> ([u64; 3], [u64; PARAMS.len()]) {
         numbers(&Tiles::of(grid.map(Expr::Const), Expr::Const(bytes), sharing, 1))
     }
 
-    fn numbers(tiles: &Tiles) -> ([u64; 3], [u64; 12]) {
+    fn numbers<const N: usize>(tiles: &Tiles) -> ([u64; 3], [u64; N]) {
         let symbols = BTreeMap::from([(crate::plan::MULTIPROCESSORS.to_owned(), 132)]);
         let number = |expr: &Expr| expr.eval(&symbols, &BTreeMap::new()).expect("a number");
-        let args = tiles.args.each_ref().map(|arg| match arg {
+        let args = tiles.args.iter().map(|arg| match arg {
             Arg::Computed(expr) => number(expr),
             other => panic!("{other:?} is no number"),
         });
-        (tiles.grid.each_ref().map(number), args)
+        let args: Vec<u64> = args.collect();
+        (tiles.grid.each_ref().map(number), args.try_into().expect("one each"))
     }
 
     #[test]
@@ -168,11 +215,36 @@ mod tests {
 
     #[test]
     fn pairs_that_share_nothing_come_one_by_one() {
-        let (grid, [rows, _, section, _, count, together, ..]) =
+        let (grid, [rows, _, section, _, count, together, ..]): (_, [u64; PARAMS.len()]) =
             numbers(&Tiles::pair_by_pair([1000, 16, 1].map(Expr::Const), 2));
         assert_eq!((grid, rows, section), ([264, 1, 1], 64, 4));
         assert_eq!((count, together), (1000, 1));
-        assert_eq!(numbers(&Tiles::pair_by_pair([3, 5, 2].map(Expr::Const), 3)).0, [30, 1, 1]);
+        assert_eq!(numbers::<{ PARAMS.len() }>(&Tiles::pair_by_pair([3, 5, 2].map(Expr::Const), 3)).0, [30, 1, 1]);
+    }
+
+    /// Every place of a grid is one tile's, and within a section all pairs' first places are before their next ones.
+    #[test]
+    fn tiles_that_are_drawn_come_in_sections() {
+        let drawn = |grid: [u64; 3], bytes| numbers(&Tiles::drawn(grid.map(Expr::Const), Expr::Const(bytes), 1, 1));
+        for ([x, y, z], bytes) in [([32, 16, 4], 2 << 20), ([7, 5, 3], 4 << 20), ([3, 1, 1], 0), ([9, 4, 2], 64 << 20)] {
+            let (grid, [all, before_last, count, _, together, _, last, _, across, _]) = drawn([x, y, z], bytes);
+            assert_eq!((grid, all, across), ([all.min(132), 1, 1], x * y * z, y));
+            assert_eq!((count, before_last % count), (together * x, 0));
+            let places = (0..all).map(|tile| {
+                let (section, within) = (tile / count, tile % count);
+                let pairs = if tile < before_last { together } else { last };
+                (section, within / pairs, section * together + within % pairs)
+            });
+            let places: Vec<_> = places.collect();
+            assert!(places.is_sorted(), "by sections, then places along x");
+            let seen: std::collections::BTreeSet<_> = places.iter().map(|&(_, x, pair)| (x, pair)).collect();
+            assert_eq!(seen, (0..x).flat_map(|at| (0..y * z).map(move |pair| (at, pair))).collect());
+        }
+        assert_eq!(drawn([32, 16, 4], 2 << 20).1[4], 8, "as many pairs as L2 holds");
+        for nothing in [[0, 16, 4], [64, 0, 4], [64, 16, 0]] {
+            let (grid, [all, ..]): (_, [u64; DRAWN.len()]) = drawn(nothing, 1);
+            assert!(grid.contains(&0) && all == 0, "{nothing:?}");
+        }
     }
 
     #[test]

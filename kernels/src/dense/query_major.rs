@@ -10,7 +10,7 @@ use lacuna_dsl::prelude::*;
 /// its key and by its head: `score_mod` of FlexAttention, arXiv 2412.05496. Blocks of 32 keys leave it its registers.
 #[schedule(tune(
     warps in [4, 8], Rows in [128, 64], Kv in [64, 32], stages in [2, 3, 1], sm_90a(Kv in [128, 112, 80, 64],
-    Rows in [192, 128], stages in [3, 2], overlap in [3, 2, 1], turns in [2, 1], pack in [1, 2], persist in [1, 2]),
+    Rows in [192, 128], stages in [3, 2], overlap in [3, 2, 1], turns in [2, 1], pack in [1, 2], persist in [1, 2, 3]),
 ))]
 pub fn query_major(
     cx: &Cx,

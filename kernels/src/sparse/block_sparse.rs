@@ -8,7 +8,7 @@ use lacuna_dsl::prelude::*;
 /// blocks: those are walked in blocks of `Kv` keys. A tile without blocks gets zeros and an LSE of -inf.
 #[schedule(tune(
     Rows in [128, 64], Kv in [64, 32], stages in [2, 3], warps in [4, 8],
-    sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [3, 2], overlap in [2, 3, 1], turns in [2, 1], persist in [1, 2]),
+    sm_90a(Kv in [128, 64], Rows in [128, 64], stages in [3, 2], overlap in [2, 3, 1], turns in [2, 1], persist in [1, 2, 3]),
 ))]
 pub fn block_sparse(
     cx: &Cx,

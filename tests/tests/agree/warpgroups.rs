@@ -20,9 +20,12 @@ fn pick(rows: u32, kv: u32, stages: u32, overlap: u32) -> Pick {
     knobs.map(|(knob, value)| (knob.to_owned(), value)).into()
 }
 
+/// CTAs that do tile after tile: those that fall to them by where they stand, and those that they draw.
+const PERSIST: [u32; 2] = [2, 3];
+
 /// The same for CTAs that do tile after tile.
-fn persistent(mut pick: Pick) -> Pick {
-    pick.insert("persist".to_owned(), 2);
+fn persistent(mut pick: Pick, how: u32) -> Pick {
+    pick.insert("persist".to_owned(), how);
     pick
 }
 
@@ -109,11 +112,12 @@ fn tile_after_tile() {
             let seen = [Seen::Causal, Seen::Full, Seen::Window(70), Seen::WindowSink(20, 6)][cases.len() % 4];
             let lengths = [&[300, 0, 70, 1, 450][..], &[0, 513], &[64; 9]][cases.len() % 3];
             let group = 1 + cases.len() as u32 % 3;
-            let mut case = case(seen, (width, width), group, lengths, persistent(pick(rows, kv, stages, overlap)));
+            let mut case = case(seen, (width, width), group, lengths, pick(rows, kv, stages, overlap));
             case.slack = if cases.len() % 4 == 3 { 150 } else { 0 };
             // Turns where there are warpgroups to take them, and not.
             case.hk = 1 + cases.len() / 5 % 2;
             case.pick.insert("turns".to_owned(), 1 + cases.len() as u32 / 2 % 2);
+            case.pick = persistent(case.pick, PERSIST[0]);
             if case.plan(SM_90A).is_ok() {
                 cases.push(Case { seed: cases.len() as u64, ..case });
             }
@@ -121,9 +125,17 @@ fn tile_after_tile() {
     }
     // Nobody has a token; a single tile.
     for lengths in [&[0, 0][..], &[3]] {
-        let case = case(Seen::Causal, (64, 64), 2, lengths, persistent(pick(128, 64, 2, 3)));
+        let case = case(Seen::Causal, (64, 64), 2, lengths, persistent(pick(128, 64, 2, 3), PERSIST[0]));
         cases.push(Case { seed: cases.len() as u64, ..case });
     }
+    for n in 0..cases.len() {
+        let mut case = cases[n].clone();
+        case.pick = persistent(case.pick, PERSIST[1]);
+        if case.plan(SM_90A).is_ok() {
+            cases.push(case);
+        }
+    }
+    assert!(cases.iter().filter(|case| case.pick["persist"] == PERSIST[1]).count() > 20);
     agree("warpgroups: tile after tile", &cases);
 }
 
@@ -219,7 +231,8 @@ fn gathered_tile_after_tile() {
         let mixture = Mixture { chunks, ..Mixture::new(routes[i % 7 % 4], [3, 64, 8][i % 3]) };
         let shape = lacuna_dsl::Shape::new(Elem::Bf16, width.0, width.1, [1, 2, 3][i / 2 % 3]);
         let shape = shape.with_block([64, 128][i / 3 % 2]);
-        let knobs = [("rows", rows), ("kv", kv), ("stages", stages), ("overlap", 1 + i as u32 % 2), ("persist", 2)];
+        let persist = ("persist", PERSIST[i / 2 % 2]);
+        let knobs = [("rows", rows), ("kv", kv), ("stages", stages), ("overlap", 1 + i as u32 % 2), persist];
         let joined = ("joined", [2, 1, 1][i % 3]);
         let wanted: Pick = knobs.into_iter().chain([joined]).map(|(k, v)| (k.to_owned(), v)).collect();
         let Ok(pick) = mixture.at(&shape).choose(SM_90A, &wanted) else { continue };
@@ -240,7 +253,8 @@ fn gathered_tile_after_tile_of_others() {
     let mut cases = Vec::new();
     for (i, rows) in [64, 128].into_iter().enumerate() {
         for (width, group) in [(64, 4), (128, 3), (64, 1)] {
-            let pick: Pick = [("rows", rows), ("persist", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+            let persist = ("persist", PERSIST[(i + group as usize / 2) % 2]);
+            let pick: Pick = [("rows", rows), persist].map(|(k, v)| (k.to_owned(), v)).into();
             let lengths = [&[300, 0, 70][..], &[129, 1]][i];
             let case = Case::new(Work::ByBlock(Picks::Drawn(Locality::PerToken), 3), width, group, lengths);
             cases.push(Case { seed: cases.len() as u64, ..case.on(SM_90A, pick) });
@@ -251,7 +265,7 @@ fn gathered_tile_after_tile_of_others() {
         let chosen = mixture.at(&shape).choose(SM_90A, &knobs.map(|(k, v)| (k.to_owned(), v)).into()).expect("a pick");
         cases.push(Case::of(Work::Moba(mixture), shape, &[400, 90]).on(SM_90A, chosen));
         for group in [3, 8] {
-            let mut pick = persistent(pick(rows, 64, 2, 2 + i as u32));
+            let mut pick = persistent(pick(rows, 64, 2, 2 + i as u32), PERSIST[group as usize / 8]);
             pick.insert("pack".to_owned(), 2);
             let seen = [Seen::Causal, Seen::WindowSink(20, 6)][i];
             cases.push(case(seen, (64, 64), group, &[5, 0, 130, 1], pick));

@@ -76,6 +76,30 @@ fn a_table_has_a_row_for_each_shape_and_each_launch() {
     assert_eq!(row("256")[1], "1");
 }
 
+/// Tokens in two chunks, KV heads in two: what is launched for each of them is one line. JSON has every launch.
+#[test]
+fn launches_that_come_again_are_one_line_of_the_table() {
+    let args = ["bench", "moba", "--tokens", "128,256", "--block", "32", "--top-k", "2", "--heads", "2"];
+    let chunks = ["--head-dim", "32", "--head-chunks", "2", "--token-chunks", "2", "--device", "emulator"];
+    let args = [&args[..], &chunks].concat();
+    let text = lacuna(&args).ends(0).stdout;
+    let of = |step: &str| -> Vec<Vec<&str>> {
+        let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words.filter(|words| words.first() == Some(&step)).collect()
+    };
+    for (step, times) in [("moba_route", None), ("chosen_blocks", Some("(4)")), ("own_and_parts", Some("(4)"))] {
+        let [line] = &of(step)[..] else { panic!("{step} is not one line: {text}") };
+        let said: Vec<&str> = line.iter().copied().filter(|word| word.starts_with('(')).collect();
+        assert_eq!(said, times.map_or(vec![], |times| vec![times; 2]), "{text}");
+    }
+    assert!(text.contains("(n): so many launches of one entry, added up"), "{text}");
+    let json = lacuna(&[&args[..], &["--json"]].concat()).ends(0).json();
+    let launches = json["rows"][1]["launches"].as_array().unwrap().iter();
+    let names: Vec<&str> = launches.map(|launch| launch["launch"].as_str().unwrap()).collect();
+    let blocks: Vec<&str> = names.iter().copied().filter(|name| name.starts_with("chosen_blocks")).collect();
+    assert_eq!(blocks, ["chosen_blocks", "chosen_blocks 2", "chosen_blocks 3", "chosen_blocks 4"]);
+}
+
 /// The line of the whole is above that of the floor, which the emulator does not reach.
 #[test]
 fn the_picture_shows_the_whole_and_the_floor() {

@@ -156,9 +156,16 @@ const MARGIN_OF_SEVERAL: f64 = 0.5;
 /// What the model chooses among candidates in its order: the first schedule's own pick, unless another one is expected to
 /// be faster by more than the model is usually wrong by. `None` where none can be.
 pub fn models_choice<'a>(staged: &'a [Staged], schedule: &Schedule<'_>) -> Option<&'a Candidate> {
-    let candidates = || staged.iter().filter_map(|staged| staged.as_ref().ok());
-    let fastest = candidates().next()?;
-    let own = candidates().find(|c| c.schedule == schedule.name && c.pick == schedule.first);
+    models_choice_of(staged.iter().filter_map(|staged| staged.as_ref().ok()), schedule)
+}
+
+/// The same among candidates in any order.
+pub(super) fn models_choice_of<'a>(
+    candidates: impl Iterator<Item = &'a Candidate> + Clone,
+    schedule: &Schedule<'_>,
+) -> Option<&'a Candidate> {
+    let fastest = candidates.clone().min_by(|a, b| a.prediction.ms.total_cmp(&b.prediction.ms))?;
+    let own = candidates.clone().find(|c| c.schedule == schedule.name && c.pick == schedule.first);
     match own {
         Some(own) => {
             let margin = if own.plan.launches.len() > 1 { MARGIN_OF_SEVERAL } else { MARGIN };

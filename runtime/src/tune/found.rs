@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lacuna_codegen::plan::Pick;
+
 use super::candidates::{Candidate, Dropped};
 use super::record::{Invalid, Time};
 use super::stats::rank_correlation;
@@ -26,6 +28,9 @@ pub struct Options {
     pub watchdog: Duration,
     /// Threads that compile.
     pub threads: usize,
+    /// Picks, by schedule, that are timed beside the best at the end where they are candidates, with the winners that records
+    /// have of other classes: winners that were shipped.
+    pub beside: Vec<(String, Pick)>,
 }
 
 impl Default for Options {
@@ -39,6 +44,7 @@ impl Default for Options {
             again: false,
             watchdog: Duration::from_secs(5),
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            beside: Vec::new(),
         }
     }
 }

@@ -6,10 +6,15 @@
 //!              ┌──────────────────────────────────────────────────────────────────────────────┘
 //!              ▼
 //!   halving: those that may still be the best, interleaved, with more runs each round, until the intervals are narrow
+//!              │
+//!              ▼
+//!   the best beside its rivals, all of them anew, in turns: what their records say of one another is of one minute
 //! ```
 //!
 //! What records say already is not measured again. Each step is given what is left of the budget, so that it is kept; each
 //! result is a record at once, so that whatever ends the search loses nothing.
+
+mod beside;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,6 +60,7 @@ pub fn search(
         Some((record.ptx.clone(), estimate, said))
     }));
     let class = subject.class().to_string();
+    let elsewhere = beside::winners_elsewhere(&known, &class, stamp);
     let known = known.into_iter().filter(|record| record.class == class).collect();
     let mut run = Run {
         subject,
@@ -65,6 +71,7 @@ pub fn search(
         options,
         watch,
         known,
+        elsewhere,
         registers,
         class,
         trials: Vec::new(),
@@ -84,6 +91,9 @@ pub fn search(
         if run.best() != before {
             round = run.around();
         }
+    }
+    if run.ended == Ended::Done {
+        run.beside();
     }
     if run.ended == Ended::Budget {
         lab.stop();
@@ -108,13 +118,15 @@ struct Run<'a> {
     watch: &'a mut dyn FnMut(Progress<'_>),
     /// Records of the class.
     known: Vec<Record>,
+    /// Winners of other classes.
+    elsewhere: Vec<(String, Pick)>,
     registers: Registers,
     class: String,
     trials: Vec<Trial>,
     dropped: Vec<Dropped>,
     ended: Ended,
     measured: usize,
-    /// Those that were left when the last halving ended.
+    /// Those that were left when the last halving ended, or that were timed beside the best.
     finalists: Vec<usize>,
 }
 
@@ -297,8 +309,17 @@ impl Run<'_> {
         Some((limit.min(left), limit > left))
     }
 
-    /// Times so many runs more; `None` where that failed. One that a record has is checked first, as every other was.
+    /// Times so many runs more; `None` where that failed.
     fn timed(&mut self, trial: usize, runs: u32) -> Option<()> {
+        let new = self.samples(trial, runs)?;
+        let trial = &mut self.trials[trial];
+        trial.samples.extend(new);
+        trial.state = State::Timed(Time::of(&trial.samples), false);
+        Some(())
+    }
+
+    /// Milliseconds of so many runs; `None` where they failed. One that a record has is checked first, as every other was.
+    fn samples(&mut self, trial: usize, runs: u32) -> Option<Vec<f64>> {
         let plan = self.trials[trial].candidate.plan.clone();
         if !self.trials[trial].checked {
             let made = self.lab.compile(&plan);
@@ -306,12 +327,7 @@ impl Run<'_> {
         }
         let (limit, cut) = self.limit(trial, runs)?;
         match self.lab.time(&plan, runs, limit) {
-            Ok(samples) => {
-                let trial = &mut self.trials[trial];
-                trial.samples.extend(samples);
-                trial.state = State::Timed(Time::of(&trial.samples), false);
-                Some(())
-            }
+            Ok(samples) => Some(samples),
             Err(failed) => {
                 self.failed(trial, failed, cut);
                 None

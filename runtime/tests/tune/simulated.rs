@@ -64,6 +64,8 @@ pub(crate) struct Landscape {
     pub(crate) version: String,
     /// Picks that do not fit.
     pub(crate) unfit: Vec<Pick>,
+    /// Tokens, by which it is of one class or another.
+    pub(crate) tokens: u64,
 }
 
 impl Landscape {
@@ -86,7 +88,7 @@ impl Landscape {
             (pick, (ms, Kind::Right, ms * draw.factor(0.3)))
         };
         let picks = space.picks().into_iter().map(time).collect();
-        Landscape { space, picks, version: "1".to_owned(), unfit: Vec::new() }
+        Landscape { space, picks, version: "1".to_owned(), unfit: Vec::new(), tokens: lengths().tokens }
     }
 
     /// 24 picks in 6 tiles.
@@ -149,7 +151,7 @@ impl Subject for Landscape {
     }
 
     fn class(&self) -> Class {
-        Class::new([("dk".to_owned(), "128".to_owned())].into(), &lengths())
+        Class::new([("dk".to_owned(), "128".to_owned())].into(), &Lengths { tokens: self.tokens, ..lengths() })
     }
 
     fn target(&self) -> Target {
@@ -186,6 +188,10 @@ pub(crate) struct Simulated {
     state: Mutex<State>,
     compiled: AtomicU64,
     threads: u64,
+    /// By how much of a time it gets slower in a second.
+    warms: f64,
+    /// What takes twice as long the first time that it is timed.
+    late: Option<String>,
 }
 
 struct State {
@@ -201,7 +207,24 @@ impl Simulated {
         let known = landscape.picks.iter().map(|(pick, &(ms, kind, _))| (text(pick, &landscape.version), (ms, kind)));
         let state =
             State { now: 0.0, draw: Draw(seed ^ 0x5eed), calls: Vec::new(), gone: false, ready: BTreeMap::new() };
-        Simulated { known: known.collect(), state: Mutex::new(state), compiled: AtomicU64::new(0), threads: 16 }
+        Simulated {
+            known: known.collect(),
+            state: Mutex::new(state),
+            compiled: AtomicU64::new(0),
+            threads: 16,
+            warms: 0.0,
+            late: None,
+        }
+    }
+
+    /// One that gets slower as its clock goes on, by this share of a time in a second.
+    pub(crate) fn warming(self, warms: f64) -> Self {
+        Simulated { warms, ..self }
+    }
+
+    /// One on which a pick takes twice as long the first time that it is timed.
+    pub(crate) fn late(self, landscape: &Landscape, pick: &Pick) -> Self {
+        Simulated { late: Some(text(pick, &landscape.version)), ..self }
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -276,6 +299,8 @@ impl Lab for Simulated {
         let (text, ms, kind) = self.of_plan(plan);
         let mut state = self.state.lock().unwrap();
         assert!(state.calls.contains(&Call::Check(text.clone())), "what is timed has been checked");
+        let before = state.calls.iter().any(|call| matches!(call, Call::Time(known, _) if *known == text));
+        let ms = if self.late.as_ref() == Some(&text) && !before { 2.0 * ms } else { ms };
         state.calls.push(Call::Time(text, runs));
         let takes = f64::from(runs + 1) * (ms / 1e3 + FLUSH);
         if kind == Kind::HangsInTime || takes > limit.as_secs_f64() {
@@ -286,7 +311,8 @@ impl Lab for Simulated {
             let drift = 1.0 + 0.02 * (state.now * 3.0).sin();
             let disturbed = if state.draw.part() < 1.0 / 30.0 { 1.5 } else { 1.0 };
             let noise = state.draw.factor(0.015);
-            samples.push(ms * drift * noise * disturbed);
+            let warm = 1.0 + self.warms * state.now;
+            samples.push(ms * drift * warm * noise * disturbed);
             state.now += ms / 1e3 + FLUSH;
         }
         state.now += ms / 1e3 + FLUSH;

@@ -1,4 +1,4 @@
-//! Time against tokens, both logarithmic: the whole, each launch, and the floor.
+//! Time against tokens, both logarithmic: the whole, each step, and the floor.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::cli::picture::{Sheet, paint};
 /// The picture, and the part of it that lines are drawn in: pixels.
 const SIZE: (u32, u32) = (1280, 800);
 const LEFT: i32 = 110;
-const RIGHT: i32 = 880;
+const RIGHT: i32 = 860;
 const TOP: i32 = 60;
 const BOTTOM: i32 = 720;
 
@@ -25,7 +25,7 @@ pub(crate) const GRID: RGBColor = RGBColor(214, 218, 226);
 const FINE: RGBColor = RGBColor(238, 240, 244);
 pub(crate) const FLOOR: RGBColor = RGBColor(140, 146, 158);
 
-/// One for each launch, told apart without telling red from green.
+/// One for each step, told apart without telling red from green; after them they come again, with hollow points.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(38, 84, 140),
     RGBColor(240, 160, 48),
@@ -37,11 +37,24 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(150, 130, 20),
 ];
 
+const PAPER: RGBColor = RGBColor(255, 255, 255);
+
+/// Pixels from one name of the legend to the next, and where the names begin.
+const ROW: i32 = 30;
+const NAMES: i32 = RIGHT + 62;
+
+/// The most steps that have a line of their own, as many as look different. Of more the shortest are joined.
+const MOST_STEPS: usize = 2 * COLOURS.len();
+
+/// They fit beside the lines, with the whole and the floor.
+const _: () = assert!(TOP + ROW * (MOST_STEPS as i32 + 1) + LETTER <= BOTTOM);
+
 /// A line of the picture.
 struct Series {
     name: String,
     colour: RGBColor,
     width: u32,
+    hollow: bool,
     /// Tokens and milliseconds.
     points: Vec<(f64, f64)>,
 }
@@ -58,33 +71,59 @@ pub(super) fn draw(path: &Path, rows: &[Measured]) -> Result {
         for line in &all {
             let points: Vec<(i32, i32)> = line.points.iter().map(|&(t, ms)| (x.at(t), y.at(ms))).collect();
             sheet.line(&points, line.width, line.colour)?;
-            for (px, py) in points {
-                sheet.fill_between([(px - 4, py - 4), (px + 4, py + 4)], line.colour)?;
-            }
+            points.into_iter().try_for_each(|at| line.point(sheet, at))?;
         }
         legend(sheet, &all)
     })
 }
 
-/// The whole, the floor, and the launches where there are several. A launch that takes no time at a shape has no point
-/// there.
-fn series(rows: &[Measured]) -> Vec<Series> {
-    let of = |name: &str, colour, width, each: &dyn Fn(&Measured) -> Option<f64>| {
+impl Series {
+    /// Of rows, what `each` says of them. What takes no time at a shape has no point there.
+    fn of(rows: &[Measured], name: &str, (colour, width): (RGBColor, u32), each: impl Fn(&Measured) -> f64) -> Self {
         let mut points: Vec<(f64, f64)> =
-            rows.iter().filter_map(|row| Some((row.tokens as f64, each(row).filter(|&ms| ms > 0.0)?))).collect();
+            rows.iter().map(|row| (row.tokens as f64, each(row))).filter(|&(_, ms)| ms > 0.0).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Series { name: name.to_owned(), colour, width, points }
-    };
-    let names = report::launches(rows);
+        Series { name: name.to_owned(), colour, width, hollow: false, points }
+    }
+
+    /// The time at the most tokens.
+    fn last(&self) -> f64 {
+        self.points.last().map_or(0.0, |&(_, ms)| ms)
+    }
+
+    fn point(&self, sheet: &dyn Sheet, (x, y): (i32, i32)) -> Result {
+        sheet.fill_between([(x - 4, y - 4), (x + 4, y + 4)], self.colour)?;
+        if self.hollow { sheet.fill_between([(x - 2, y - 2), (x + 2, y + 2)], PAPER) } else { Ok(()) }
+    }
+}
+
+/// The whole, the floor, and the steps where there are several.
+fn series(rows: &[Measured]) -> Vec<Series> {
     let mut all = vec![
-        of("floor (H200)", FLOOR, 3, &|row| Some(row.floor.bound().1)),
-        of("whole", INK, 4, &|row| Some(row.whole.median_ms)),
+        Series::of(rows, "floor (H200)", (FLOOR, 3), |row| row.floor.bound().1),
+        Series::of(rows, "whole", (INK, 4), |row| row.whole.median_ms),
     ];
-    if names.len() > 1 {
-        let launches = names.iter().zip(COLOURS.iter().cycle());
-        all.extend(launches.map(|(name, &colour)| of(name, colour, 2, &|row| row.launch(name))));
+    if report::steps(rows).len() > 1 {
+        all.extend(steps(rows));
     }
     all.retain(|series| !series.points.is_empty());
+    all
+}
+
+/// The steps, each of them all launches of an entry; those with the least last times as one, where there are too many.
+fn steps(rows: &[Measured]) -> Vec<Series> {
+    let ms = |row: &Measured, step: &str| row.step(step).map_or(0.0, |(ms, _)| ms);
+    let one = |step: &&str| Series::of(rows, step, (INK, 2), |row| ms(row, step));
+    let mut all: Vec<Series> = report::steps(rows).iter().map(one).filter(|series| !series.points.is_empty()).collect();
+    if all.len() > MOST_STEPS {
+        all.sort_by(|a, b| b.last().total_cmp(&a.last()));
+        let joined = all.split_off(MOST_STEPS - 1);
+        let sum = |row: &Measured| joined.iter().map(|series| ms(row, &series.name)).sum();
+        all.push(Series::of(rows, "others", (INK, 2), sum));
+    }
+    for (i, series) in all.iter_mut().enumerate() {
+        (series.colour, series.hollow) = (COLOURS[i % COLOURS.len()], i >= COLOURS.len());
+    }
     all
 }
 
@@ -152,15 +191,24 @@ fn grid(sheet: &dyn Sheet, all: &[Series], x: &Axis, y: &Axis) -> Result {
 /// The names to the right, the longest last time first.
 fn legend(sheet: &dyn Sheet, all: &[Series]) -> Result {
     let mut all: Vec<&Series> = all.iter().collect();
-    let last = |series: &Series| series.points.last().map_or(0.0, |p| p.1);
-    all.sort_by(|a, b| last(b).total_cmp(&last(a)));
-    for (i, series) in all.into_iter().enumerate() {
-        let top = TOP + 30 * i as i32;
+    all.sort_by(|a, b| b.last().total_cmp(&a.last()));
+    for (i, series) in (0..).zip(all) {
+        let top = TOP + ROW * i;
         let middle = top + LETTER / 2;
         sheet.line(&[(RIGHT + 20, middle), (RIGHT + 50, middle)], series.width, series.colour)?;
-        write(sheet, (RIGHT + 62, top), &series.name, INK)?;
+        series.point(sheet, (RIGHT + 35, middle))?;
+        write(sheet, (NAMES, top), &fitting(&series.name), INK)?;
     }
     Ok(())
+}
+
+/// A name, or as much of it as the sheet has room for.
+fn fitting(name: &str) -> String {
+    let room = ((SIZE.0 as i32 - NAMES) / LETTER) as usize;
+    match name.chars().count() > room {
+        true => name.chars().take(room - 2).chain("..".chars()).collect(),
+        false => name.to_owned(),
+    }
 }
 
 /// A power of ten: `1e-4`, `0.01`, `1`, `100`.
@@ -224,7 +272,7 @@ mod tests {
     #[test]
     fn axes_are_logarithmic() {
         let points = vec![(8192.0, 0.5), (32768.0, 2.0), (131_072.0, 40.0)];
-        let series = Series { name: String::new(), colour: INK, width: 1, points };
+        let series = Series { name: String::new(), colour: INK, width: 1, hollow: false, points };
         let (x, y) = axes(&[series]);
         assert_eq!((y.low, y.high), (0.1, 100.0));
         assert_eq!((y.at(0.1), y.at(100.0)), (BOTTOM, TOP));
@@ -248,5 +296,47 @@ mod tests {
         let [[(left, top), (right, bottom)]] = bars[..] else { panic!("{bars:?}") };
         assert!(left >= 100 + LETTER && right < 100 + 2 * LETTER && right - left > LETTER / 2, "{left} to {right}");
         assert!(top > 50 && bottom < 50 + LETTER && bottom - top == DOT, "{top} to {bottom}");
+    }
+
+    fn points<'a>(all: &'a [Series], name: &str) -> &'a [(f64, f64)] {
+        &all.iter().find(|series| series.name == name).unwrap_or_else(|| panic!("no line is called {name}")).points
+    }
+
+    #[test]
+    fn launches_that_come_again_are_one_line() {
+        let rows = report::drawn(&[
+            (32768, &[("route", 2.0), ("blocks", 1.0), ("blocks", 1.5), ("tables", 0.0)]),
+            (8192, &[("route", 0.5), ("blocks", 0.25)]),
+        ]);
+        let all = series(&rows);
+        assert_eq!(
+            all.iter().map(|series| series.name.as_str()).collect::<Vec<_>>(),
+            ["floor (H200)", "whole", "route", "blocks"]
+        );
+        assert_eq!(points(&all, "blocks"), [(8192.0, 0.25), (32768.0, 2.5)]);
+    }
+
+    /// Every line is told apart from every other one, and what has no line of its own is in the last one.
+    #[test]
+    fn of_many_steps_the_shortest_are_joined_and_the_legend_stays_on_the_sheet() {
+        let names: Vec<String> = (0..40).map(|i| format!("a_step_of_a_long_name_{i}")).collect();
+        let at = |scale: f64| names.iter().zip(1..).map(move |(name, i)| (name.as_str(), scale * f64::from(i)));
+        let (short, long) = (at(1.0).collect::<Vec<_>>(), at(2.0).collect::<Vec<_>>());
+        let rows = report::drawn(&[(8192, &short), (32768, &long)]);
+        let all = series(&rows);
+        assert_eq!(all.len(), 2 + MOST_STEPS);
+        assert_eq!(points(&all, &names[39]), [(8192.0, 40.0), (32768.0, 80.0)]);
+        let joined: f64 = (1..=40 - (MOST_STEPS as i32 - 1)).map(f64::from).sum();
+        assert_eq!(points(&all, "others"), [(8192.0, joined), (32768.0, 2.0 * joined)]);
+        let looks: std::collections::BTreeSet<String> =
+            all.iter().map(|series| format!("{:?} {}", series.colour, series.hollow)).collect();
+        assert_eq!(looks.len(), all.len());
+        let drawn = Drawn::default();
+        legend(&drawn, &all).unwrap();
+        for [_, (right, bottom)] in drawn.0.into_inner() {
+            assert!(right <= SIZE.0 as i32 && bottom <= BOTTOM, "{right}, {bottom}");
+        }
+        let few = report::drawn(&[(8192, &short[..MOST_STEPS])]);
+        assert!(series(&few).iter().all(|series| series.name != "others"));
     }
 }

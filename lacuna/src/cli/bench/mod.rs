@@ -6,7 +6,7 @@ pub(crate) mod report;
 use std::path::PathBuf;
 
 use clap::Args;
-use lacuna::codegen::plan::{Pick, Plan};
+use lacuna::codegen::plan::Pick;
 use lacuna::kernels::inputs::{self, Locality};
 use lacuna::kernels::registry::Options;
 use lacuna::ptx::Target;
@@ -41,7 +41,7 @@ pub(crate) struct Bench {
     /// cuda, or cuda:1; emulator runs each shape once, and its times say nothing of a GPU's [default: cuda]
     #[arg(long)]
     device: Option<Place>,
-    /// Draw time against tokens, by launch, both logarithmic, with the floor: a .png or an .svg
+    /// Draw time against tokens, step by step, both logarithmic, with the floor: a .png or an .svg
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
     /// Print JSON
@@ -68,8 +68,16 @@ struct Measured {
     /// The whole plan, with nothing between its launches.
     whole: Timing,
     /// Each launch, with events between them.
-    launches: Vec<(String, Timing)>,
+    launches: Vec<Launched>,
     floor: Floor,
+}
+
+/// A launch, timed.
+struct Launched {
+    entry: String,
+    /// Which one of this entry's it is, from 1: work in chunks launches it for each of them.
+    turn: usize,
+    timing: Timing,
 }
 
 /// All of it.
@@ -183,7 +191,7 @@ impl Bench {
             schedule: attention.schedule_name,
             workspace: shaped::workspace(&plan, extents.symbols(&attention), [tokens; 2]),
             whole,
-            launches: names(&plan).into_iter().zip(each).collect(),
+            launches: launched(plan.launches.iter().map(|launch| launch.entry.clone()).zip(each)),
             floor: Floor::of(&attention, &pick, &plan, &extents),
             pick,
             why,
@@ -191,12 +199,12 @@ impl Bench {
     }
 }
 
-/// The entries of the launches; those that come again are numbered.
-fn names(plan: &Plan) -> Vec<String> {
-    let entries: Vec<&str> = plan.launches.iter().map(|launch| launch.entry.as_str()).collect();
-    let name = |(i, entry): (usize, &&str)| match entries[..i].iter().filter(|other| *other == entry).count() {
-        0 => (*entry).to_owned(),
-        before => format!("{entry} {}", before + 1),
-    };
-    entries.iter().enumerate().map(name).collect()
+/// Entries and times of launches, in order; those of one entry are counted.
+fn launched(timed: impl IntoIterator<Item = (String, Timing)>) -> Vec<Launched> {
+    let mut all: Vec<Launched> = Vec::new();
+    for (entry, timing) in timed {
+        let turn = 1 + all.iter().filter(|before| before.entry == entry).count();
+        all.push(Launched { entry, turn, timing });
+    }
+    all
 }

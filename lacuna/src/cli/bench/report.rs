@@ -4,19 +4,26 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Bench, Measured, Sitting};
+use super::{Bench, Launched, Measured, Sitting};
 use crate::cli::args;
 use crate::cli::output::count;
 
-/// The launches of all shapes, each name once, in their order.
-pub(super) fn launches(rows: &[Measured]) -> Vec<&str> {
+/// The entries that the launches of all shapes have, each once, in their order.
+pub(super) fn steps(rows: &[Measured]) -> Vec<&str> {
     let mut all: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flat_map(|row| &row.launches) {
-        if !all.contains(&name.as_str()) {
-            all.push(name);
+    for Launched { entry, .. } in rows.iter().flat_map(|row| &row.launches) {
+        if !all.contains(&entry.as_str()) {
+            all.push(entry);
         }
     }
     all
+}
+
+impl Launched {
+    /// `merge`, `merge 2`.
+    fn name(&self) -> String {
+        if self.turn == 1 { self.entry.clone() } else { format!("{} {}", self.entry, self.turn) }
+    }
 }
 
 impl Measured {
@@ -30,9 +37,10 @@ impl Measured {
         if self.whole.median_ms > 0.0 { amount / self.whole.median_ms * 1e3 / unit } else { 0.0 }
     }
 
-    /// The median of a launch, in milliseconds.
-    pub(super) fn launch(&self, name: &str) -> Option<f64> {
-        self.launches.iter().find(|(known, _)| known == name).map(|(_, timing)| timing.median_ms)
+    /// The medians of an entry's launches, added up, in milliseconds, and how many they are; `None` where it has none.
+    pub(super) fn step(&self, entry: &str) -> Option<(f64, usize)> {
+        let medians = self.launches.iter().filter(|launch| launch.entry == entry).map(|launch| launch.timing.median_ms);
+        Some(medians.fold((0.0, 0), |(sum, count), ms| (sum + ms, count + 1))).filter(|&(_, count)| count > 0)
     }
 }
 
@@ -70,6 +78,34 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// A line for each step and a column for each shape, where there are several steps: its time there, and of how many launches
+/// where they are more than one.
+fn by_step(rows: &[Measured]) -> Option<String> {
+    let steps = steps(rows);
+    let times = |row: &Measured, step: &str| row.step(step).map_or(0, |(_, count)| count);
+    let tail = |count: usize| if count > 1 { format!(" ({count})") } else { String::new() };
+    // Numbers stand below one another, whatever follows them.
+    let tails: Vec<usize> =
+        rows.iter().map(|row| steps.iter().map(|step| tail(times(row, step)).len()).max().unwrap_or(0)).collect();
+    let line = |what: &str, each: &dyn Fn(&Measured) -> (String, usize)| -> Vec<String> {
+        let cell = |(row, &wide): (&Measured, &usize)| {
+            let (text, count) = each(row);
+            format!("{text}{:wide$}", tail(count))
+        };
+        [what.to_owned()].into_iter().chain(rows.iter().zip(&tails).map(cell)).collect()
+    };
+    let mut cells = vec![line("launch", &|row| (row.tokens.to_string(), 1))];
+    cells.extend(
+        steps.iter().map(|step| {
+            line(step, &|row| row.step(step).map_or(("-".to_owned(), 1), |(ms, count)| (millis(ms), count)))
+        }),
+    );
+    let sum = |row: &Measured| row.launches.iter().map(|launch| launch.timing.median_ms).sum();
+    cells.push(line("sum", &|row| (millis(sum(row)), 1)));
+    cells.push(line("whole", &|row| (millis(row.whole.median_ms), 1)));
+    (steps.len() > 1).then(|| table(&cells))
 }
 
 impl Bench {
@@ -127,21 +163,14 @@ impl Bench {
             ]);
         }
         text.push_str(&table(&cells));
-        let names = launches(rows);
-        if names.len() > 1 {
-            let of = |what: &str, each: &dyn Fn(&Measured) -> Option<f64>| {
-                let cells = rows.iter().map(|row| each(row).map_or("-".to_owned(), millis));
-                [what.to_owned()].into_iter().chain(cells).collect::<Vec<String>>()
-            };
-            let mut cells =
-                vec![["launch".to_owned()].into_iter().chain(rows.iter().map(|r| r.tokens.to_string())).collect()];
-            cells.extend(names.iter().map(|name| of(name, &|row| row.launch(name))));
-            cells.push(of("sum", &|row| Some(row.launches.iter().map(|(_, timing)| timing.median_ms).sum())));
-            cells.push(of("whole", &|row| Some(row.whole.median_ms)));
+        if let Some(steps) = by_step(rows) {
             text.push('\n');
-            text.push_str(&table(&cells));
+            text.push_str(&steps);
         }
         let mut notes = vec!["floors and shares are those of an H200".to_owned()];
+        if rows.iter().any(|row| row.launches.iter().any(|launch| launch.turn > 1)) {
+            notes.push("(n): so many launches of one entry, added up".to_owned());
+        }
         notes.extend(rows.iter().map(|row| format!("pick at {}: {}", row.tokens, row.why)));
         notes.extend(self.picture.as_ref().map(|path| format!("{}: time against tokens", path.display())));
         text.push_str(&format!("\n{}\n", notes.join("\n")));
@@ -154,9 +183,10 @@ impl Bench {
             let launches: Vec<Value> = row
                 .launches
                 .iter()
-                .map(|(entry, t)| {
+                .map(|launch| {
+                    let t = &launch.timing;
                     json!({
-                        "launch": entry,
+                        "launch": launch.name(),
                         "milliseconds": t.median_ms,
                         "least": t.min_ms,
                         "most": t.max_ms,
@@ -207,6 +237,27 @@ impl Bench {
     }
 }
 
+/// Rows for tests: their tokens, and the launches of each with their milliseconds.
+#[cfg(test)]
+pub(super) fn drawn(rows: &[(usize, &[(&str, f64)])]) -> Vec<Measured> {
+    use super::{Floor, Timing, launched};
+    let timing = |ms: f64| Timing { median_ms: ms, min_ms: ms, max_ms: ms, reps: 1, samples_ms: vec![ms] };
+    let row = |&(tokens, launches): &(usize, &[(&str, f64)])| {
+        let launches = launches.iter().map(|&(entry, ms)| (entry.to_owned(), timing(ms)));
+        Measured {
+            tokens,
+            pick: [].into(),
+            why: String::new(),
+            schedule: "drawn",
+            workspace: 0,
+            whole: timing(launches.clone().map(|(_, timing)| timing.median_ms).sum()),
+            launches: launched(launches),
+            floor: Floor { flops: 1e9, l2_bytes: 0.0, hbm_bytes: 0.0, ceiling: 1e15, hbm: 1e12 },
+        }
+    };
+    rows.iter().map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,5 +275,27 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "time".to_owned()], vec!["long".to_owned(), "±1".to_owned()]];
         assert_eq!(table(&rows), "  a     time\n  long    ±1\n");
+    }
+
+    #[test]
+    fn launches_that_come_again_are_one_line_with_their_number() {
+        let once: &[(&str, f64)] = &[("route", 0.5), ("blocks", 0.25), ("parts", 0.125)];
+        let thrice: &[(&str, f64)] =
+            &[("route", 2.0), ("blocks", 1.0), ("parts", 0.25), ("blocks", 1.5), ("parts", 0.25), ("blocks", 2.0)];
+        let rows = drawn(&[(8192, once), (32768, thrice)]);
+        let text = [
+            "  launch    8192   32768",
+            "  route   0.5000   2.000",
+            "  blocks  0.2500   4.500 (3)",
+            "  parts   0.1250  0.5000 (2)",
+            "  sum     0.8750   7.000",
+            "  whole   0.8750   7.000",
+            "",
+        ];
+        assert_eq!(by_step(&rows).unwrap(), text.join("\n"));
+        let names: Vec<String> = rows[1].launches.iter().map(Launched::name).collect();
+        assert_eq!(names, ["route", "blocks", "parts", "blocks 2", "parts 2", "blocks 3"]);
+        assert_eq!(by_step(&drawn(&[(64, &[("alone", 1.0)])])), None);
+        assert_eq!(rows[0].step("merge"), None);
     }
 }

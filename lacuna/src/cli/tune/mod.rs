@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command as Clap, FromArgMatches};
+use lacuna::codegen::plan::Pick;
 use lacuna::ptx::Target;
 use lacuna::runtime::Device;
 use lacuna::runtime::tune::{
@@ -226,11 +227,12 @@ impl Tune {
                 });
             }
         };
-        let found = tune::search(&subject, &lab, kept, &sitting.profile, &self.options(), &mut watch);
+        let options = Options { beside: shipped_elsewhere(&stamp.gpu, &setup.kernel, &class), ..self.options() };
+        let found = tune::search(&subject, &lab, kept, &sitting.profile, &options, &mut watch);
         progress.finish_and_clear();
         let found = found?;
         let figures = match self.figures {
-            true => Some(figures::measure(&setup, &subject, &found, kept, (sitting, self.budget))?),
+            true => Some(figures::measure(&setup, &subject, &found, kept, (sitting, &options))?),
             false => None,
         };
         let known = records.load(&stamp.gpu, &setup.kernel);
@@ -292,6 +294,12 @@ impl Tune {
         })?;
         wrong.map_or(Ok(()), |why| Err(Failure::Wrong(why)))
     }
+}
+
+/// The winners of other classes of a kernel that come with lacuna.
+fn shipped_elsewhere(gpu: &str, kernel: &str, class: &str) -> Vec<(String, Pick)> {
+    let others = lacuna::tuning::shipped(gpu, kernel).into_iter().filter(|record| record.class != class);
+    others.map(|record| (record.schedule, record.pick)).collect()
 }
 
 /// Workers that run this program's hidden command.

@@ -99,9 +99,9 @@ class Kernel:
                 if symbols.setdefault(dim, extent) != extent or isinstance(dim, int) and dim != extent:
                     raise ValueError(f"{spec['name']}: {dim} is {extent}")
         workspace = torch.empty(self.value(self.plan["workspace_bytes"], symbols, scalars), dtype=torch.uint8, device="cuda")
-        launches = []
+        counter, launches = torch.zeros(1, dtype=torch.int32, device="cuda"), []
         for launch, function in zip(self.plan["launches"], self.functions):
-            args = [self.argument(arg, tensors, symbols, scalars, workspace) for arg in launch["args"]]
+            args = [self.argument(arg, tensors, symbols, scalars, workspace, counter) for arg in launch["args"]]
             grid = [self.value(g, symbols, scalars) for g in launch["grid"]]
             pointers = (ctypes.c_void_p * len(args))(*(ctypes.cast(ctypes.pointer(a), ctypes.c_void_p) for a in args))
             if all(grid):
@@ -112,11 +112,11 @@ class Kernel:
             for entry, function, grid, threads, shared, pointers, _ in launches:
                 self.check(self.cuda.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, pointers, None))
                 after(entry)
-        call.kept = launches, tensors, workspace
+        call.kept = launches, tensors, workspace, counter
         call.workspace = workspace.numel()
         return call
 
-    def argument(self, arg, tensors, symbols, scalars, workspace):
+    def argument(self, arg, tensors, symbols, scalars, workspace, counter):
         if "pointer" in arg:
             return ctypes.c_uint64(tensors[arg["pointer"]].data_ptr())
         if "stride" in arg:
@@ -128,6 +128,8 @@ class Kernel:
             return self.tensor_map(arg["tensor_map"], tensors, symbols, scalars, workspace)
         if "workspace_offset" in arg:
             return ctypes.c_uint64(workspace.data_ptr() + self.value(arg["workspace_offset"], symbols, scalars))
+        if "counter" in arg:
+            return ctypes.c_uint64(counter.data_ptr())
         value = self.value(arg["value"], symbols, scalars)
         return ctypes.c_uint64(value) if arg["type"] == "u64" else ctypes.c_int32(value)
 

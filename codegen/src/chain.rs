@@ -248,7 +248,7 @@ impl Chain<'_> {
             Arg::Wide(expr) => Arg::Wide(self.resolve(expr)),
             Arg::Workspace { offset } => Arg::Workspace { offset: plus(own.clone(), self.resolve(offset)) },
             Arg::TensorMap(map) => Arg::TensorMap(self.map(map, own)),
-            Arg::Pointer(_) | Arg::Scalar(_) => arg.clone(),
+            Arg::Pointer(_) | Arg::Scalar(_) | Arg::Counter => arg.clone(),
         }
     }
 

@@ -1,9 +1,8 @@
 //! From a staged func to PTX text.
 
-use lacuna_ptx::{Module, Target};
+use lacuna_ptx::Module;
 
 use crate::ir::Func;
-use crate::plan::{Arg, Expr, Launch};
 use crate::{Boxes, Error, lower, passes};
 
 /// A compiled func.
@@ -24,7 +23,7 @@ pub struct Compiled {
     /// Whether its CTAs do tile after tile. Then the entry takes [`Tiles::args`](crate::plan::Tiles::args) behind the func's
     /// parameters.
     pub persists: bool,
-    /// Whether they draw them from a counter. Then its address, u64, is behind those: 4 bytes, zero when the launch begins.
+    /// Whether they draw them from a counter. Then its address ([`Arg::Counter`](crate::plan::Arg::Counter)) is behind those.
     pub draws: bool,
     /// Whether a producer gathers rows for them.
     pub gathers: bool,
@@ -45,25 +44,4 @@ pub fn compile(func: Func) -> Result<Compiled, Error> {
     let lower::Lowered { module, shared, threads, registers, resident, persists, draws, gathers, maps } = lower::lower(&func)?;
     let text = module.to_string();
     Ok(Compiled { module, text, shared, threads, registers, resident, persists, draws, gathers, maps })
-}
-
-/// The launch that goes before one whose tiles are drawn: it sets the counter, the first 4 bytes of the plan's workspace, to zero.
-pub fn clearing(target: Target) -> Launch {
-    let module = lower::clearing(target);
-    Launch {
-        ptx: module.to_string().into(),
-        entry: lower::CLEARING.to_owned(),
-        grid: [1, 1, 1].map(Expr::Const),
-        threads: 1,
-        shared: 0,
-        registers: 16,
-        resident: 32,
-        cluster: [1; 3],
-        args: vec![counter()],
-    }
-}
-
-/// The counter that tiles are drawn from.
-pub fn counter() -> Arg {
-    Arg::Workspace { offset: Expr::Const(0) }
 }

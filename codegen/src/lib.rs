@@ -38,7 +38,7 @@ mod work;
 
 pub use chain::Temporary;
 pub use check::check;
-pub use compile::{Compiled, clearing, compile, counter};
+pub use compile::{Compiled, compile};
 pub use error::{Error, one_of};
 pub use lower::Boxes;
 pub use work::Work;

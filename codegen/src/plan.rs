@@ -167,6 +167,9 @@ pub enum Arg {
         /// Bytes from its start.
         offset: Expr,
     },
+    /// The address of a counter, u64: 4 bytes that are zero when the launch begins, and that it leaves at zero. No launch that runs
+    /// at the same time may have the same.
+    Counter,
     /// A tensor map, 128 bytes.
     TensorMap(TensorMap),
 }
@@ -325,7 +328,7 @@ impl Plan {
                     Arg::Wide(expr) => Arg::Wide(bound(expr)),
                     Arg::Workspace { offset } => Arg::Workspace { offset: bound(offset) },
                     Arg::TensorMap(map) => Arg::TensorMap(map.replaced(bound)),
-                    Arg::Pointer(_) | Arg::Stride { .. } | Arg::Scalar(_) => continue,
+                    Arg::Pointer(_) | Arg::Stride { .. } | Arg::Scalar(_) | Arg::Counter => continue,
                 };
             }
         }

@@ -39,6 +39,7 @@ fn plan() -> Plan {
                 Arg::Computed(all.clone()),
                 Arg::Wide(tokens()),
                 Arg::Workspace { offset: all },
+                Arg::Counter,
             ],
         }],
     }

@@ -8,7 +8,7 @@ use lacuna_codegen::plan::{
     Arg, Dim, Expr, Launch, Pick, Plan, Promotion, Requirement, Scalar, ScalarSpec, Space, TensorMap, TensorSpec,
     Tiles, Tunable, first_fit,
 };
-use lacuna_codegen::{Boxes, Error, clearing, compile, counter, one_of};
+use lacuna_codegen::{Boxes, Error, compile, one_of};
 use lacuna_ptx::Target;
 
 use crate::Cx;
@@ -289,7 +289,7 @@ impl Staged {
             (true, false) => Tiles::drawn(grid, self.bytes, self.group, ctas),
         });
         let (grid, told) = tiles.map_or((self.grid, Vec::new()), |tiles| (tiles.grid, tiles.args));
-        let drawn_from = compiled.draws.then(counter);
+        let drawn_from = compiled.draws.then_some(Arg::Counter);
         let args = self.args.into_iter().chain(told).chain(drawn_from).chain(maps).collect();
         let launch = Launch {
             ptx: Arc::from(compiled.text),
@@ -308,8 +308,8 @@ impl Staged {
             tensors: self.tensors,
             scalars: self.scalars,
             requires: self.requires,
-            workspace: Expr::Const(if compiled.draws { 4 } else { 0 }),
-            launches: compiled.draws.then(|| clearing(target)).into_iter().chain([launch]).collect(),
+            workspace: Expr::Const(0),
+            launches: vec![launch],
         })
     }
 }

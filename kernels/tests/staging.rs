@@ -28,6 +28,7 @@ fn args(staged: &Staged) -> String {
         Arg::Stride { tensor, dim } => format!("{tensor}.{dim}"),
         Arg::Computed(expr) | Arg::Wide(expr) => format!("({})", expression(expr)),
         Arg::Workspace { .. } => "workspace".to_owned(),
+        Arg::Counter => "counter".to_owned(),
         Arg::TensorMap(map) => format!("{map:?}"),
     };
     staged.args.iter().map(show).collect::<Vec<_>>().join(" ")

@@ -7,7 +7,7 @@ use lacuna_emulator::{Arg, Launch, Memory, Options, Program, Stats};
 
 use crate::{
     Error, Result,
-    bind::{KernelArg, Step},
+    bind::{KernelArg, Places, Step},
     header::Header,
     modules::Modules,
 };
@@ -45,8 +45,8 @@ impl Emulated {
     }
 
     /// Runs one launch to its end.
-    pub(crate) fn launch(&self, plan: &Plan, loaded: &Loaded, step: &Step<'_>, workspace: u64) -> Result<Stats> {
-        let args: Vec<Arg> = step.args(workspace).into_iter().map(argument).collect();
+    pub(crate) fn launch(&self, plan: &Plan, loaded: &Loaded, step: &Step<'_>, places: Places) -> Result<Stats> {
+        let args: Vec<Arg> = step.args(places).into_iter().map(argument).collect();
         let launch = Launch {
             entry: &step.launch.entry,
             grid: step.grid,

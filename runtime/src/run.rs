@@ -7,7 +7,7 @@ use lacuna_emulator::Stats;
 
 use crate::{
     Bindings, CheckError, Device, Error, Result,
-    bind::{BindError, Expected, Limits, Resolved, check_signature, resolve},
+    bind::{BindError, Expected, Limits, Places, Resolved, check_signature, resolve},
     buffer::Buffer,
     check,
     cuda::{self, Events, Gpu},
@@ -364,7 +364,9 @@ fn launch(
     checked: bool,
     events: Option<&Events>,
 ) -> Result<usize> {
-    let (workspace, _held) = stream.scratch(resolved.workspace)?;
+    let (workspace, mut held) = stream.scratch(resolved.workspace)?;
+    let counter = if resolved.counts() { stream.counter(&mut held)? } else { 0 };
+    let places = Places { workspace, counter };
     if checked && resolved.workspace > 0 {
         // All ones: NaN in every float type, -1 as an integer. What a launch reads before writing it shows.
         stream.fill(workspace, 0xff, resolved.workspace)?;
@@ -376,7 +378,7 @@ fn launch(
     for (i, (step, module)) in resolved.steps.iter().zip(modules).enumerate() {
         if !step.is_empty() {
             let kernel = module.kernel(&step.launch.entry).expect("`ready` found the entry");
-            cuda::launch(kernel, stream, step, workspace)?;
+            cuda::launch(kernel, stream, step, places)?;
             launches += 1;
         }
         if each {
@@ -390,7 +392,7 @@ fn launch(
 }
 
 /// Runs every launch on the emulator, and says how many milliseconds each took. The workspace is new, so that reading it
-/// before writing it is a fault.
+/// before writing it is a fault. A launch that does not leave its counter at zero is one as well.
 fn emulate(
     device: &Device,
     emulated: &Emulated,
@@ -398,6 +400,9 @@ fn emulate(
     resolved: &Resolved<'_>,
 ) -> Result<(Report, Vec<f64>)> {
     let workspace = Buffer::new(device, resolved.workspace)?;
+    let counter = resolved.counts().then(|| Buffer::new(device, 4)).transpose()?;
+    counter.as_ref().map_or(Ok(()), Buffer::zero)?;
+    let places = Places { workspace: workspace.address(), counter: counter.as_ref().map_or(0, Buffer::address) };
     let begin = Instant::now();
     let (mut stats, mut millis) = (Vec::new(), Vec::new());
     for (step, program) in resolved.steps.iter().zip(programs) {
@@ -406,7 +411,15 @@ fn emulate(
             continue;
         }
         let begin = Instant::now();
-        stats.push(emulated.launch(resolved.plan, program, step, workspace.address())?);
+        stats.push(emulated.launch(resolved.plan, program, step, places)?);
+        if let Some(counter) = &counter {
+            let mut left = [0; 4];
+            counter.read(0, &mut left)?;
+            if left != [0; 4] {
+                let what = format!("`{}` leaves its counter at {}", step.launch.entry, u32::from_le_bytes(left));
+                return Err(Error::Plan { plan: resolved.plan.name.clone(), what });
+            }
+        }
         millis.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     Ok((Report { millis: begin.elapsed().as_secs_f64() * 1e3, launches: stats.len(), stats }, millis))

@@ -30,7 +30,6 @@ use self::emit::Emit;
 use self::place::Placement;
 use self::shared::Layout;
 use self::value::{Low, Tile, class, immediate};
-pub(crate) use self::persist::{CLEARING, clearing};
 pub use self::warpgroup::Boxes;
 use crate::Error;
 use crate::ir::{BufferId, Elem, Func, Op, Overlap, Param, Partition, Stmt, Tensor, ValueId, VarId};

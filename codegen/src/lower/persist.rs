@@ -6,10 +6,13 @@
 //! yet. Only where rows are gathered ahead, whose tiles are alike, it draws ahead: the first two by where the CTA stands, each
 //! further one as a tile begins, for the one after the next.
 //!
+//! The counter begins at zero and ends at zero: every CTA draws until it has drawn one past the last tile, which makes as many draws
+//! as there are tiles, since the first ones were none; and whoever draws last takes all of them back.
+//!
 //! What it drew it leaves in a ring of [`DRAWN`] slots, with barriers as other rings have: of each other warp one lane reads and
 //! arrives, and tells the rest. The first tile past the last one ends every role.
 
-use lacuna_ptx::{Class, Entry, Limits, Module, Operand, Param, ParamType, Reg, Special, Target, Version};
+use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
 
 use super::shared::DRAWN;
 use super::{Emit, Lower};
@@ -33,29 +36,6 @@ pub(super) fn params(func: &Func) -> Vec<Param> {
         (true, false) => numbers(&TILE_PARAMS),
         (true, true) => numbers(&DRAWN_PARAMS).into_iter().chain([param(TILE_COUNTER, ParamType::U64)]).collect(),
     }
-}
-
-/// The entry that sets the counter to zero before tiles are drawn.
-pub(crate) const CLEARING: &str = "clear_tile_counter";
-
-/// Its module.
-pub(crate) fn clearing(target: Target) -> Module {
-    let mut e = Emit::new();
-    let place = Operand::Address(lacuna_ptx::Address::symbol(TILE_COUNTER.to_owned(), 0));
-    let counter = e.op(Class::B64, "ld.param.u64", [place]);
-    let zero = e.op(Class::B32, "mov.b32", [0i64.into()]);
-    e.inst("st.global.b32", [Emit::at(counter, 0), zero.into()]);
-    e.inst("ret", []);
-    let (body, regs) = e.finish();
-    let entry = Entry {
-        name: CLEARING.to_owned(),
-        params: vec![Param { name: TILE_COUNTER.to_owned(), ty: ParamType::U64 }],
-        limits: Limits { max_threads: Some([1, 1, 1]), ..Limits::default() },
-        regs,
-        shared: Vec::new(),
-        body,
-    };
-    Module { version: target.since().max(Version::new(7, 0)), target, shared: Vec::new(), entries: vec![entry] }
 }
 
 /// Which of the tiles that were drawn the next one is: a count of them, whose slot and phase follow.
@@ -150,6 +130,12 @@ impl Lower<'_> {
         } else {
             ctas
         };
+        let all = told[0];
+        let last = self.e.op(Class::B32, "add.s32", [all.into(), (-1i64).into()]);
+        let back = self.e.op(Class::B32, "sub.s32", [0i64.into(), all.into()]);
+        let add = |lower: &mut Self, what: Operand| {
+            lower.e.op(Class::B32, "atom.global.add.u32", [Emit::at(counter, 0), what])
+        };
         self.e.forget();
         self.e.open(false);
         let (head, behind, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
@@ -158,26 +144,24 @@ impl Lower<'_> {
         if !ahead {
             self.tell(tile, count);
         }
-        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), told[0].into()]);
+        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let draw = |lower: &mut Self| lower.e.op(Class::B32, "atom.global.add.u32", [Emit::at(counter, 0), 1i64.into()]);
         let drawn = ahead.then(|| {
             self.tell(next, count);
-            draw(self)
+            add(self, 1i64.into())
         });
         let place = self.place_of_drawn(tile, told);
         self.tile(place, &behind, common, role);
         self.e.place(&behind);
-        match drawn {
-            Some(drawn) => {
-                self.e.mov(tile, next.into());
-                self.e.inst("add.s32", [next.into(), by_standing.into(), drawn.into()]);
-            }
-            None => {
-                let drawn = draw(self);
-                self.e.inst("add.s32", [tile.into(), by_standing.into(), drawn.into()]);
-            }
+        let to = if ahead { next } else { tile };
+        if ahead {
+            self.e.mov(tile, next.into());
         }
+        let drawn = drawn.unwrap_or_else(|| add(self, 1i64.into()));
+        self.e.inst("add.s32", [to.into(), by_standing.into(), drawn.into()]);
+        let was_last = self.e.op(Class::Pred, "setp.eq.s32", [drawn.into(), last.into()]);
+        let old = self.e.reg(Class::B32).into();
+        self.e.guarded((was_last, false), "atom.global.add.u32", [old, Emit::at(counter, 0), back.into()]);
         self.e.inst("bra", [Operand::Label(head)]);
         self.e.place(&done);
         self.e.close();

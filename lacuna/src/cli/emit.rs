@@ -192,6 +192,7 @@ fn launch(launch: &Launch) -> Value {
             Arg::Computed(value) => json!({ "type": "i32", "value": expr(value) }),
             Arg::Wide(value) => json!({ "type": "u64", "value": expr(value) }),
             Arg::Workspace { offset } => json!({ "type": "u64", "workspace_offset": expr(offset) }),
+            Arg::Counter => json!({ "type": "u64", "counter": true }),
             Arg::TensorMap(map) => json!({ "type": "tensor_map", "tensor_map": tensor_map(map) }),
         })
         .collect();

@@ -11,7 +11,7 @@ use lacuna_emulator::TensorMap;
 
 pub use error::BindError;
 use resolve::Known;
-pub(crate) use resolve::{Limits, Resolved, Step, check_signature, resolve};
+pub(crate) use resolve::{Limits, Places, Resolved, Step, check_signature, resolve};
 
 use crate::{Stream, Tensor};
 

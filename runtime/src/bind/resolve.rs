@@ -39,6 +39,13 @@ pub(crate) struct Resolved<'p> {
     pub(crate) workspace: u64,
 }
 
+impl Resolved<'_> {
+    /// Whether a launch takes a counter.
+    pub(crate) fn counts(&self) -> bool {
+        self.steps.iter().any(Step::counts)
+    }
+}
+
 /// A launch of it.
 #[derive(Debug)]
 pub(crate) struct Step<'p> {
@@ -47,12 +54,22 @@ pub(crate) struct Step<'p> {
     pub(crate) args: Vec<Slot>,
 }
 
+/// Where a run has what is not the caller's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) workspace: u64,
+    /// Where no launch takes one, nowhere.
+    pub(crate) counter: u64,
+}
+
 /// An argument of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Slot {
     Value(KernelArg),
     /// Bytes from the start of the workspace.
     Workspace(u64),
+    /// The counter of the stream.
+    Counter,
     Map(Map),
 }
 
@@ -62,12 +79,18 @@ impl Step<'_> {
         self.grid.contains(&0)
     }
 
-    /// The arguments, once the workspace is placed.
-    pub(crate) fn args(&self, workspace: u64) -> Vec<KernelArg> {
+    /// Whether it takes a counter.
+    pub(crate) fn counts(&self) -> bool {
+        self.args.contains(&Slot::Counter)
+    }
+
+    /// The arguments, once the workspace and the counter are placed.
+    pub(crate) fn args(&self, places: Places) -> Vec<KernelArg> {
         let value = |slot: &Slot| match slot {
             Slot::Value(value) => value.clone(),
-            Slot::Workspace(offset) => KernelArg::U64(workspace + offset),
-            Slot::Map(map) => map.placed(workspace),
+            Slot::Workspace(offset) => KernelArg::U64(places.workspace + offset),
+            Slot::Counter => KernelArg::U64(places.counter),
+            Slot::Map(map) => map.placed(places.workspace),
         };
         self.args.iter().map(value).collect()
     }
@@ -384,6 +407,7 @@ impl Known<'_> {
                 }
                 Slot::Workspace(offset)
             }
+            Arg::Counter => Slot::Counter,
             Arg::TensorMap(map) => {
                 let tensor = |name: &str| {
                     let found = plan.tensors.iter().any(|spec| spec.name == name).then(|| &self.bindings.tensors[name]);
@@ -416,7 +440,7 @@ pub(crate) fn check_signature(
     }
     for (index, (param, slot)) in entry.params.iter().zip(&step.args).enumerate() {
         let given = match slot {
-            Slot::Workspace(_) | Slot::Value(KernelArg::U64(_)) => ParamType::U64,
+            Slot::Workspace(_) | Slot::Counter | Slot::Value(KernelArg::U64(_)) => ParamType::U64,
             Slot::Value(KernelArg::U32(_)) => ParamType::U32,
             Slot::Value(KernelArg::F32(_)) => ParamType::F32,
             Slot::Map(_) | Slot::Value(KernelArg::Map(..)) => ParamType::Bytes { align: 64, bytes: 128 },

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Key, Resources, Result,
-    bind::{KernelArg, Step},
+    bind::{KernelArg, Places, Step},
     header::Header,
 };
 
@@ -200,12 +200,12 @@ impl Kernel {
 }
 
 /// Enqueues a launch of a resolved run.
-pub(crate) fn launch(kernel: &Kernel, stream: &Stream, step: &Step<'_>, workspace: u64) -> Result<()> {
+pub(crate) fn launch(kernel: &Kernel, stream: &Stream, step: &Step<'_>, places: Places) -> Result<()> {
     let Launch { threads, shared, cluster, .. } = *step.launch;
     // SAFETY: `check_signature` compared the arguments with the entry's parameters in number, order and type. Tensors
     // cover what the plan says (`resolve`), the workspace has the plan's size; memory is freed only after everything on
     // the device is done with it (`Gpu::free`). That the PTX keeps within them is the plan's promise.
-    unsafe { kernel.launch(stream, step.grid, threads, shared, cluster, &step.args(workspace)) }
+    unsafe { kernel.launch(stream, step.grid, threads, shared, cluster, &step.args(places)) }
 }
 
 /// An argument where the driver reads it: as many bytes as the parameter has.

@@ -21,7 +21,12 @@ pub(crate) struct Stream {
 pub(crate) struct Scratch {
     address: u64,
     bytes: u64,
+    /// A word that every launch leaves at zero; nowhere until the first asks for it.
+    counter: u64,
 }
+
+/// Bytes of a counter.
+const COUNTER: u64 = 4;
 
 // SAFETY: the driver API is thread-safe, and a stream handle may be used from any thread.
 unsafe impl Send for Stream {}
@@ -82,14 +87,23 @@ impl Stream {
         if scratch.bytes < bytes {
             let gpu = self.gpu();
             // Freeing waits for the launches that still use it.
-            let old = std::mem::take(&mut *scratch);
-            if old.bytes > 0 {
-                gpu.free(old.address);
+            if std::mem::take(&mut scratch.bytes) > 0 {
+                gpu.free(scratch.address);
             }
             scratch.address = gpu.alloc(bytes)?;
             scratch.bytes = bytes;
         }
         Ok((scratch.address, scratch))
+    }
+
+    /// The counter of launches that are enqueued before the guard of its scratch is dropped.
+    pub(crate) fn counter(&self, scratch: &mut Scratch) -> Result<u64> {
+        if scratch.counter == 0 {
+            let counter = self.gpu().alloc(COUNTER)?;
+            self.fill(counter, 0, COUNTER)?;
+            scratch.counter = counter;
+        }
+        Ok(scratch.counter)
     }
 }
 
@@ -99,6 +113,9 @@ impl Drop for Stream {
         let scratch = self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
         if scratch.bytes > 0 {
             gpu.free(scratch.address);
+        }
+        if scratch.counter > 0 {
+            gpu.free(scratch.counter);
         }
         if self.owned
             && let Ok(_current) = gpu.current()

@@ -246,6 +246,7 @@ impl Classes {
     #[track_caller]
     pub fn of<K: Axis>(&self, rows: &QueryRows<impl Axis, impl Axis>) -> Visited<K> {
         let (extent, first) = rows.tiled();
+        current().borrow_mut().uneven = true;
         let extent = extent as i32;
         let slot = first_tile(rows.document, extent) + first / extent;
         let (partial, rounds) = if rows.document.is_apart() {

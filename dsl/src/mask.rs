@@ -121,7 +121,7 @@ impl Mask {
             let run = current();
             let mut state = run.borrow_mut();
             let args = self.values(&mut state);
-            state.widens |= self.0.pattern.widens();
+            state.uneven |= self.0.pattern.looks_at_query();
             let q = (state.take(ends.0), state.take(ends.1));
             let (len, extent) = (state.take(rows.document.keys()), state.extent::<K>());
             let runs = self.0.pattern.emit_runs(&mut state.builder, q, len, extent, &args);

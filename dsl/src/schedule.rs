@@ -213,7 +213,7 @@ impl<S: Schedule> Tunable for Bound<S> {
     fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
         let mut pick = first_fit(self, target, wanted)?;
         let mut wanted = wanted.clone();
-        let leanings = leanings(&pick, self.stage(target, &pick)?.widens);
+        let leanings = leanings(&pick, self.stage(target, &pick)?.uneven);
         for (knob, value) in leanings.into_iter().flatten() {
             if wanted.contains_key(knob) || !pick.contains_key(knob) {
                 continue;
@@ -227,13 +227,14 @@ impl<S: Schedule> Tunable for Bound<S> {
     }
 }
 
-/// Knobs that a pick had better have another value of. Where later tiles have more to do, CTAs do tile after tile: what is left of
-/// a tile is done beside the next one's loads, and each CTA gets long and short ones; tiles alike are better dealt out by the
-/// device. Deferred products keep values for a round longer: with two stages, copies run dry, and fenced ones take less time.
-fn leanings(pick: &Pick, widens: bool) -> [Option<(&'static str, u32)>; 2] {
+/// Knobs that a pick had better have another value of. Where what a tile sees depends on where it is, or a list says it, CTAs draw
+/// tile after tile: what is left of a tile is done beside the next one's loads, and whoever is done first takes the next; tiles that
+/// see all there is are alike and long, and as well dealt out by the device. Deferred products keep values for a round longer: with
+/// two stages, copies run dry, and fenced ones take less time.
+fn leanings(pick: &Pick, uneven: bool) -> [Option<(&'static str, u32)>; 2] {
     let is = |knob: &str, value: u32| pick.get(knob) == Some(&value);
     let fenced = is("overlap", 3) && is("stages", 2);
-    [fenced.then_some(("overlap", 2)), widens.then_some(("persist", 2))]
+    [fenced.then_some(("overlap", 2)), uneven.then_some(("persist", 3))]
 }
 
 /// A schedule that has been staged: everything about one kernel but its PTX.
@@ -251,9 +252,8 @@ pub struct Staged {
     pub bytes: Expr,
     /// Query heads of a KV head.
     pub group: u64,
-    /// Whether later tiles of queries see more keys than earlier ones
-    /// ([`Pattern::widens`](lacuna_codegen::pattern::Pattern::widens)).
-    pub widens: bool,
+    /// Whether what a tile of queries sees depends on where it is, or is listed.
+    pub uneven: bool,
     /// The tensors that it reads and writes.
     pub tensors: Vec<TensorSpec>,
     /// The numbers that it takes at launch.

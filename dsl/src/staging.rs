@@ -59,8 +59,8 @@ pub struct State {
     extents: HashMap<TypeId, u32>,
     axes: HashMap<TypeId, AxisId>,
     pub(crate) grid: Option<[Expr; 3]>,
-    /// Whether later tiles of queries see more keys than earlier ones.
-    pub(crate) widens: bool,
+    /// Whether what a tile of queries sees depends on where it is, or is listed.
+    pub(crate) uneven: bool,
     pub(crate) tensors: Vec<TensorSpec>,
     scalars: Vec<ScalarSpec>,
     args: Vec<Arg>,
@@ -200,7 +200,7 @@ impl Staging {
             extents: self.extents,
             axes: HashMap::new(),
             grid: None,
-            widens: false,
+            uneven: false,
             tensors: Vec::new(),
             scalars: Vec::new(),
             args: Vec::new(),
@@ -236,7 +236,7 @@ impl Staging {
             func,
             bytes: bytes(&state.shape, &state.scalars),
             group: state.shape.group.into(),
-            widens: state.widens,
+            uneven: state.uneven,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
             requires: [grouping(&state.tensors, state.shape.group), state.requires].concat(),
             tensors: state.tensors,

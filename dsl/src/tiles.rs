@@ -55,6 +55,7 @@ impl TileBlocks {
         let (row, most) = {
             let run = current();
             let mut state = run.borrow_mut();
+            state.uneven = true;
             if size.rows == 0 || !size.rows.is_multiple_of(tile) {
                 let label = format!("tiles of {tile} queries do not make them up");
                 state.builder.fail(format!("lists are of {} queries", size.rows), label);

@@ -232,7 +232,8 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
         // What a consumer has less than a thread can have counts as taken.
         Some(roles) => {
             let spare = if func.overlap == Overlap::Deferred { DEFERRED } else { 0 };
-            entry.pressure() + spare + MAX_REGISTERS.saturating_sub(roles.consumer)
+            let uniform = if func.draws { BETWEEN_TILES } else { 0 };
+            entry.pressure() - uniform + spare + MAX_REGISTERS.saturating_sub(roles.consumer)
         }
     };
     // Roles share out all registers of a multiprocessor.
@@ -278,6 +279,10 @@ const SPARE: u32 = 15;
 /// The same for consumers whose products are deferred: ptxas moves the arithmetic of a round into the next one's product. In other
 /// orders consumers need none.
 const DEFERRED: u32 = 42;
+
+/// Registers that count from tile to tile, where tiles are drawn, and are the same in all lanes: ptxas has them, and what is made of
+/// them, in those that a warp has once.
+const BETWEEN_TILES: u32 = 4;
 
 /// CTAs that should fit on a multiprocessor at once, which caps the registers that ptxas may take: what shared memory
 /// allows, as far as the estimates of registers allow it too. `registers` are those without which it spills.

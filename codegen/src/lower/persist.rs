@@ -12,7 +12,7 @@
 //! What it drew it leaves in a ring of [`DRAWN`] slots, with barriers as other rings have: of each other warp one lane reads and
 //! arrives, and tells the rest. The first tile past the last one ends every role.
 
-use lacuna_ptx::{Class, Operand, Param, ParamType, Reg, Special};
+use lacuna_ptx::{Address, Class, Operand, Param, ParamType, Reg, Special};
 
 use super::shared::DRAWN;
 use super::{Emit, Lower};
@@ -169,7 +169,6 @@ impl Lower<'_> {
 
     /// The tiles of a role that is told of them.
     fn drawn_tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
-        let told = DRAWN_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
         let count = self.e.mutable(Class::B32);
         self.e.mov(count, 0i64.into());
         self.e.forget();
@@ -178,6 +177,11 @@ impl Lower<'_> {
         self.e.place(&head);
         self.e.pragma("nounroll");
         let tile = self.hear(count);
+        // Anew for each tile: nothing of them is held while it is done.
+        let told = DRAWN_PARAMS.map(|name| {
+            let place = Operand::Address(Address::symbol(name.to_owned(), 0));
+            self.e.op(Class::B32, "ld.param.b32", [place])
+        });
         let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), told[0].into()]);
         self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
         let place = self.place_of_drawn(tile, told);

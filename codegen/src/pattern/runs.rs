@@ -71,20 +71,6 @@ impl Pattern {
     }
 }
 
-impl Pattern {
-    /// Whether later queries see more keys than earlier ones: of some clause each bound from above looks at the query's position,
-    /// and none from below does. A causal mask does so, a window or a block does not.
-    pub fn widens(&self) -> bool {
-        let mut tree = self.tree.clone();
-        let clauses = clauses(&tree, self.root);
-        clauses.into_iter().any(|clause| {
-            let Bounds { lower, upper, .. } = solve(&mut tree, clause);
-            let looks = |form: &Linear| tree.depends(form).q;
-            !upper.is_empty() && upper.iter().all(looks) && !lower.iter().any(looks)
-        })
-    }
-}
-
 /// Whether a quotient of the key's position stands in a form.
 fn has_quotient(tree: &Tree, form: &Linear) -> bool {
     form.terms.iter().any(|&(term, _)| match &tree.terms[term as usize] {

@@ -15,7 +15,7 @@ use crate::patterns::causal;
 /// do tile after tile: a CTA has one product of each kind, and the next one's rows come beside.
 #[schedule(tune(
     Rows in [64, 128, 256], warps in [4, 8],
-    sm_90a(Rows in [128, 64], persist in [2, 3, 1]),
+    sm_90a(Rows in [128, 64], persist in [3, 2, 1]),
 ))]
 pub fn block_major(cx: &Cx, q: Queries<Dk>, k: Keys<Dk>, v: Values<Dv>, lists: Lists, docs: Segments) -> PartLse<Dv> {
     let choices = Choices::of_groups(None, None);

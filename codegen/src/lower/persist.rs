@@ -123,13 +123,10 @@ impl Lower<'_> {
         let [tile, next, count]: [Reg; 3] = std::array::from_fn(|_| self.e.mutable(Class::B32));
         self.e.mov(tile, own.into());
         self.e.mov(count, 0i64.into());
-        let by_standing = if ahead {
+        if ahead {
             self.e.inst("add.s32", [next.into(), ctas.into(), other.into()]);
             self.tell(tile, count);
-            self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()])
-        } else {
-            ctas
-        };
+        }
         let all = told[0];
         let last = self.e.op(Class::B32, "add.s32", [all.into(), (-1i64).into()]);
         let back = self.e.op(Class::B32, "sub.s32", [0i64.into(), all.into()]);
@@ -158,6 +155,9 @@ impl Lower<'_> {
             self.e.mov(tile, next.into());
         }
         let drawn = drawn.unwrap_or_else(|| add(self, 1i64.into()));
+        // Anew for each tile: the fetching thread has few registers.
+        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+        let by_standing = if ahead { self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()]) } else { ctas };
         self.e.inst("add.s32", [to.into(), by_standing.into(), drawn.into()]);
         let was_last = self.e.op(Class::Pred, "setp.eq.s32", [drawn.into(), last.into()]);
         let old = self.e.reg(Class::B32).into();

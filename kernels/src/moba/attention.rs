@@ -27,10 +27,10 @@ const JOIN: [u32; 3] = [1, 2, 4];
 const PARTS: &str = "part_bits";
 
 /// Keys of a block up to which a CTA of warpgroups waits more than it multiplies: for chosen blocks the next tile's rows then come
-/// beside, and two small CTAs of own blocks share a multiprocessor.
+/// beside; of own blocks two small CTAs share a multiprocessor, and have parts in flight in the place of a second stage of keys.
 const SMALL: u32 = 256;
 const SMALL_PARTS: [(&str, u32); 3] = [("rows", 128), ("stages", 1), ("persist", 2)];
-const SMALL_OWN: [(&str, u32); 2] = [("rows", 64), ("kv", 64)];
+const SMALL_OWN: [(&str, u32); 4] = [("rows", 64), ("kv", 64), ("stages", 1), ("ahead", 3)];
 
 /// Choices of a query head, at most, where neighbours are joined: each is compared with each.
 const MOST_JOINED: u32 = 16;

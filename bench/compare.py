@@ -44,7 +44,7 @@ DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 
 DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
 # What `lacuna tune` chooses for causal attention of these lengths, beside the default: where a tile has few blocks, the next tile's Q
 # comes while this one's is in use; where it has many, the device deals tiles out better.
-PICKS = {length: "stages=2,overlap=2" for length in (512, 1024)} | {length: "persist=1" for length in (32768, 65536, 131072)}
+PICKS = {length: "stages=2,overlap=2" for length in (512, 1024)}
 
 
 class Kernel:

@@ -5,7 +5,7 @@ use lacuna_dsl::prelude::*;
 /// their mask first, then those that do not. One loop goes through both, so that no copies run dry between them.
 #[schedule(tune(
     Rows in [128, 64], Kv in [64, 32], stages in [2, 3], warps in [4, 8],
-    sm_90a(Kv in [128, 112, 80, 64], Rows in [192, 128], stages in [3, 2], overlap in [3, 2, 1], turns in [2, 1], persist in [1, 2, 3]),
+    sm_90a(Kv in [128, 112, 80, 64], Rows in [192, 128], stages in [3, 2], overlap in [3, 2, 1], turns in [2, 1], persist in [1, 2]),
 ))]
 pub fn query_major_classified(
     cx: &Cx,

@@ -43,8 +43,8 @@ DENSE += [("causal", (192, 128), 4, 16, 16, 8192)]
 DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
 DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
 # What `lacuna tune` chooses for causal attention of these lengths, beside the default: where a tile has few blocks, the next tile's Q
-# comes while this one's is in use; where it has many, the device deals tiles out better.
-PICKS = {length: "stages=2,overlap=2" for length in (512, 1024)}
+# comes while this one's is in use.
+TUNED = {length: "stages=2,overlap=2" for length in (512, 1024)}
 
 
 class Kernel:
@@ -274,7 +274,7 @@ def dense(options, rows):
     for name, width, batch, heads, heads_kv, length in DENSE:
         width, dv = width if isinstance(width, tuple) else (width, width)
         group, scale = heads // heads_kv, width ** -0.5
-        ours = kernels(name, width, dv, group, options.dense_pick or (PICKS.get(length, "") if name == "causal" else ""))
+        ours = kernels(name, width, dv, group, options.dense_pick or (TUNED.get(length, "") if name == "causal" else ""))
         t = packed(batch, heads, length, width, heads_kv, dv)
         apart_t = [apart(t[n], batch) for n in "qkv"]
         apart_t = [x.repeat_interleave(heads // x.shape[1], 1).contiguous() for x in apart_t]

@@ -41,7 +41,8 @@ pub fn compile(func: Func) -> Result<Compiled, Error> {
         debug_assert_eq!(passes::verify(&func), Ok(()), "`{name}` left a func that does not verify");
         Ok(func)
     })?;
-    let lower::Lowered { module, shared, threads, registers, resident, persists, draws, gathers, maps } = lower::lower(&func)?;
+    let lower::Lowered { module, shared, threads, registers, resident, persists, draws, gathers, maps } =
+        lower::lower(&func)?;
     let text = module.to_string();
     Ok(Compiled { module, text, shared, threads, registers, resident, persists, draws, gathers, maps })
 }

@@ -13,8 +13,8 @@ mod map;
 mod tiles;
 
 pub use map::{MapBase, MapDim, MapRow, MapStride, Promotion, RAGGED_ORIGIN, Swizzle, TensorMap, WRAP};
-pub(crate) use tiles::{COUNTER as TILE_COUNTER, DRAWN as DRAWN_PARAMS, PARAMS as TILE_PARAMS};
 pub use tiles::Tiles;
+pub(crate) use tiles::{COUNTER as TILE_COUNTER, DRAWN as DRAWN_PARAMS, PARAMS as TILE_PARAMS};
 
 /// The symbol that stands for the multiprocessors of the device that a plan is run on.
 pub const MULTIPROCESSORS: &str = "multiprocessors";

@@ -342,7 +342,7 @@ prop_compose! {
         roles in proptest::option::of((any::<u32>(), any::<u32>())),
         overlap in 0usize..Overlap::ALL.len(),
         turns in any::<bool>(),
-        persist in any::<bool>(),
+        (persist, draws) in (any::<bool>(), any::<bool>()),
         ops in proptest::collection::vec(ops(), 0..12),
         types in proptest::collection::vec(types(), 400),
     ) -> Func {
@@ -373,6 +373,8 @@ prop_compose! {
             overlap: Overlap::ALL[overlap],
             turns,
             persist,
+            // Tiles are drawn by CTAs that do several.
+            draws: persist && draws,
             body,
         }
     }
@@ -399,6 +401,7 @@ proptest! {
         prop_assert_eq!(back.tables, func.tables);
         prop_assert_eq!(back.bests, func.bests);
         prop_assert_eq!(back.partition, func.partition);
+        prop_assert_eq!((back.persist, back.draws), (func.persist, func.draws));
     }
 
     #[test]

@@ -465,3 +465,86 @@ fn clusters_are_those_that_a_kernel_requires() {
         );
     }
 }
+
+/// Each CTA draws a number and stores it where it says; whoever draws the last takes all of them back.
+const DRAW: &str = "\
+.version 7.0
+.target sm_80
+.address_size 64
+
+.visible .entry draw(.param .u64 out, .param .u32 n, .param .u64 counter)
+{
+    .reg .pred %p<1>;
+    .reg .b32 %r<4>;
+    .reg .b64 %d<3>;
+    mov.u32 %r0, %tid.x;
+    setp.ne.u32 %p0, %r0, 0;
+    @%p0 bra done;
+    ld.param.u64 %d0, [counter];
+    atom.global.add.u32 %r1, [%d0], 1;
+    ld.param.u64 %d1, [out];
+    mul.wide.u32 %d2, %r1, 4;
+    add.u64 %d1, %d1, %d2;
+    st.global.u32 [%d1], %r1;
+    ld.param.u32 %r2, [n];
+    sub.u32 %r3, 0, %r2;
+    sub.u32 %r2, %r2, 1;
+    setp.eq.u32 %p0, %r1, %r2;
+    @%p0 atom.global.add.u32 %r2, [%d0], %r3;
+done:
+    ret;
+}
+";
+
+/// Two launches that draw, each for itself.
+fn draw() -> Plan {
+    let args = |name: &str| vec![Arg::Pointer(name.to_owned()), Arg::Computed(Expr::symbol("n")), Arg::Counter];
+    let grid = || [Expr::symbol("n"), 1.into(), 1.into()];
+    let out = |name| spec(name, Elem::I32, vec![symbol("n")], Access::Write, 4);
+    Plan {
+        name: "draw".to_owned(),
+        target: Target::SM_80,
+        tensors: vec![out("first"), out("second")],
+        scalars: Vec::new(),
+        requires: Vec::new(),
+        workspace: 0.into(),
+        launches: ["first", "second"].map(|name| launch(DRAW, "draw", grid(), 32, args(name))).into(),
+    }
+}
+
+#[test]
+fn every_launch_finds_its_counter_at_zero_and_leaves_it_there() {
+    let device = Device::emulator();
+    let drawn = || Tensor::uninit(&device, Elem::I32, &[40]).unwrap();
+    let (first, second) = (drawn(), drawn());
+    let bindings = Bindings::new().tensor("first", &first).tensor("second", &second);
+    for _ in 0..2 {
+        for out in [&first, &second] {
+            out.poison().unwrap();
+        }
+        device.run(&draw(), &bindings).unwrap();
+        for out in [&first, &second] {
+            assert_eq!(out.to_vec::<i32>().unwrap(), (0..40).collect::<Vec<_>>());
+        }
+    }
+    device.enqueue(&draw(), &bindings).unwrap();
+    let with = |launch: usize, from: &str, to: &str| {
+        let mut plan = draw();
+        plan.launches[launch].ptx = Arc::from(DRAW.replace(from, to));
+        plan
+    };
+    let kept = with(1, "@%p0 atom", "// atom");
+    let error = "`draw` is not a valid plan: `draw` leaves its counter at 40";
+    assert_eq!(refusal(&kept, &bindings), error);
+    assert_eq!(device.enqueue(&kept, &bindings).unwrap_err().to_string(), error);
+    let one_less = with(0, "sub.u32 %r3, 0, %r2;", "sub.u32 %r3, 1, %r2;");
+    assert_eq!(refusal(&one_less, &bindings), "`draw` is not a valid plan: `draw` leaves its counter at 1");
+    let mut narrow = draw();
+    narrow.launches[0].args.swap(1, 2);
+    assert_eq!(
+        refusal(&narrow, &bindings),
+        "`draw` is not a valid plan: parameter 1 of `draw` is .u32, and its launch gives .u64"
+    );
+    // What was refused leaves nothing behind.
+    device.run(&draw(), &bindings).unwrap();
+}

@@ -95,7 +95,7 @@
 //!
 //! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
 //! what a loop leaves behind differs from how it was found in its own rings alone.
-
+//!
 //! # Tiles of work
 //!
 //! Where CTAs persist, a role does all of this for one tile of work after another, with other bounds and conditions each time.
@@ -107,6 +107,18 @@
 //! no other is: then a tile is in order whatever came before it. That all come to their end is said tile by tile as well: where a
 //! tile ends, every slot has been released as often as it was filled, and every warpgroup has passed as many turns as it took,
 //! so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
+//!
+//! Which tiles a CTA does is not said here: they follow from where it stands, or it draws them (`Func::draws`), and then what
+//! tells the roles of them is lowering's (`lower/persist.rs`), which the rules above do not see. It must not be in their way:
+//!  * All do the same tiles in the same order. One thread draws, and leaves each number in the next slot of a ring. Each other
+//!    warp reads the slots one after another, each once for a tile, until a number is past the last tile, which ends all.
+//!  * No number is written over before it is read, and no stale one is read. The slots have barriers as those of other rings:
+//!    a reader waits for fill `j` of a slot, reads, and arrives, once, and whoever draws waits before fill `j` until all readers
+//!    have arrived for fill `j - 1`. So no wait is more than a phase off, by the induction from above.
+//!  * All come to their end. Where a reader takes a number, it holds no turn, no slot and no group that others wait for: it is
+//!    between two tiles. Whoever draws leaves number `t` once all fills of the tiles before `t - 1` are started, and waits before
+//!    it for readers of number `t - 4`, the ring having four slots. These read it as soon as they are through with the tiles
+//!    before it, for which they need no fills and no numbers but earlier ones. So the tiles go on one by one, as above.
 
 mod apart;
 mod hand;

@@ -243,7 +243,17 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let memory = SharedArray { name: SHARED.to_owned(), align: 1024, bytes: None };
     let version = func.target.since().max(Version::new(7, 0));
     let module = Module { version, target: func.target, shared: vec![memory], entries: vec![entry] };
-    Ok(Lowered { module, shared, threads, registers, resident, persists: func.persist, draws: func.draws, gathers, maps })
+    Ok(Lowered {
+        module,
+        shared,
+        threads,
+        registers,
+        resident,
+        persists: func.persist,
+        draws: func.draws,
+        gathers,
+        maps,
+    })
 }
 
 /// Registers of tiles and scalars above which addresses are worked out anew where they are used. Below, ptxas (13.0) finds

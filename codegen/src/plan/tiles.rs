@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn tiles_that_are_drawn_come_in_sections() {
         let drawn = |grid: [u64; 3], bytes| numbers(&Tiles::drawn(grid.map(Expr::Const), Expr::Const(bytes), 1, 1));
-        for ([x, y, z], bytes) in [([32, 16, 4], 2 << 20), ([7, 5, 3], 4 << 20), ([3, 1, 1], 0), ([9, 4, 2], 64 << 20)] {
+        for ([x, y, z], bytes) in [([32, 16, 4], 2 << 20), ([7, 5, 3], 4 << 20), ([3, 1, 1], 0), ([9, 4, 2], 64 << 20)]
+        {
             let (grid, [all, before_last, count, _, together, _, last, _, across, _]) = drawn([x, y, z], bytes);
             assert_eq!((grid, all, across), ([all.min(132), 1, 1], x * y * z, y));
             assert_eq!((count, before_last % count), (together * x, 0));

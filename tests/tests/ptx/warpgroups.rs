@@ -19,8 +19,13 @@ const SERIAL: u32 = 1;
 const FENCED: u32 = 2;
 const DEFERRED: u32 = 3;
 
-/// CTAs that do tile after tile, as picks say it.
-const PERSISTS: u32 = 2;
+/// CTAs that do one tile, and those whose tiles follow from where they stand, as picks say it.
+const ONE_TILE: u32 = 1;
+const BY_PLACE: u32 = 2;
+
+/// Where those are looked at whose tiles follow from where they stand, if these are not the usual ones: beside tiles that are drawn
+/// they differ little.
+const BY_PLACE_AT: (u32, u32) = (128, 128);
 
 /// A kernel that persists, where it is asked to, with one or two registers more than there are, at two widths: they are in memory
 /// from a tile's begin to its end, and not in its loop.
@@ -30,24 +35,24 @@ struct Line {
     kernel: &'static Kernel,
     shape: (u32, u32),
     pick: Pick,
+    /// Whether CTAs do tile after tile in a way that is not the usual one.
+    asked: bool,
 }
 
 /// Widths of keys and values: one, two, three and four panels of 128 bytes, and three of 64.
 const SHAPES: [(u32, u32); 5] = [(64, 64), (128, 128), (256, 256), (192, 128), (96, 96)];
 
-/// Every kernel at its default pick, for CTAs that persist and for others where either may be; one at those that differ from these
-/// in one knob.
+/// Every kernel at its default pick, and the same for CTAs that do one tile or several in each way there is; one at those that differ
+/// from these in one knob.
 fn lines() -> Vec<Line> {
     let mut lines = Vec::new();
     for kernel in kernels().filter(|kernel| !OTHERS.contains(&kernel.name)) {
         for shape in SHAPES {
             let attention = attention_of(kernel, shape.0, shape.1, group(kernel));
             let usual = default_pick(&attention, TARGET);
+            let way = |pick: &Pick| pick.get("persist").copied();
             let mut picks = vec![usual.clone()];
-            if usual.contains_key("persist") {
-                let other = PERSISTS + 1 - usual["persist"];
-                picks.push(Pick::from_iter(usual.into_iter().chain([("persist".to_owned(), other)])));
-            }
+            picks.extend(other_ways(&attention, &usual, shape));
             if kernel.name == "sink-window" {
                 let space = attention.space(TARGET);
                 let around: Vec<Pick> = picks.iter().flat_map(|pick| space.around(pick)).collect();
@@ -55,10 +60,22 @@ fn lines() -> Vec<Line> {
                 picks.sort();
                 picks.dedup();
             }
-            lines.extend(picks.into_iter().map(|pick| Line { kernel, shape, pick }));
+            lines.extend(picks.into_iter().map(|pick| {
+                let asked = way(&pick).is_some_and(|way| way != ONE_TILE) && way(&pick) != way(&usual);
+                Line { kernel, shape, pick, asked }
+            }));
         }
     }
     lines
+}
+
+/// A pick for CTAs that do one tile, or several, in each other way that the space has.
+fn other_ways(attention: &lacuna_kernels::registry::Attention, usual: &Pick, shape: (u32, u32)) -> Vec<Pick> {
+    let knobs = attention.space(TARGET).knobs;
+    let ways = knobs.into_iter().find_map(|(knob, ways)| (knob == "persist").then_some(ways)).unwrap_or_default();
+    let others = ways.into_iter().filter(|way| way != &usual["persist"] && (*way != BY_PLACE || shape == BY_PLACE_AT));
+    let with = |way| Pick::from_iter(usual.clone().into_iter().chain([("persist".to_owned(), way)]));
+    others.map(with).collect()
 }
 
 /// Whether a pick fits shared memory, and registers by the estimate.
@@ -102,8 +119,7 @@ fn kept(line: &Line, launch: &Launch) -> Result<Assembled, String> {
         return Err(format!("{}: {remark}", launch.entry));
     }
     let used = assembled.usage(&launch.entry).ok_or("ptxas reports nothing of the entry")?;
-    let asked = default_pick(&attention(line), TARGET).get("persist") != Some(&PERSISTS);
-    let tight = line.kernel.name == TIGHT.0 && TIGHT.1.contains(&line.shape) && asked;
+    let tight = line.kernel.name == TIGHT.0 && TIGHT.1.contains(&line.shape) && line.asked;
     let kept = if tight { 8 } else { 0 };
     if used.spill_stores.max(used.spill_loads).max(used.stack) > kept {
         let spills = used.spill_stores + used.spill_loads;

@@ -19,12 +19,13 @@ const SERIAL: u32 = 1;
 const FENCED: u32 = 2;
 const DEFERRED: u32 = 3;
 
-/// CTAs that do one tile, and those whose tiles follow from where they stand, as picks say it.
+/// CTAs that do one tile, those whose tiles follow from where they stand, and those that draw them, as picks say it.
 const ONE_TILE: u32 = 1;
 const BY_PLACE: u32 = 2;
+const DRAWN: u32 = 3;
 
-/// Where those are looked at whose tiles follow from where they stand, if these are not the usual ones: beside tiles that are drawn
-/// they differ little.
+/// Where those are looked at whose tiles follow from where they stand, if these are not the usual ones and tiles may be drawn: from
+/// those they differ little.
 const BY_PLACE_AT: (u32, u32) = (128, 128);
 
 /// A kernel that persists, where it is asked to, with one or two registers more than there are, at two widths: they are in memory
@@ -73,7 +74,8 @@ fn lines() -> Vec<Line> {
 fn other_ways(attention: &lacuna_kernels::registry::Attention, usual: &Pick, shape: (u32, u32)) -> Vec<Pick> {
     let knobs = attention.space(TARGET).knobs;
     let ways = knobs.into_iter().find_map(|(knob, ways)| (knob == "persist").then_some(ways)).unwrap_or_default();
-    let others = ways.into_iter().filter(|way| way != &usual["persist"] && (*way != BY_PLACE || shape == BY_PLACE_AT));
+    let looked_at = |&way: &u32| way != BY_PLACE || shape == BY_PLACE_AT || !ways.contains(&DRAWN);
+    let others = ways.iter().copied().filter(|way| way != &usual["persist"] && looked_at(way));
     let with = |way| Pick::from_iter(usual.clone().into_iter().chain([("persist".to_owned(), way)]));
     others.map(with).collect()
 }

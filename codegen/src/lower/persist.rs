@@ -38,13 +38,11 @@ pub(super) fn params(func: &Func) -> Vec<Param> {
     }
 }
 
-/// Which of the tiles that were drawn the next one is: a count of them, whose slot and phase follow.
-struct Turn {
-    count: Reg,
-    /// Where its number is.
-    number: Reg,
-    /// Where its barriers are; the empty ones are behind the full ones.
-    barriers: Reg,
+/// A slot for a tile that was drawn: its number, the barriers that it is told and that it is read, and their phase.
+struct Drawn {
+    number: Operand,
+    full: Operand,
+    empty: Operand,
     phase: Reg,
 }
 
@@ -115,6 +113,25 @@ impl Lower<'_> {
         self.tile = None;
     }
 
+    /// A loop over tiles, `round` for each: it leaves by the label that it is given second, and may go to the first by itself.
+    fn over_tiles(&mut self, round: impl FnOnce(&mut Self, &str, &str)) {
+        self.e.forget();
+        self.e.open(false);
+        let (head, done) = (self.e.label("tile"), self.e.label("over"));
+        self.e.place(&head);
+        self.e.pragma("nounroll");
+        round(self, &head, &done);
+        self.e.inst("bra", [Operand::Label(head)]);
+        self.e.place(&done);
+        self.e.close();
+    }
+
+    /// Goes on at a label where a number is past the last of so many.
+    fn leave_past(&mut self, number: Reg, many: Reg, to: &str) {
+        let past = self.e.op(Class::Pred, "setp.ge.s32", [number.into(), many.into()]);
+        self.e.guarded((past, false), "bra", [Operand::Label(to.to_owned())]);
+    }
+
     /// Draws tiles, tells others, and does its own part of each.
     fn draw_tiles(&mut self, common: &[Stmt], role: &[Stmt], ahead: bool) {
         let counter = self.load_param(Class::B64, "ld.param.u64", TILE_COUNTER);
@@ -130,104 +147,91 @@ impl Lower<'_> {
         let all = told[0];
         let last = self.e.op(Class::B32, "add.s32", [all.into(), (-1i64).into()]);
         let back = self.e.op(Class::B32, "sub.s32", [0i64.into(), all.into()]);
-        let add = |lower: &mut Self, what: Operand| {
-            lower.e.op(Class::B32, "atom.global.add.u32", [Emit::at(counter, 0), what])
-        };
-        self.e.forget();
-        self.e.open(false);
-        let (head, behind, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
-        self.e.place(&head);
-        self.e.pragma("nounroll");
-        if !ahead {
-            self.tell(tile, count);
-        }
-        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), all.into()]);
-        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let drawn = ahead.then(|| {
-            self.tell(next, count);
-            add(self, 1i64.into())
+        let draw =
+            |lower: &mut Self| lower.e.op(Class::B32, "atom.global.add.u32", [Emit::at(counter, 0), 1i64.into()]);
+        self.over_tiles(|lower, _, done| {
+            let behind = lower.e.label("next");
+            if !ahead {
+                lower.tell(tile, count);
+            }
+            lower.leave_past(tile, all, done);
+            let drawn = ahead.then(|| {
+                lower.tell(next, count);
+                draw(lower)
+            });
+            let place = lower.place_of_drawn(tile, told);
+            lower.tile(place, &behind, common, role);
+            lower.e.place(&behind);
+            if ahead {
+                lower.e.mov(tile, next.into());
+            }
+            let drawn = drawn.unwrap_or_else(|| draw(lower));
+            // Anew for each tile: the fetching thread has few registers.
+            let ctas = lower.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
+            let (to, by_standing) = match ahead {
+                true => (next, lower.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()])),
+                false => (tile, ctas),
+            };
+            lower.e.inst("add.s32", [to.into(), by_standing.into(), drawn.into()]);
+            let was_last = lower.e.op(Class::Pred, "setp.eq.s32", [drawn.into(), last.into()]);
+            let old = lower.e.reg(Class::B32).into();
+            lower.e.guarded((was_last, false), "atom.global.add.u32", [old, Emit::at(counter, 0), back.into()]);
         });
-        let place = self.place_of_drawn(tile, told);
-        self.tile(place, &behind, common, role);
-        self.e.place(&behind);
-        let to = if ahead { next } else { tile };
-        if ahead {
-            self.e.mov(tile, next.into());
-        }
-        let drawn = drawn.unwrap_or_else(|| add(self, 1i64.into()));
-        // Anew for each tile: the fetching thread has few registers.
-        let ctas = self.e.op(Class::B32, "mov.u32", [Special::Nctaid(0).into()]);
-        let by_standing = if ahead { self.e.op(Class::B32, "shl.b32", [ctas.into(), 1i64.into()]) } else { ctas };
-        self.e.inst("add.s32", [to.into(), by_standing.into(), drawn.into()]);
-        let was_last = self.e.op(Class::Pred, "setp.eq.s32", [drawn.into(), last.into()]);
-        let old = self.e.reg(Class::B32).into();
-        self.e.guarded((was_last, false), "atom.global.add.u32", [old, Emit::at(counter, 0), back.into()]);
-        self.e.inst("bra", [Operand::Label(head)]);
-        self.e.place(&done);
-        self.e.close();
     }
 
     /// The tiles of a role that is told of them.
     fn drawn_tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
         let count = self.e.mutable(Class::B32);
         self.e.mov(count, 0i64.into());
-        self.e.forget();
-        self.e.open(false);
-        let (head, done) = (self.e.label("tile"), self.e.label("over"));
-        self.e.place(&head);
-        self.e.pragma("nounroll");
-        let tile = self.hear(count);
-        // Anew for each tile: nothing of them is held while it is done.
-        let told = DRAWN_PARAMS.map(|name| {
-            let place = Operand::Address(Address::symbol(name.to_owned(), 0));
-            self.e.op(Class::B32, "ld.param.b32", [place])
+        self.over_tiles(|lower, head, done| {
+            let tile = lower.hear(count);
+            // Anew for each tile: nothing of them is held while it is done.
+            let told = DRAWN_PARAMS.map(|name| {
+                let place = Operand::Address(Address::symbol(name.to_owned(), 0));
+                lower.e.op(Class::B32, "ld.param.b32", [place])
+            });
+            lower.leave_past(tile, told[0], done);
+            let place = lower.place_of_drawn(tile, told);
+            lower.tile(place, head, common, role);
         });
-        let over = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), told[0].into()]);
-        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let place = self.place_of_drawn(tile, told);
-        self.tile(place, &head, common, role);
-        self.e.inst("bra", [Operand::Label(head)]);
-        self.e.place(&done);
-        self.e.close();
     }
 
-    /// The slot of the next of the tiles that were drawn.
-    fn turn_of(&mut self, count: Reg) -> Turn {
+    /// The slot of the next of the tiles that were drawn, after so many.
+    fn slot_of_drawn(&mut self, count: Reg) -> Drawn {
         let memory = self.memory();
         let slot = self.e.op(Class::B32, "and.b32", [count.into(), i64::from(DRAWN - 1).into()]);
         let lap = self.e.op(Class::B32, "shr.u32", [count.into(), i64::from(DRAWN.trailing_zeros()).into()]);
         let phase = self.e.op(Class::B32, "and.b32", [lap.into(), 1i64.into()]);
         let number = self.e.op(Class::B32, "mad.lo.s32", [slot.into(), 4i64.into(), memory.into()]);
         let barriers = self.e.op(Class::B32, "mad.lo.s32", [slot.into(), 8i64.into(), memory.into()]);
-        Turn { count, number, barriers, phase }
+        let [full, empty] = self.shared.drawn_barriers().map(|at| Emit::at(barriers, at));
+        Drawn { number: Emit::at(number, self.shared.drawn), full, empty, phase }
     }
 
     /// Tells others of a tile, once they have read what was in its slot.
     fn tell(&mut self, tile: Reg, count: Reg) {
-        let turn = self.turn_of(count);
-        let parity = self.e.op(Class::B32, "xor.b32", [turn.phase.into(), 1i64.into()]);
-        let [full, empty] = self.shared.drawn_barriers().map(|at| Emit::at(turn.barriers, at));
+        let Drawn { number, full, empty, phase } = self.slot_of_drawn(count);
+        let parity = self.e.op(Class::B32, "xor.b32", [phase.into(), 1i64.into()]);
         self.wait_for(empty, parity.into());
-        self.e.inst("st.shared.b32", [Emit::at(turn.number, self.shared.drawn), tile.into()]);
+        self.e.inst("st.shared.b32", [number, tile.into()]);
         self.e.inst("mbarrier.arrive.shared::cta.b64", [Operand::Sink, full]);
-        self.e.inst("add.s32", [turn.count.into(), turn.count.into(), 1i64.into()]);
+        self.e.inst("add.s32", [count.into(), count.into(), 1i64.into()]);
     }
 
     /// The tile that a warp is told of next: one lane reads it, says so, and hands it to the others.
     fn hear(&mut self, count: Reg) -> Reg {
-        let turn = self.turn_of(count);
+        let Drawn { number, full, empty, phase } = self.slot_of_drawn(count);
         let lane = self.lane();
         let one = self.e.op(Class::Pred, "setp.eq.s32", [lane.into(), 0i64.into()]);
-        let [full, empty] = self.shared.drawn_barriers().map(|at| Emit::at(turn.barriers, at));
-        self.wait_for(full, turn.phase.into());
+        self.wait_for(full, phase.into());
         let tile = self.e.mutable(Class::B32);
         self.e.mov(tile, 0i64.into());
-        self.e.guarded((one, false), "ld.shared.b32", [tile.into(), Emit::at(turn.number, self.shared.drawn)]);
+        self.e.guarded((one, false), "ld.shared.b32", [tile.into(), number]);
         // The same in every lane, also to ptxas.
         let all = [tile.into(), 0i64.into(), 31i64.into(), 0xffff_ffffi64.into()];
         let tile = self.e.op(Class::B32, "shfl.sync.idx.b32", all);
         self.e.guarded((one, false), "mbarrier.arrive.shared::cta.b64", [Operand::Sink, empty]);
-        self.e.inst("add.s32", [turn.count.into(), turn.count.into(), 1i64.into()]);
+        self.e.inst("add.s32", [count.into(), count.into(), 1i64.into()]);
         tile
     }
 
@@ -257,29 +261,22 @@ impl Lower<'_> {
         let [all, before_last, section, by_section, whole @ .., across, by_across] = told;
         let row = self.e.mutable(Class::B32);
         self.e.mov(row, 0i64.into());
-        self.e.forget();
-        self.e.open(false);
-        let (head, next, done) = (self.e.label("tile"), self.e.label("next"), self.e.label("over"));
-        self.e.place(&head);
-        self.e.pragma("nounroll");
-        let over = self.e.op(Class::Pred, "setp.ge.s32", [row.into(), all.into()]);
-        self.e.guarded((over, false), "bra", [Operand::Label(done.clone())]);
-        let [before, within] = self.split(row, section, by_section);
-        let tile = self.nth(before, within);
-        let last = self.e.op(Class::Pred, "setp.ge.s32", [row.into(), before_last.into()]);
-        let [count, pairs, by_pairs]: [Reg; 3] = std::array::from_fn(|at| {
-            self.e.op(Class::B32, "selp.b32", [whole[at + 3].into(), whole[at].into(), last.into()])
+        self.over_tiles(|lower, _, done| {
+            let next = lower.e.label("next");
+            lower.leave_past(row, all, done);
+            let [before, within] = lower.split(row, section, by_section);
+            let tile = lower.nth(before, within);
+            let last = lower.e.op(Class::Pred, "setp.ge.s32", [row.into(), before_last.into()]);
+            let [count, pairs, by_pairs]: [Reg; 3] = std::array::from_fn(|at| {
+                lower.e.op(Class::B32, "selp.b32", [whole[at + 3].into(), whole[at].into(), last.into()])
+            });
+            // A section's last row may not be full.
+            lower.leave_past(tile, count, &next);
+            let place = lower.place_of(tile, [before, whole[1]], [pairs, by_pairs], [across, by_across]);
+            lower.tile(place, &next, common, role);
+            lower.e.place(&next);
+            lower.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
         });
-        // A section's last row may not be full.
-        let none = self.e.op(Class::Pred, "setp.ge.s32", [tile.into(), count.into()]);
-        self.e.guarded((none, false), "bra", [Operand::Label(next.clone())]);
-        let place = self.place_of(tile, [before, whole[1]], [pairs, by_pairs], [across, by_across]);
-        self.tile(place, &next, common, role);
-        self.e.place(&next);
-        self.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
-        self.e.inst("bra", [Operand::Label(head)]);
-        self.e.place(&done);
-        self.e.close();
     }
 
     /// The CTA's tile of a row of a section: where it stands itself, in every other row from the other end; in every other

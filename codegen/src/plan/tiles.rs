@@ -69,7 +69,7 @@ impl Tiles {
     pub fn of([x, y, z]: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
         // As much as L2 holds, and four pairs or four rows at least, so that long and short tiles even out; an even number of rows,
         // and of pairs as many as fill them.
-        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
+        let held = held(bytes, sharing);
         let four = floor_div(at_once(ctas) * 4.into(), x.clone().max(1u64)).min(4u64);
         let (held, twice) = (held.max(four), at_once(ctas) * 2.into());
         let even = (held * x.clone()).ceil_div(twice.clone()).max(1u64) * twice;
@@ -85,9 +85,8 @@ impl Tiles {
 
     /// Those of a grid whose tiles are drawn, as [`of`](Tiles::of) a grid has them.
     pub fn drawn(grid: [Expr; 3], bytes: Expr, sharing: u64, ctas: u32) -> Self {
-        let held = Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into();
         let pairs = grid[1].clone() * grid[2].clone();
-        Self::drawn_in_sections(grid, held.min(pairs).max(1u64), ctas)
+        Self::drawn_in_sections(grid, held(bytes, sharing).min(pairs).max(1u64), ctas)
     }
 
     /// The same, pair by pair.
@@ -98,8 +97,8 @@ impl Tiles {
     /// Those that are drawn, in sections of so many pairs, one or more.
     fn drawn_in_sections([x, y, z]: [Expr; 3], together: Expr, ctas: u32) -> Self {
         let pairs = y.clone() * z;
-        let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
-        let last = (pairs.clone() - before.clone() * together.clone()).max(1u64);
+        let [before, last] = sections(&pairs, &together);
+        let last = last.max(1u64);
         let [all, before_last, count] =
             [pairs.clone(), before * together.clone(), together.clone()].map(|pairs| pairs * x.clone());
         let (count, across) = (count.max(1u64), y.max(1u64));
@@ -114,8 +113,7 @@ impl Tiles {
     fn in_sections([x, y, z]: [Expr; 3], together: Expr, ctas: u32) -> Self {
         let (ctas, pairs) = (at_once(ctas), y.clone() * z);
         let least = |expr: &Expr| expr.clone().max(1u64);
-        let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
-        let last = pairs.clone() - before.clone() * together.clone();
+        let [before, last] = sections(&pairs, &together);
         let [count, last_count] = [&together, &last].map(|pairs| pairs.clone() * x.clone());
         let [rows, last_rows] = [&count, &last_count].map(|count| count.clone().ceil_div(ctas.clone()));
         let section = least(&rows);
@@ -129,6 +127,18 @@ impl Tiles {
         let rest = [last_count, last_together, by_last, across, by_across];
         Tiles { grid, args: whole.into_iter().chain(rest).map(Arg::Computed).collect() }
     }
+}
+
+/// How many pairs L2 holds what they read of.
+fn held(bytes: Expr, sharing: u64) -> Expr {
+    Expr::Const(SECTION).ceil_div(bytes.max(1u64)) * sharing.into()
+}
+
+/// Sections of so many pairs before the last one, and pairs of the last one.
+fn sections(pairs: &Expr, together: &Expr) -> [Expr; 2] {
+    let before = pairs.clone().ceil_div(together.clone()).max(1u64) - 1.into();
+    let last = pairs.clone() - before.clone() * together.clone();
+    [before, last]
 }
 
 /// How many CTAs a GPU has at once, of so many on a multiprocessor.

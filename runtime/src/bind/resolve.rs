@@ -42,7 +42,7 @@ pub(crate) struct Resolved<'p> {
 impl Resolved<'_> {
     /// Whether a launch takes a counter.
     pub(crate) fn counts(&self) -> bool {
-        self.steps.iter().any(Step::counts)
+        self.steps.iter().any(|step| step.args.contains(&Slot::Counter))
     }
 }
 
@@ -77,11 +77,6 @@ impl Step<'_> {
     /// Whether there is nothing to launch.
     pub(crate) fn is_empty(&self) -> bool {
         self.grid.contains(&0)
-    }
-
-    /// Whether it takes a counter.
-    pub(crate) fn counts(&self) -> bool {
-        self.args.contains(&Slot::Counter)
     }
 
     /// The arguments, once the workspace and the counter are placed.

@@ -6,6 +6,7 @@
 //! alone. What has an earlier time that is less than theirs is timed with them: nothing wins by when it ran.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use super::super::candidates::models_choice_of;
 use super::super::found::{Ended, State};
@@ -25,12 +26,14 @@ pub(super) fn winners_elsewhere(known: &[Record], class: &str, stamp: &Stamp) ->
     // Whether it is of the text that its class has today, only its class knows.
     let counts =
         |record: &&Record| record.class != class && record.time().is_some() && record.fresh(stamp, &record.ptx).is_ok();
-    let wins = |record: &&Record| {
-        let rivals = known.iter().filter(counts).filter(|other| other.class == record.class);
-        rivals.map(ms).fold(f64::INFINITY, f64::min) == ms(record)
-    };
-    let all = known.iter().rev().filter(counts).filter(wins);
-    all.map(|record| (record.schedule.clone(), record.pick.clone())).collect()
+    let all: Vec<&Record> = known.iter().filter(counts).collect();
+    let mut least: BTreeMap<&str, f64> = BTreeMap::new();
+    for record in &all {
+        let least = least.entry(&record.class).or_insert(f64::INFINITY);
+        *least = least.min(ms(record));
+    }
+    let winners = all.into_iter().rev().filter(|record| ms(record) == least[record.class.as_str()]);
+    winners.map(|record| (record.schedule.clone(), record.pick.clone())).collect()
 }
 
 impl Run<'_> {

@@ -193,13 +193,19 @@ impl Work {
     /// # Panics
     /// If no pick can be planned.
     pub fn default_pick(self, shape: &Shape) -> Pick {
+        self.default_pick_on(Target::SM_80, shape)
+    }
+
+    /// The schedule's default pick at a shape on a target.
+    ///
+    /// # Panics
+    /// If no pick can be planned.
+    pub fn default_pick_on(self, target: Target, shape: &Shape) -> Pick {
         let chosen = match self {
-            Work::QueryMajor(seen) => {
-                QueryMajor::new(seen.mask()).at(shape.clone()).choose(Target::SM_80, &Pick::new())
-            }
-            Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).choose(Target::SM_80, &Pick::new()),
-            Work::ByBlock(..) => ByBlock::new(shape.clone()).choose(Target::SM_80, &Pick::new()),
-            Work::Moba(mixture) => mixture.at(shape).choose(Target::SM_80, &Pick::new()),
+            Work::QueryMajor(seen) => QueryMajor::new(seen.mask()).at(shape.clone()).choose(target, &Pick::new()),
+            Work::GroupCentric(..) => GroupCentric::new().at(shape.clone()).choose(target, &Pick::new()),
+            Work::ByBlock(..) => ByBlock::new(shape.clone()).choose(target, &Pick::new()),
+            Work::Moba(mixture) => mixture.at(shape).choose(target, &Pick::new()),
         };
         chosen.unwrap_or_else(|error| panic!("no pick of {shape:?}: {error}"))
     }

@@ -8,7 +8,7 @@ pub mod conformance;
 mod problem;
 
 pub use case::{Case, Layout, Mixture, Numbers, Picks, Routes, Seen, Work, widths};
-pub use problem::{Outcome, Problem, run, target_for};
+pub use problem::{Outcome, Problem, run, run_by, target_for};
 
 /// Every Rust block of the readme, as a test.
 #[cfg(doctest)]

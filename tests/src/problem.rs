@@ -8,7 +8,7 @@ use lacuna_kernels::reference::moba::{self, MobaConfig, Routed, Rule};
 use lacuna_kernels::reference::nsa::{NsaConfig, select, selected_attention};
 use lacuna_kernels::reference::{self, Attended, attention};
 use lacuna_kernels::tolerance::{self, Verdicts, plain_attention, plain_routed, plain_selected};
-use lacuna_runtime::{Bindings, Device, Element, Error, Tensor};
+use lacuna_runtime::{Bindings, Device, Element, Error, Report, Tensor};
 
 use safetensors::SafeTensors;
 
@@ -398,7 +398,23 @@ pub fn target_for(device: &Device) -> Target {
 /// # Panics
 /// If an output was not written, or something beside it was.
 pub fn run(device: &Device, plan: &Plan, problem: &Problem) -> Result<Outcome, Error> {
-    either!(&problem.operands, qkv => run_typed(device, plan, problem, qkv))
+    run_by(device, plan, problem, |bindings, _| device.run(plan, bindings))
+}
+
+/// The same with a `launch` of the caller's, which gets the bindings and the outputs among them, and ends after the plan has.
+///
+/// # Errors
+/// The device's, and those of `launch`.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_by(
+    device: &Device,
+    plan: &Plan,
+    problem: &Problem,
+    launch: impl FnOnce(&Bindings, &[&Tensor]) -> Result<Report, Error>,
+) -> Result<Outcome, Error> {
+    either!(&problem.operands, qkv => run_typed(device, plan, problem, qkv, launch))
 }
 
 /// A tensor and the one that it is part of.
@@ -434,6 +450,7 @@ fn run_typed<T: Float + Element>(
     plan: &Plan,
     problem: &Problem,
     qkv: &Qkv<T>,
+    launch: impl FnOnce(&Bindings, &[&Tensor]) -> Result<Report, Error>,
 ) -> Result<Outcome, Error> {
     let case = &problem.case;
     let fused = case.layout == Layout::Fused;
@@ -496,7 +513,8 @@ fn run_typed<T: Float + Element>(
         }
     }
 
-    let report = device.run(plan, &bindings)?;
+    let outputs: Vec<&Tensor> = [&o, &lse].into_iter().chain(&made).map(|output| &output.view).collect();
+    let report = launch(&bindings, &outputs)?;
     if let Some(stats) = report.total() {
         assert_eq!(stats.bank_conflicts, 0, "the swizzle of a shipped kernel leaves bank conflicts");
     }

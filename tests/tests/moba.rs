@@ -190,6 +190,28 @@ fn parts_in_f32() {
     }
 }
 
+/// A table that none of a document's choices can be in passes over the document.
+#[test]
+fn lists_by_tables_of_few_slots() {
+    for (slots, chunks) in [(1, (1, 1)), (7, (2, 3)), (16, (1, 2)), (64, (1, 1))] {
+        let mut case = Case::new(64, 2, 32, 4, &[700, 0, 33, 520, 1]);
+        case.moba = case.moba.in_chunks(chunks.0, chunks.1);
+        (case.moba.list_slots, case.moba.list_chunk) = (slots, 128);
+        check(&case, 4);
+        let mut apart = Case::new(64, 1, 32, 4, &[40, 100, 0, 90]).with_keys(&[300, 60, 50, 400]);
+        (apart.moba.list_slots, apart.moba.list_chunk) = (slots, 64);
+        check(&apart, 5);
+        case.moba = case.moba.with_routing(RoutingIs::Returned);
+        case.moba.blocks.fused = false;
+        check(&case, 8);
+        case.moba = Moba::by_share(case.moba.shape, 32, 4, 0.3).with_routing(RoutingIs::Returned);
+        (case.moba.list_slots, case.moba.list_chunk) = (slots, 256);
+        check(&case, 6);
+        case.moba.blocks.fused = false;
+        check(&case, 7);
+    }
+}
+
 #[test]
 fn one_chunk() {
     check(&Case::new(64, 1, 32, 3, &[200]), 1);

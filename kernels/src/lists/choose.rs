@@ -48,6 +48,14 @@ impl Reach {
             Reach::Others => exists & choice.lt(blocks) & choice.ne_(own()) & positions.ge(0),
         }
     }
+
+    /// The last block that counts for tokens up to `position`, in a document of `blocks` blocks of `block` keys, or one behind it.
+    fn most(self, position: Scalar<I32>, blocks: Scalar<I32>, block: u32) -> Scalar<I32> {
+        match self {
+            Reach::All | Reach::Others => blocks,
+            Reach::Past | Reach::PastAndOwn => position / block as i32,
+        }
+    }
 }
 
 impl Chosen {
@@ -91,13 +99,15 @@ pub(super) struct Seen {
 
 /// Goes through a chunk of choices in their order, document by document, so that a slot is one sum away from a choice. A lane
 /// keeps its token and its place among that token's choices, and steps on: how many there are may be no constant, and a division
-/// by it costs more than all else here. `head` counts from the span's first one.
+/// by it costs more than all else here. `head` counts from the span's first one. A document none of whose tokens here can choose
+/// one of `slots` is passed over.
 pub(super) fn each_choice(
     cx: &Cx,
     chosen: &Chosen,
     choices: &Choices,
     docs: Segments,
     chunk: Piece,
+    slots: Piece,
     head: Scalar<I32>,
     see: impl Fn(Seen),
 ) {
@@ -121,6 +131,8 @@ pub(super) fn each_choice(
         let last_token = start + document.len - 1;
         let (begin, end) = (chunk.first.max(start.max(0) * n), span_end(chunk, choices, last_token, n));
         let (first_slot, blocks) = (document.first_key() / block + d, (document.keys() + (block - 1)) / block);
+        let last_slot = first_slot + chosen.reach.most(document.position((end - 1) / n - start), blocks, chosen.block);
+        let reaches = first_slot.lt(slots.end) & last_slot.ge(slots.first);
         let token = cx.var::<Vector<I32, Lane>>("token", 0);
         let place = cx.var::<Vector<I32, Lane>>("place", 0);
         token.set((lane + begin) / n);
@@ -133,7 +145,7 @@ pub(super) fn each_choice(
         let fetch = || choices.at(choices.token(token.get().min(last_of_span)), head, place.get());
         let fetched = cx.var::<Vector<I32, Lane>>("fetched", 0);
         fetched.set(fetch());
-        for round in cx.range(0, (end - begin + (lanes - 1)) / lanes) {
+        for round in cx.range(0, reaches.select((end - begin + (lanes - 1)) / lanes, 0)) {
             let (choice, entry) = (fetched.get(), lane + (begin + round * lanes));
             let positions = document.position(token.get() - start);
             let there = entry.lt(end) & chosen.reach.counts(choice, positions, blocks, chosen.block);

@@ -36,14 +36,14 @@ pub fn scatter_picks(
         places.set(at, before.before + count.get(), true);
         count.set(count.get() + before.total);
     }
-    each_choice(cx, &chosen, &choices, docs, chunk, head, |Seen { entry, slot, there }| {
+    each_choice(cx, &chosen, &choices, docs, chunk, slots, head, |Seen { entry, slot, there }| {
         let here = there & slot.ge(slots.first) & slot.lt(slots.end);
         let slot = slot - slots.first;
         sorted.set(places.count_up(slot, here), slot * size + (entry - chunk.first), here);
     });
     // Each slot's place has come to where the next slot began. From the last one down, it becomes the way from the place of a
-    // pick here to its place in the list.
-    for round in cx.range(0, rounds) {
+    // pick here to its place in the list, if there is any.
+    for round in cx.range(0, count.get().gt(0).select(rounds, 0)) {
         let at = lane + (rounds - 1 - round) * lanes;
         let slot = (at + slots.first).min(slots.end - 1);
         let begins = list_starts.at((head, slot)) + list_offsets.at((head, chunk.number, slot));

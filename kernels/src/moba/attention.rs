@@ -12,7 +12,7 @@ use super::{
     OwnAndPartsPick, RoutingIs, VmobaRoute,
 };
 use crate::dense::QueryMajor;
-use crate::lists::{Chosen, InverseLists, Many};
+use crate::lists::{Chosen, CountPicksPick, InverseLists, Many};
 use crate::patterns::causal;
 
 /// What the knobs of the last launch begin with, and those of the gate.
@@ -41,8 +41,12 @@ pub const MOST_CHOICES: u32 = 64;
 /// Bytes of workspace that [`Moba::within`] is given where nobody says otherwise.
 pub const WORKSPACE: u64 = 2_000_000_000;
 
-/// Choices that a warp sorts at a time: as many as there are slots, or more, so that counts do not outgrow what they count.
-const LIST_CHUNKS: [u32; 3] = [4096, 8192, 16384];
+/// Choices that a warp sorts at a time, and up to how many slots: as many choices as slots, or more, so that counts do not outgrow
+/// what they count; and few where there are few slots, so that there are many warps.
+const LIST_CHUNKS: [(u32, u64); 4] = [(2048, 512), (4096, 4096), (8192, 8192), (16384, u64::MAX)];
+
+/// Those that a warp sorts where nobody says how many slots there are.
+const LIST_CHUNK: u32 = 4096;
 
 /// Mixture of Block Attention (arXiv 2502.13189) as one operation, bit for bit the same in every run: pooling, the gate, the
 /// routing turned around, the chosen blocks, the own block and the merge.
@@ -85,6 +89,8 @@ pub struct Moba {
     pub token_chunks: u32,
     /// Choices that a warp sorts at a time.
     pub list_chunk: u32,
+    /// Blocks of all documents that a warp counts at a time, in 4 bytes each of shared memory.
+    pub list_slots: u32,
 }
 
 impl Moba {
@@ -99,7 +105,8 @@ impl Moba {
             full: false,
             head_chunks: 1,
             token_chunks: 1,
-            list_chunk: LIST_CHUNKS[0],
+            list_chunk: LIST_CHUNK,
+            list_slots: CountPicksPick::default().slot,
         }
     }
 
@@ -146,7 +153,8 @@ impl Moba {
             expr.eval(extents, &BTreeMap::new()).map_err(|error| Error::Unsupported(format!("the workspace: {error}")))
         };
         let slots = eval(&self.chosen().slots(&self.shape))?;
-        self.list_chunk = LIST_CHUNKS.into_iter().find(|&chunk| u64::from(chunk) >= slots).unwrap_or(LIST_CHUNKS[2]);
+        self.list_chunk =
+            LIST_CHUNKS.into_iter().find(|&(_, most)| slots <= most).map_or(LIST_CHUNK, |(chunk, _)| chunk);
         let heads = eval(&Expr::symbol("heads_kv"))?.clamp(1, u32::MAX.into()) as u32;
         let tokens = eval(&Expr::symbol("tokens"))?.max(1);
         let mut least = u64::MAX;
@@ -226,7 +234,7 @@ impl Moba {
     /// The lists of a chunk, in tiles of `rows`.
     fn lists(&self, rows: u32) -> InverseLists {
         let lists = InverseLists::new(self.shape.clone(), self.chosen(), rows);
-        InverseLists { span: self.is_chunked(), chunk: self.list_chunk, ..lists }
+        InverseLists { span: self.is_chunked(), chunk: self.list_chunk, slots: self.list_slots, ..lists }
     }
 
     /// The KV heads and the tokens of a chunk, at most.

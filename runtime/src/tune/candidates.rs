@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lacuna_codegen::plan::{Pick, Plan, Space, Tunable};
+use lacuna_codegen::plan::{Pick, Plan, Tunable};
 use lacuna_codegen::{Error, Work};
 use lacuna_ptx::Target;
 use rayon::prelude::*;
@@ -127,23 +127,19 @@ pub(super) fn stage(
     all
 }
 
-/// The most picks of a schedule that are all candidates. Where several launches have knobs of their own, their product is
-/// more: then those are that differ in one knob from the best so far.
+/// The most picks of a schedule that are all candidates, and the most where a search is exhaustive. Where several launches have
+/// knobs of their own, their product is more: then those are that differ in one knob from the best so far.
 pub(super) const MOST_PICKS: usize = 512;
+pub(super) const MOST_EXHAUSTIVE: usize = 2048;
 
-/// The picks to begin with.
-pub(super) fn picks(subject: &dyn Subject) -> Vec<(String, Pick)> {
+/// The picks to begin with, all of those of a schedule that has at most `most`.
+pub(super) fn picks(subject: &dyn Subject, most: usize) -> Vec<(String, Pick)> {
     let of = |schedule: &Schedule<'_>| -> Vec<(String, Pick)> {
         let space = schedule.tunable.space(subject.target());
-        let picks = if is_wide(&space) { space.around(&schedule.first) } else { space.picks() };
+        let picks = if space.size() > most { space.around(&schedule.first) } else { space.picks() };
         picks.into_iter().map(|pick| (schedule.name.to_owned(), pick)).collect()
     };
     subject.schedules().iter().flat_map(of).collect()
-}
-
-/// Whether a space has too many picks to try all.
-pub(super) fn is_wide(space: &Space) -> bool {
-    space.size() > MOST_PICKS
 }
 
 /// By how much a candidate must be expected to be faster than the first schedule's own pick to be taken in its place

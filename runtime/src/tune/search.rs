@@ -24,7 +24,7 @@ use std::time::Duration;
 use lacuna_codegen::Error;
 use lacuna_codegen::plan::Pick;
 
-use super::candidates::{Candidate, Dropped, Staged, Subject, is_wide, picks, stage};
+use super::candidates::{Candidate, Dropped, MOST_EXHAUSTIVE, MOST_PICKS, Staged, Subject, picks, stage};
 use super::found::{Ended, Found, Options, Progress, State, Trial};
 use super::lab::{Failed, Lab, Made};
 use super::model::Registers;
@@ -80,7 +80,7 @@ pub fn search(
         measured: 0,
         finalists: Vec::new(),
     };
-    let mut round = picks(subject);
+    let mut round = picks(subject, run.most());
     while !round.is_empty() && run.ended == Ended::Done {
         let before = run.best();
         let new = run.add(std::mem::take(&mut round));
@@ -192,7 +192,7 @@ impl Run<'_> {
         else {
             return Vec::new();
         };
-        if !is_wide(&space) {
+        if space.size() <= self.most() {
             return Vec::new();
         }
         let seen = |pick: &Pick| {
@@ -202,6 +202,11 @@ impl Run<'_> {
         };
         let new = space.around(&best.pick).into_iter().filter(|pick| !seen(pick));
         new.map(|pick| (best.schedule.clone(), pick)).collect()
+    }
+
+    /// How many picks of a schedule are all candidates.
+    fn most(&self) -> usize {
+        if self.options.exhaustive { MOST_EXHAUSTIVE } else { MOST_PICKS }
     }
 
     fn left(&self) -> Duration {
@@ -435,5 +440,5 @@ pub fn rank(subject: &dyn Subject, records: &[Record], profile: &Profile) -> Vec
         let (estimate, said) = record.registers?;
         Some((record.ptx.clone(), estimate, said))
     }));
-    stage(subject, picks(subject), profile, &registers)
+    stage(subject, picks(subject, MOST_PICKS), profile, &registers)
 }

@@ -59,8 +59,8 @@ pub(crate) struct Tune {
     /// Tune the shapes whose winners lacuna ships, each within the budget
     #[arg(long, conflicts_with_all = ["KERNEL", "tokens", "batch", "heads", "kv_heads", "head_dim", "dv", "dtype", "overlap"])]
     all: bool,
-    /// With --all: search every shape exhaustively too, time the winners beside one another, and say how far they are apart
-    #[arg(long, requires = "all")]
+    /// Search every shape exhaustively too, time the winners beside one another, and say how far they are apart
+    #[arg(long)]
     figures: bool,
     /// Without a GPU: hold every candidate to f64 on the emulator
     #[arg(long)]

@@ -106,8 +106,7 @@ pub(super) fn each_choice(
     chosen: &Chosen,
     choices: &Choices,
     docs: Segments,
-    chunk: Piece,
-    slots: Piece,
+    [chunk, slots]: [Piece; 2],
     head: Scalar<I32>,
     see: impl Fn(Seen),
 ) {

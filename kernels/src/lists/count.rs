@@ -29,7 +29,7 @@ pub fn count_picks(
     for round in cx.range(0, rounds) {
         table.set(lane + round * lanes, 0, true);
     }
-    each_choice(cx, &chosen, &choices, docs, chunk, slots, head, |Seen { slot, there, .. }| {
+    each_choice(cx, &chosen, &choices, docs, [chunk, slots], head, |Seen { slot, there, .. }| {
         let _ = table.count_up(slot - slots.first, there);
     });
     for round in cx.range(0, rounds) {

@@ -36,7 +36,7 @@ pub fn scatter_picks(
         places.set(at, before.before + count.get(), true);
         count.set(count.get() + before.total);
     }
-    each_choice(cx, &chosen, &choices, docs, chunk, slots, head, |Seen { entry, slot, there }| {
+    each_choice(cx, &chosen, &choices, docs, [chunk, slots], head, |Seen { entry, slot, there }| {
         let here = there & slot.ge(slots.first) & slot.lt(slots.end);
         let slot = slot - slots.first;
         sorted.set(places.count_up(slot, here), slot * size + (entry - chunk.first), here);

@@ -100,7 +100,8 @@ pub(super) struct Seen {
 /// Goes through a chunk of choices in their order, document by document, so that a slot is one sum away from a choice. A lane
 /// keeps its token and its place among that token's choices, and steps on: how many there are may be no constant, and a division
 /// by it costs more than all else here. `head` counts from the span's first one. A document none of whose tokens here can choose
-/// one of `slots` is passed over.
+/// one of `slots` is passed over. The two [`Piece`]s are `chunk`, of the choices, and `slots`, of the slots that a table
+/// has room for.
 pub(super) fn each_choice(
     cx: &Cx,
     chosen: &Chosen,

@@ -19,7 +19,7 @@ checked on a smaller problem against float64. FLOPs of dense causal and of masks
 selected count every selected block whole; those of MoBA the pairs that are seen, and its floor the gate's products too. Masks
 of peers are made before they are timed, and what lacuna does to find its blocks is in its time.
 """
-import argparse, ctypes, json, math, os, statistics, subprocess, sys
+import argparse, ctypes, json, math, os, random, statistics, subprocess, sys
 
 import torch
 
@@ -187,14 +187,17 @@ def error(result, reference):
 
 
 def alternate(calls, rounds):
-    """Median milliseconds of each call, all of them run in turn."""
+    """Median milliseconds of each call, all of them run in turn, each round in another order: what follows a kernel that takes
+    less power finds a higher clock."""
     flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
     times = {name: [] for name in calls}
     for name, call in calls.items():
         call()
     torch.cuda.synchronize()
+    order, draw = list(calls.items()), random.Random(0)
     for _ in range(rounds):
-        for name, call in calls.items():
+        draw.shuffle(order)
+        for name, call in order:
             flush.zero_()
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record(); call(); end.record()

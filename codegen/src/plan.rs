@@ -1,7 +1,7 @@
 //! What a compiled operation is: ordered launches with typed arguments, and everything a device needs to check and run
 //! them. A plan is data; it touches no device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lacuna_ptx::Target;
@@ -425,6 +425,22 @@ impl Space {
         std::iter::once(pick.clone()).chain(others).collect()
     }
 
+    /// Picks that differ from one in the tile and loop of one launch alone: in any of its `rows`, `kv`, `stages` and `overlap`,
+    /// which fit or spill together, so that the way from one that is good to another may lead over some that are not.
+    pub fn tiles(&self, pick: &Pick) -> Vec<Pick> {
+        let of = |(name, _): &(String, Vec<u32>)| -> Option<String> {
+            let ends = ["rows", "kv", "stages", "overlap"].into_iter().find_map(|knob| name.strip_suffix(knob))?;
+            (ends.is_empty() || ends.ends_with('_')).then(|| ends.to_owned())
+        };
+        let launches: BTreeSet<String> = self.knobs.iter().filter_map(of).collect();
+        let tiles = |launch: String| {
+            let knobs = self.knobs.iter().filter(|knob| of(knob).as_ref() == Some(&launch)).cloned().collect();
+            let others = Space { knobs }.picks().into_iter().map(|tile| pick.clone().into_iter().chain(tile).collect());
+            others.filter(|other| other != pick).collect::<Vec<Pick>>()
+        };
+        launches.into_iter().flat_map(tiles).collect()
+    }
+
     /// Every pick, the last knob fastest.
     pub fn picks(&self) -> Vec<Pick> {
         self.knobs.iter().fold(vec![Pick::new()], |picks, (name, values)| {
@@ -494,7 +510,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn picks_around_a_pick_differ_from_it_in_one_knob() {
+    fn picks_near_a_pick_differ_from_it_in_one_knob_or_in_the_tile() {
         let knobs = [("rows", vec![128, 64]), ("stages", vec![2, 3, 1]), ("warps", vec![4])];
         let space = Space { knobs: knobs.map(|(name, values)| (name.to_owned(), values)).into() };
         let pick = |rows, stages| -> Pick {
@@ -502,5 +518,7 @@ mod tests {
         };
         assert_eq!((space.size(), space.picks().len()), (6, 6));
         assert_eq!(space.around(&pick(64, 3)), [pick(64, 3), pick(128, 3), pick(64, 2), pick(64, 1)]);
+        let both = [pick(128, 2), pick(128, 3), pick(128, 1), pick(64, 2), pick(64, 1)];
+        assert_eq!(space.tiles(&pick(64, 3)), both);
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn stage(
 }
 
 /// The most picks of a schedule that are all candidates, and the most where a search is exhaustive. Where several launches have
-/// knobs of their own, their product is more: then those are that differ in one knob from the best so far.
+/// knobs of their own, their product is more: then those are that differ from the best so far in one knob, or in a launch's tile.
 pub(super) const MOST_PICKS: usize = 512;
 pub(super) const MOST_EXHAUSTIVE: usize = 2048;
 

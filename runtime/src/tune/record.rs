@@ -180,14 +180,16 @@ impl Record {
     }
 }
 
-/// BLAKE3 of everything that the machine runs of a plan: the text, entry, threads, shared memory and cluster of its
-/// launches, each once. A launch that comes again, for another chunk of the work, is the same code.
+/// BLAKE3 of everything that the machine runs of a plan: the text but for its comments, entry, threads, shared memory and
+/// cluster of its launches, each once. A launch that comes again, for another chunk of the work, is the same code.
 pub fn text_hash(plan: &Plan) -> String {
     let mut parts: Vec<[Vec<u8>; 3]> = Vec::new();
     for launch in &plan.launches {
         let [x, y, z] = launch.cluster;
         let sizes = [launch.threads, launch.shared, x, y, z].iter().flat_map(|n| n.to_le_bytes()).collect();
-        let part = [launch.ptx.as_bytes().to_vec(), launch.entry.as_bytes().to_vec(), sizes];
+        let instructions = launch.ptx.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let text = instructions.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
+        let part = [text, launch.entry.as_bytes().to_vec(), sizes];
         if !parts.contains(&part) {
             parts.push(part);
         }
@@ -203,4 +205,42 @@ pub(super) fn now() -> u64 {
 /// `rows=64,stages=2`.
 pub fn pick_text(pick: &Pick) -> String {
     pick.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lacuna_codegen::plan::{Expr, Launch};
+    use lacuna_ptx::Target;
+
+    #[test]
+    fn a_comment_is_no_other_text() {
+        let of = |ptx: &str| {
+            let launch = Launch {
+                ptx: ptx.into(),
+                entry: "attend".to_owned(),
+                grid: [1, 1, 1].map(Expr::Const),
+                threads: 128,
+                shared: 0,
+                registers: 1,
+                resident: 1,
+                cluster: [1; 3],
+                args: Vec::new(),
+            };
+            let (tensors, scalars, requires) = (Vec::new(), Vec::new(), Vec::new());
+            let (name, workspace) = ("test".to_owned(), Expr::Const(0));
+            text_hash(&Plan {
+                name,
+                target: Target::SM_90,
+                tensors,
+                scalars,
+                requires,
+                workspace,
+                launches: vec![launch],
+            })
+        };
+        assert_eq!(of("  // from one.rs:1:2 loop\n  ret;\n"), of("  // from one.rs:9:2 loop\n  ret;\n"));
+        assert_ne!(of("  // from one.rs:1:2 loop\n  ret;\n"), of("  // from one.rs:1:2 loop\n  exit;\n"));
+        assert_ne!(of("a\nbc\n"), of("ab\nc\n"));
+    }
 }

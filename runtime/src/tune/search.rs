@@ -22,7 +22,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lacuna_codegen::Error;
-use lacuna_codegen::plan::Pick;
+use lacuna_codegen::plan::{Pick, Space};
 
 use super::candidates::{Candidate, Dropped, MOST_EXHAUSTIVE, MOST_PICKS, Staged, Subject, picks, stage};
 use super::found::{Ended, Found, Options, Progress, State, Trial};
@@ -87,9 +87,12 @@ pub fn search(
         run.finalists.clear();
         run.screen(new);
         run.halve();
-        // Of a space that is too wide, what lies around a best that has moved.
+        // Of a space that is too wide, what lies around a best that has moved; where that leads nowhere, its other tiles.
         if run.best() != before {
-            round = run.around();
+            round = run.new_of(Space::around);
+        }
+        if round.is_empty() && run.ended == Ended::Done {
+            round = run.new_of(Space::tiles);
         }
     }
     if run.ended == Ended::Done {
@@ -183,8 +186,8 @@ impl Run<'_> {
         }
     }
 
-    /// Of the best trial's schedule, where its space is too wide, the picks around it that are not candidates yet.
-    fn around(&self) -> Vec<(String, Pick)> {
+    /// Of the best trial's schedule, where its space is too wide, the picks near it that are not candidates yet.
+    fn new_of(&self, near: fn(&Space, &Pick) -> Vec<Pick>) -> Vec<(String, Pick)> {
         let Some(best) = self.best().map(|best| &self.trials[best].candidate) else { return Vec::new() };
         let schedules = self.subject.schedules();
         let Some(space) =
@@ -200,7 +203,7 @@ impl Run<'_> {
             let dropped = |d: &Dropped| d.schedule == best.schedule && d.pick == *pick;
             self.trials.iter().any(trial) || self.dropped.iter().any(dropped)
         };
-        let new = space.around(&best.pick).into_iter().filter(|pick| !seen(pick));
+        let new = near(&space, &best.pick).into_iter().filter(|pick| !seen(pick));
         new.map(|pick| (best.schedule.clone(), pick)).collect()
     }
 

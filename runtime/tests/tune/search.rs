@@ -54,6 +54,31 @@ fn where_each_launch_has_knobs_of_its_own_the_search_goes_from_best_to_best() {
 }
 
 #[test]
+fn a_tile_is_found_though_all_that_differ_from_it_in_one_knob_are_slow() {
+    let knobs = [("rows", 2), ("kv", 4), ("stages", 2), ("overlap", 3), ("turns", 2), ("pack", 2), ("persist", 3)];
+    for seed in 0..10 {
+        let mut landscape = Landscape::draw(seed, &knobs, 0.0);
+        assert!(landscape.picks.len() > 512);
+        let best = landscape.least();
+        for (pick, (ms, ..)) in &mut landscape.picks {
+            let of_far = [("rows", 2), ("kv", 3), ("stages", 2), ("overlap", 2)].map(|(knob, is)| pick[knob] == is);
+            *ms *= if of_far.iter().all(|&is| is) {
+                0.5 * best / *ms
+            } else if of_far[0] {
+                4.0
+            } else {
+                1.0
+            };
+        }
+        let lab = Simulated::of(&landscape, seed);
+        let result = found(&landscape, &lab, &off(), &options());
+        let over = over(&landscape, &result);
+        assert!(over < 1.03, "seed {seed}: {over} of the fastest");
+        assert!(result.trials.len() < 160, "{} of {} were planned", result.trials.len(), landscape.picks.len());
+    }
+}
+
+#[test]
 fn a_budget_is_kept_and_what_was_measured_in_it_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     for (i, seconds) in [0.0, 0.1, 0.51, 0.6, 0.7, 1.0, 1.6, 3.0].into_iter().enumerate() {

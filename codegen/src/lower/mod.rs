@@ -585,6 +585,7 @@ impl Lower<'_> {
             Op::Pass => self.pass(),
             Op::Loop(body) => self.endless(body),
             Op::Leave { cond, body } => self.leave(*cond, body),
+            Op::Again { .. } => unreachable!("verified: it stands in a loop, which lowers it"),
             // `layout` leaves no other loads of two axes.
             Op::Load(slice) if self.ty(made(stmt)).rank() == 2 => self.load_numbers(slice, made(stmt)),
             Op::Load(slice) => self.load_rows(slice, made(stmt)),
@@ -681,11 +682,54 @@ impl Lower<'_> {
         self.e.place(&head);
         self.e.pragma("nounroll");
         self.ends.push(done);
-        self.body(body);
+        let again = body.iter().position(|stmt| matches!(stmt.op, Op::Again { .. }));
+        let (before, rest) = body.split_at(again.unwrap_or(0));
+        self.body(before);
+        match rest {
+            [Stmt { op: Op::Again { cond, body }, .. }, rest @ ..] => {
+                self.again(&head, before, *cond, body);
+                self.body(rest);
+            }
+            rest => self.body(rest),
+        }
         self.e.inst("bra", [Operand::Label(head)]);
         let done = self.ends.pop().expect("pushed above");
         self.e.place(&done);
         self.e.close();
+    }
+
+    /// Rounds of a loop that follow one another, each by `body`: a loop of their own. What stands `before` them in the loop is
+    /// worked out anew behind each; where that is the end, or another round, the loop's `head` finds the same.
+    fn again(&mut self, head: &str, before: &[Stmt], cond: ValueId, body: &[Stmt]) {
+        let holds = |lower: &mut Self| {
+            let cond = lower.scalar(cond);
+            lower.in_predicate(cond)
+        };
+        let (again, others) = (self.e.label("again"), self.e.label("others"));
+        let first = holds(self);
+        self.e.guarded((first, true), "bra", [Operand::Label(others.clone())]);
+        let kept = self.low.clone();
+        // No level that repeats: what the loop's begin made is not the same in each of its rounds.
+        self.e.open(false);
+        self.e.place(&again);
+        self.e.pragma("nounroll");
+        self.body(body);
+        for stmt in before {
+            match &stmt.op {
+                Op::Leave { cond, .. } => {
+                    let over = self.scalar(*cond);
+                    let over = self.in_predicate(over);
+                    self.e.guarded((over, false), "bra", [Operand::Label(head.to_owned())]);
+                }
+                _ => self.stmt(stmt),
+            }
+        }
+        let more = holds(self);
+        self.e.guarded((more, false), "bra", [Operand::Label(again)]);
+        self.e.inst("bra", [Operand::Label(head.to_owned())]);
+        self.e.close();
+        self.e.place(&others);
+        self.low = kept;
     }
 
     fn leave(&mut self, cond: ValueId, body: &[Stmt]) {
@@ -738,7 +782,7 @@ fn word(op: &Op) -> &'static str {
         Op::Settle(_) => "settle",
         Op::Clear(_) => "clear",
         Op::Segment { .. } => "segment",
-        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } | Op::Again { .. } => "loop",
         Op::If { .. } => "branch",
         Op::Exit(_) => "end",
         Op::Write(..) => "write",

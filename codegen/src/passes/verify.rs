@@ -263,7 +263,10 @@ impl<'f> Verifier<'f> {
                         *visible = false;
                     }
                 }
-                Op::If { .. } | Op::Produce(_) | Op::Consume(_) | Op::Loop(_) | Op::Leave { .. } => {
+                Op::If { .. } | Op::Leave { .. } | Op::Again { .. } => {
+                    self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
+                }
+                Op::Produce(_) | Op::Consume(_) | Op::Loop(_) => {
                     self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
                 }
                 _ => {}
@@ -703,7 +706,7 @@ impl<'f> Verifier<'f> {
                     _ => Ok(()),
                 }
             }
-            Op::If { cond, .. } | Op::Leave { cond, .. } => self.is("a condition", *cond, &TRUTH),
+            Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => self.is("a condition", *cond, &TRUTH),
             Op::Exit(cond) => {
                 self.is("a condition", *cond, &TRUTH)?;
                 match () {

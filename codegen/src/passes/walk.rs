@@ -89,7 +89,7 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
             see(lo);
             see(hi);
         }
-        Op::If { cond, .. } | Op::Leave { cond, .. } => see(cond),
+        Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => see(cond),
         Op::CopyAsync { from, slot, .. } | Op::Fill { from, slot, .. } => {
             slice(from, see);
             see(slot);
@@ -116,7 +116,7 @@ pub(crate) fn operands(op: &Op) -> Vec<ValueId> {
             Op::For { index: *index, lo: *lo, hi: *hi, pipelined: *pipelined, body: Vec::new() }
         }
         Op::If { cond, .. } => Op::If { cond: *cond, body: Vec::new() },
-        Op::Leave { cond, .. } => Op::Leave { cond: *cond, body: Vec::new() },
+        Op::Leave { cond, .. } | Op::Again { cond, .. } => Op::Leave { cond: *cond, body: Vec::new() },
         Op::Produce(_) | Op::Consume(_) | Op::Loop(_) => return all,
         op => op.clone(),
     };
@@ -167,7 +167,7 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Dot(..) | Op::Accumulate(..) | Op::Start { .. } => "a product",
         Op::Read(_) | Op::Write(..) => "a var",
         Op::Merge { .. } => "a merge",
-        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "a loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } | Op::Again { .. } => "a loop",
         Op::If { .. } => "a branch",
         Op::Exit(_) => "an early end",
         Op::Produce(_) | Op::Consume(_) => "a role",

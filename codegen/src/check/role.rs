@@ -116,13 +116,17 @@ impl<'f> Run<'_, 'f> {
         let one = std::mem::replace(&mut self.state, before);
         let of_one = self.meetings.split_off(met);
         if flow != self.walk(rest, within)? {
-            return Err(broken("it leaves the loop where the rest of the round does not, or stays where that leaves it"));
+            return Err(broken(
+                "it leaves the loop where the rest of the round does not, or stays where that leaves it",
+            ));
         }
         let meeting = |meeting: &(Meeting, &Stmt)| meeting.0;
         if !self.meetings[met..].iter().map(meeting).eq(of_one.iter().map(meeting)) {
             return Err(broken("it does other things to the other roles than the rest of the round in its place"));
         }
-        self.state.join(&one).map_err(|_| broken("it leaves other things in flight or held than the rest of the round"))?;
+        self.state
+            .join(&one)
+            .map_err(|_| broken("it leaves other things in flight or held than the rest of the round"))?;
         Ok(flow)
     }
 

@@ -144,6 +144,25 @@ pub(crate) fn fresh(func: &mut Func, ty: Type, loc: Loc) -> ValueId {
     ValueId(func.values.len() as u32 - 1)
 }
 
+/// Whether a statement does nothing but make a scalar, which it makes again wherever it is repeated: of scalars, elements of tables
+/// and what vars hold.
+pub(crate) fn is_scalar(func: &Func, stmt: &Stmt) -> bool {
+    let plain = matches!(
+        stmt.op,
+        Op::Const(_)
+            | Op::Param(_)
+            | Op::ProgramId(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Compare(..)
+            | Op::Select(..)
+            | Op::Element { .. }
+            | Op::Read(_)
+    );
+    let ty = |value: ValueId| func.values.get(value.index()).map(|value| &value.ty);
+    plain && stmt.result.and_then(ty).is_some_and(|ty| ty.rank() == 0)
+}
+
 /// What an operation is called in a message to an author.
 pub(crate) fn name_of(op: &Op) -> &'static str {
     match op {

@@ -6,7 +6,7 @@ use lacuna_codegen::check;
 use lacuna_codegen::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, Value, ValueId};
 use lacuna_codegen::passes::verify;
 
-use super::{causal, copied_q, gathered_q};
+use super::{asked, causal, copied_q, gathered_q};
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +308,10 @@ fn every_operation_of_order_is_needed_where_it_stands() {
         ("serial, tile after tile, Q gathered", gathered_q("serial", 1, 64)),
         ("fenced, tile after tile, Q gathered", gathered_q("fenced turns", 2, 128)),
         ("deferred, tile after tile, Q gathered in one slot", gathered_q("deferred", 6, 128)),
+        ("fenced, whole rounds apart", asked("fenced turns", 3, 64)),
+        ("deferred, whole rounds apart", asked("deferred turns", 2, 128)),
+        ("fenced, whole rounds apart, tile after tile", asked("fenced persist", 2, 64)),
+        ("deferred, whole rounds apart, tile after tile", asked("deferred turns persist", 3, 64)),
     ] {
         let mut all = Vec::new();
         paths(&func.body, &mut Vec::new(), &mut all);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{Round, copy};
 use crate::ir::{Binary, Compare, Const, Elem, Func, Op, Stmt, Type, Unary, ValueId, Var, VarId};
 use crate::passes::pipeline::Out;
-use crate::passes::{operands, sweep};
+use crate::passes::{is_scalar, operands, sweep};
 
 /// Which statements a round has in the place of its branch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,19 +152,8 @@ fn follows(func: &Func, made: &HashMap<ValueId, Stmt>, value: ValueId, chain: &m
     if chain.iter().any(|known| known.result == stmt.result) {
         return true;
     }
-    let scalar = func.values[value.index()].ty.rank() == 0;
-    let plain = matches!(
-        stmt.op,
-        Op::Const(_)
-            | Op::Param(_)
-            | Op::ProgramId(_)
-            | Op::Unary(..)
-            | Op::Binary(..)
-            | Op::Compare(..)
-            | Op::Select(..)
-            | Op::Element { .. }
-    );
-    let known = scalar && plain && operands(&stmt.op).into_iter().all(|value| follows(func, made, value, chain));
+    let plain = is_scalar(func, stmt) && !matches!(stmt.op, Op::Read(_));
+    let known = plain && operands(&stmt.op).into_iter().all(|value| follows(func, made, value, chain));
     if known {
         chain.push(stmt.clone());
     }

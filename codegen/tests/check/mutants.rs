@@ -266,6 +266,9 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
         (Change::Later, Op::Release { .. }, Some(Op::If { body, .. })) if releases(body) => {
             "a slot may be released behind another tile's"
         }
+        (Change::Later, Op::Release { .. }, Some(Op::If { body, .. })) if !body.iter().any(|stmt| orders(&stmt.op)) => {
+            "a slot may be released behind what is done to scores alone"
+        }
         (Change::Earlier, Op::Land(_), Some(Op::Read(_) | Op::Write(..))) => "products are waited for sooner",
         (Change::Later | Change::Earlier, Op::Turn | Op::Pass, _)
         | (Change::Later | Change::Earlier, _, Some(Op::Turn | Op::Pass)) => {

@@ -135,7 +135,8 @@ pub(super) fn rounds(
         counted(out, index, Way::Past);
     });
     counted(out, index, Way::Through);
-    let body = std::mem::replace(&mut out.stmts, before);
+    let mut body = std::mem::replace(&mut out.stmts, before);
+    sweep::unused(&mut body);
     out.effect(Op::Loop(body));
 }
 

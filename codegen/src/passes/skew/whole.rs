@@ -32,7 +32,17 @@ pub(super) struct Whole {
 impl Whole {
     /// The first branch of a round's softmax that changes a tile and nothing but vars, where scalars that follow from the
     /// number of the round say whether it is taken.
+    ///
+    /// None where scores read tables: their elements are loaded before the branch, which keeps ptxas (13.0) from moving all of them,
+    /// and what is made of them, about: without it some picks spill.
     pub(super) fn of(func: &mut Func, round: &Round) -> Option<Whole> {
+        let loads = |stmt: &Stmt| {
+            let tile = |value: ValueId| func.values[value.index()].ty.rank() > 0;
+            matches!(stmt.op, Op::Element { .. }) && stmt.result.is_some_and(tile)
+        };
+        if round.soft.iter().any(loads) {
+            return None;
+        }
         let branch = round.soft.iter().find(|stmt| is_of_tiles(func, stmt))?;
         let Op::If { cond, .. } = branch.op else { unreachable!("found as a branch") };
         let mut chain = Vec::new();

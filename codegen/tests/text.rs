@@ -301,6 +301,7 @@ fn ops() -> impl Strategy<Value = Op> {
             }),
             (v(), body.clone()).prop_map(|(cond, body)| Op::If { cond, body }),
             (v(), body.clone()).prop_map(|(cond, body)| Op::Leave { cond, body }),
+            (v(), body.clone()).prop_map(|(cond, body)| Op::Again { cond, body }),
             body.clone().prop_map(Op::Loop),
             (any::<bool>(), body).prop_map(|(first, body)| if first { Op::Produce(body) } else { Op::Consume(body) }),
         ]

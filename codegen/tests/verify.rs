@@ -388,3 +388,21 @@ fn the_best_of_rows_are_offered_tiles_then_settled_then_read() {
     refuses_declared("best $b : 0 over Q", "from 1 to 32 of the best of a row are kept: these are 0");
     refuses_declared("best $b : 33 over Q", "from 1 to 32 of the best of a row are kept: these are 33");
 }
+
+#[test]
+fn a_loop_goes_on_with_what_it_can_know() {
+    let rounds = |before: &str, again: &str| {
+        format!("loop {{ leave %2 {{ }} {before} again %2 {{ {again} }} %19 = add %0, %1 : i32 }}")
+    };
+    for before in ["", "%10 = add %0, %1 : i32", "%10 = element table[%1]"] {
+        assert_eq!(says("", &rounds(before, "%11 = neg %0 : i32 leave %2 { }")), "nothing");
+    }
+    refuses("again %2 { }", "what goes on is a loop: this stands in no loop's own body");
+    refuses("for %10 in %1..%0 { again %2 { } }", "this stands in no loop's own body");
+    refuses(&rounds("", "again %2 { }"), "this stands in no loop's own body");
+    refuses("loop { leave %2 { } again %1 { } }", "a condition is bool");
+    for before in ["write %l = %8", "if %2 { }", "%10 = exp2 %7 : f32<Q>", "again %2 { }"] {
+        refuses(&rounds(before, ""), "is known by scalars and ends of the loop");
+    }
+    refuses(&rounds("%10 = add %0, %1 : i32", "%11 = neg %10 : i32"), "by vars: this reads %10");
+}

@@ -48,6 +48,7 @@
 //! | any touch of registers | no product in flight holds them | touched |
 //! | a round of a loop | no open group; the same registers in flight as where the loop begins (ptxas C7514) | a fence before it counts for nothing |
 //! | the ways that meet behind a branch, or a loop that is left in several places | the same registers in flight; where it is not known which is gone, the same state | |
+//! | a round that is of one of two kinds (`again`), where it is not known which | both do the same to other roles and leave the same behind, or leave the loop | |
 //! | the end | nothing in flight; every tile that comes was awaited; the turn is passed | |
 //! | the end of a tile of work, where CTAs persist | the same; no slot is held | vars that do not last hold what they hold first; everything is touched |
 //!
@@ -92,6 +93,10 @@
 //! the end. A slot, a phase, a branch may depend only on what a shift by `P` leaves as it is: remainders by divisors of
 //! `P`, and comparisons of rounds with the end at most 2 rounds ahead. So a run of `n > P + 6` rounds is one of `n - P` with
 //! a period put in where its loop repeats, and by induction it is in order if that is.
+//!
+//! Which of two kinds a round is of, one that needs a mask or one that needs none, is not given a number: such a round is gone through
+//! both ways from where it begins, and is refused where they come to different ends. What is known of vars afterwards holds of
+//! both. So one run stands for every sequence of the two.
 //!
 //! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
 //! what a loop leaves behind differs from how it was found in its own rings alone.

@@ -49,6 +49,7 @@ pub(super) struct Run<'r, 'f> {
     pub(super) heads: Option<Vec<Heads>>,
 }
 
+#[derive(PartialEq, Eq)]
 enum Flow {
     On,
     Left,
@@ -72,7 +73,7 @@ impl<'f> Run<'_, 'f> {
     }
 
     fn walk(&mut self, nodes: &[Node<'f>], within: Option<usize>) -> Result<Flow, Broken<'f>> {
-        for node in nodes {
+        for (at, node) in nodes.iter().enumerate() {
             let broken = |what: String| Broken { stmt: node.stmt, what };
             self.state.touch(&self.setting, &node.touches).map_err(broken)?;
             match &node.stmt.op {
@@ -96,10 +97,37 @@ impl<'f> Run<'_, 'f> {
                     }
                     _ => return Err(broken(CANNOT_FOLLOW.to_owned())),
                 },
+                Op::Again { cond, .. } => match self.values[cond.index()] {
+                    Known::Bool(false) => {}
+                    Known::Bool(true) => return self.walk(&node.body, within),
+                    _ => return self.either(node, &nodes[at + 1..], within),
+                },
                 _ => self.step(node.stmt).map_err(broken)?,
             }
         }
         Ok(Flow::On)
+    }
+
+    /// A round that may be of either kind: both do the same to others, and leave the same behind.
+    fn either(&mut self, node: &Node<'f>, rest: &[Node<'f>], within: Option<usize>) -> Result<Flow, Broken<'f>> {
+        let broken = |what: &str| Broken { stmt: node.stmt, what: what.to_owned() };
+        let (before, met) = (self.state.clone(), self.meetings.len());
+        let flow = self.walk(&node.body, within)?;
+        let one = std::mem::replace(&mut self.state, before);
+        let of_one = self.meetings.split_off(met);
+        if flow != self.walk(rest, within)? {
+            return Err(broken(
+                "it leaves the loop where the rest of the round does not, or stays where that leaves it",
+            ));
+        }
+        let meeting = |meeting: &(Meeting, &Stmt)| meeting.0;
+        if !self.meetings[met..].iter().map(meeting).eq(of_one.iter().map(meeting)) {
+            return Err(broken("it does other things to the other roles than the rest of the round in its place"));
+        }
+        self.state
+            .join(&one)
+            .map_err(|_| broken("it leaves other things in flight or held than the rest of the round"))?;
+        Ok(flow)
     }
 
     /// A round of a loop begins.

@@ -161,7 +161,7 @@ fn followed(func: &Func, body: &[Stmt]) -> (HashSet<ValueId>, HashSet<VarId>) {
             Op::Fill { slot, .. } | Op::Release { slot, .. } => drop(values.insert(*slot)),
             Op::CopyAsync { slot, .. } | Op::Shared(_, slot) => drop(values.insert(*slot)),
             Op::For { lo, hi, .. } => values.extend([*lo, *hi]),
-            Op::If { cond, .. } | Op::Leave { cond, .. } => drop(values.insert(*cond)),
+            Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => drop(values.insert(*cond)),
             Op::Write(var, value) if vars.contains(var) => drop(values.insert(*value)),
             op if stmt.result.is_some_and(|result| values.contains(&result)) => {
                 values.extend(operands(op).into_iter().filter(is_scalar));
@@ -191,7 +191,7 @@ fn nodes<'f>(
             *loops += 1;
             let inner = nodes(inner, registers, followed, loops);
             // A loop is left where it is, and where nothing is left of a branch nothing happens on either way.
-            if !inner.is_empty() || matches!(stmt.op, Op::Leave { .. }) {
+            if !inner.is_empty() || matches!(stmt.op, Op::Leave { .. } | Op::Again { .. }) {
                 let counted = inner.iter().any(|node| node.counted || is_counted(&node.stmt.op));
                 out.push(Node { stmt, touches, body: inner, counted, id });
             }
@@ -221,5 +221,6 @@ fn is_counted(op: &Op) -> bool {
             | Op::Turn
             | Op::Pass
             | Op::Leave { .. }
+            | Op::Again { .. }
     )
 }

@@ -551,6 +551,7 @@ impl<W: fmt::Write> Printer<'_, W> {
             Op::Pass => self.out.write_str("pass"),
             Op::Loop(_) => self.out.write_str("loop"),
             Op::Leave { cond, .. } => write!(self.out, "leave {cond}"),
+            Op::Again { cond, .. } => write!(self.out, "again {cond}"),
             Op::Hold(values) => {
                 self.out.write_str("hold ")?;
                 self.values(values)

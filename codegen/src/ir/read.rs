@@ -661,10 +661,11 @@ impl Reader {
                     _ => Op::Loop(body),
                 }
             }
-            "leave" => {
+            "leave" | "again" => {
                 let cond = self.value()?;
                 self.sign("{")?;
-                Op::Leave { cond, body: self.body(depth + 1)? }
+                let body = self.body(depth + 1)?;
+                if word == "leave" { Op::Leave { cond, body } } else { Op::Again { cond, body } }
             }
             "acquire" => {
                 let (buffer, slot) = self.slot()?;

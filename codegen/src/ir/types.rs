@@ -749,13 +749,23 @@ pub enum Op {
         /// Its body.
         body: Vec<Stmt>,
     },
+    /// Where the scalar condition holds, does the body in the place of what stands behind it, and the loop in whose body it
+    /// stands goes on with its next round. Rounds of that kind that follow one another are a loop of their own. Before it stand
+    /// scalars and ends of the loop alone, and its body knows of them by vars.
+    Again {
+        /// A bool scalar.
+        cond: ValueId,
+        /// Its body.
+        body: Vec<Stmt>,
+    },
 }
 
 impl Op {
     /// The statements that it encloses.
     pub fn body(&self) -> Option<&Vec<Stmt>> {
         match self {
-            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::For { body, .. } | Op::If { body, .. } => Some(body),
+            Op::Leave { body, .. } | Op::Again { body, .. } => Some(body),
             Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
             _ => None,
         }
@@ -764,7 +774,8 @@ impl Op {
     /// The statements that it encloses.
     pub fn body_mut(&mut self) -> Option<&mut Vec<Stmt>> {
         match self {
-            Op::For { body, .. } | Op::If { body, .. } | Op::Leave { body, .. } => Some(body),
+            Op::For { body, .. } | Op::If { body, .. } => Some(body),
+            Op::Leave { body, .. } | Op::Again { body, .. } => Some(body),
             Op::Produce(body) | Op::Consume(body) | Op::Loop(body) => Some(body),
             _ => None,
         }

@@ -6,6 +6,7 @@
 
 mod best;
 mod emit;
+mod flow;
 mod gather;
 mod lanes;
 mod memory;
@@ -585,6 +586,7 @@ impl Lower<'_> {
             Op::Pass => self.pass(),
             Op::Loop(body) => self.endless(body),
             Op::Leave { cond, body } => self.leave(*cond, body),
+            Op::Again { .. } => unreachable!("verified: it stands in a loop, which lowers it"),
             // `layout` leaves no other loads of two axes.
             Op::Load(slice) if self.ty(made(stmt)).rank() == 2 => self.load_numbers(slice, made(stmt)),
             Op::Load(slice) => self.load_rows(slice, made(stmt)),
@@ -649,73 +651,6 @@ impl Lower<'_> {
             }
         }
     }
-
-    fn for_loop(&mut self, index: ValueId, lo: ValueId, hi: ValueId, body: &[Stmt]) {
-        let (lo, hi) = (self.scalar(lo), self.scalar(hi));
-        if matches!(lo, Operand::Int(first) if first >= 0) {
-            self.counts.insert(index);
-        }
-        let counter = self.e.mutable(Class::B32);
-        self.e.mov(counter, lo);
-        self.e.open(true);
-        let (head, done) = (self.e.label("loop"), self.e.label("done"));
-        let empty = self.e.op(Class::Pred, "setp.ge.s32", [counter.into(), hi.clone()]);
-        self.e.guarded((empty, false), "bra", [Operand::Label(done.clone())]);
-        self.e.place(&head);
-        self.e.pragma("nounroll");
-        // One copy a round, so that what is computed from it is computed once a round.
-        let round = self.e.reg(Class::B32);
-        self.e.mov(round, counter.into());
-        self.set(index, Low::Scalar(round));
-        self.body(body);
-        self.e.inst("add.s32", [counter.into(), counter.into(), 1i64.into()]);
-        let more = self.e.op(Class::Pred, "setp.lt.s32", [counter.into(), hi]);
-        self.e.guarded((more, false), "bra", [Operand::Label(head)]);
-        self.e.place(&done);
-        self.e.close();
-    }
-
-    fn endless(&mut self, body: &[Stmt]) {
-        self.e.open(true);
-        let (head, done) = (self.e.label("loop"), self.e.label("done"));
-        self.e.place(&head);
-        self.e.pragma("nounroll");
-        self.ends.push(done);
-        self.body(body);
-        self.e.inst("bra", [Operand::Label(head)]);
-        let done = self.ends.pop().expect("pushed above");
-        self.e.place(&done);
-        self.e.close();
-    }
-
-    fn leave(&mut self, cond: ValueId, body: &[Stmt]) {
-        let cond = self.scalar(cond);
-        let cond = self.in_predicate(cond);
-        let stay = self.e.label("stay");
-        self.e.open(false);
-        self.e.guarded((cond, true), "bra", [Operand::Label(stay.clone())]);
-        self.body(body);
-        let done = self.ends.last().expect("verified: a loop is left").clone();
-        self.e.inst("bra", [Operand::Label(done)]);
-        self.e.place(&stay);
-        self.e.close();
-    }
-
-    fn branch(&mut self, cond: ValueId, body: &[Stmt]) {
-        match self.scalar(cond) {
-            Operand::Int(0) => {}
-            Operand::Int(_) => self.body(body),
-            cond => {
-                let cond = self.in_predicate(cond);
-                let skip = self.e.label("skip");
-                self.e.open(false);
-                self.e.guarded((cond, true), "bra", [Operand::Label(skip.clone())]);
-                self.body(body);
-                self.e.place(&skip);
-                self.e.close();
-            }
-        }
-    }
 }
 
 /// What a statement does, in a comment.
@@ -738,7 +673,7 @@ fn word(op: &Op) -> &'static str {
         Op::Settle(_) => "settle",
         Op::Clear(_) => "clear",
         Op::Segment { .. } => "segment",
-        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } | Op::Again { .. } => "loop",
         Op::If { .. } => "branch",
         Op::Exit(_) => "end",
         Op::Write(..) => "write",

@@ -19,7 +19,7 @@ pub use verify::verify;
 
 pub(crate) use layout::registers;
 pub(crate) use sign::never_negative;
-pub(crate) use walk::{fresh, lane_axes, name_of, operands, operands_mut, visit};
+pub(crate) use walk::{fresh, is_scalar, lane_axes, name_of, operands, operands_mut, visit};
 pub(crate) use warpgroups::WARPGROUP;
 
 use crate::Error;

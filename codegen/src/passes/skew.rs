@@ -31,11 +31,21 @@
 //!   head; land 1; [[release V]]; [scale]; [tail]; land 1; release K; soft; p
 //! ```
 //!
+//! A branch of the softmax whose condition follows from the number of the round, such as "this block needs its mask", would keep ptxas
+//! from moving arithmetic between the products past it. So it is asked a round ahead, beside a product (two rounds, where they go
+//! in pairs), and rounds that do not take it follow one another in a loop without it ([`Op::Again`]); the others, whose branch
+//! is taken, are the rest of the loop they stand in. Of a pair, one of which takes it, each asks. Either kind begins and ends as
+//! the other does, so that they come in any order: whole and then masked under a causal mask, masked, whole, masked in a window, by
+//! turns in a list. Serial rounds have nothing beside the branch, and keep it.
+//!
 //! What is released behind the loop, is read by QK alone and has one slot, is released as soon as QK of the last round has landed:
 //! where CTAs persist, the next tile's Q is on its way beside the last softmax.
 
+mod whole;
+
 use std::collections::{HashMap, HashSet};
 
+use self::whole::{Way, Whole, rounds};
 use super::pipeline::Out;
 use super::{fresh, operands, operands_mut, visit};
 use crate::Error;
@@ -293,6 +303,8 @@ struct Skew<'r> {
     hi: ValueId,
     /// Releases what QK of the last round was the last to read.
     behind: &'r [Stmt],
+    /// The branch of a round that some rounds go past.
+    whole: Option<Whole>,
 }
 
 type Map = HashMap<ValueId, ValueId>;
@@ -312,6 +324,21 @@ impl Skew<'_> {
         }
         self.copied(out, &self.round.first, &mut map);
         map
+    }
+
+    /// The softmax of a round.
+    fn soft(&self, out: &mut Out<'_>, map: &mut Map, way: Way) {
+        match &self.whole {
+            Some(whole) => self.copied(out, &whole.soft(&self.round.soft, way), map),
+            None => self.copied(out, &self.round.soft, map),
+        }
+    }
+
+    /// Works out whether the rounds so far ahead of `at` go past their branch.
+    fn ask(&self, out: &mut Out<'_>, at: ValueId, ahead: &[i32]) {
+        if let Some(whole) = &self.whole {
+            whole.ask(out, self.index, self.hi, at, ahead);
+        }
     }
 
     /// QK of round `index` has landed, and what it was the last to read is released.
@@ -370,7 +397,7 @@ impl Skew<'_> {
         self.pass(out);
         out.effect(Op::Land(0));
         self.landed(out, lo, &mut map);
-        self.copied(out, &self.round.soft, &mut map);
+        self.soft(out, &mut map, Way::Asked);
         self.weights(out, &mut map, home);
         self.keep(out, &map);
     }
@@ -403,7 +430,8 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt]) {
         Overlap::Fenced | Overlap::Serial => Carried::default(),
     };
     let alone = out.func.warps / super::WARPGROUP < 2;
-    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone, hi, behind };
+    let whole = Whole::of(out.func, round);
+    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone, hi, behind, whole };
     let exists = out.less(lo, hi);
     match out.func.overlap {
         Overlap::Deferred => {
@@ -425,21 +453,22 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
     let round = skew.round;
     let mut map = skew.begin(out, lo);
     skew.pass(out);
+    skew.ask(out, lo, &[1]);
     out.effect(Op::Land(0));
     skew.landed(out, lo, &mut map);
-    skew.copied(out, &round.soft, &mut map);
+    skew.soft(out, &mut map, Way::Asked);
     skew.weights(out, &mut map, home);
     skew.copied(out, &round.scale, &mut map);
     skew.keep(out, &map);
 
-    let second = out.add(lo, 1);
-    looped(out, second, hi, |out, index| {
+    let step = |out: &mut Out<'_>, index: ValueId, way: Way| {
         let mut map = skew.begin(out, index);
         let mut before = skew.tail(out, home);
         skew.pass(out);
+        skew.ask(out, index, &[1]);
         out.effect(Op::Land(1));
         skew.landed(out, index, &mut map);
-        skew.copied(out, &round.soft, &mut map);
+        skew.soft(out, &mut map, way);
         let sums: Vec<ValueId> = round.sums.iter().map(|sum| map[sum]).collect();
         if !sums.is_empty() {
             out.effect(Op::Hold(sums));
@@ -449,71 +478,116 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
         skew.weights(out, &mut map, home);
         skew.copied(out, &round.scale, &mut map);
         skew.keep(out, &map);
-    });
+    };
+    let second = out.add(lo, 1);
+    match &skew.whole {
+        Some(whole) => rounds(out, whole, second, hi, step),
+        None => looped(out, second, hi, |out, index| step(out, index, Way::Asked)),
+    }
     skew.closing(out, home);
 }
 
-fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even, odd]: [VarId; 2]) {
-    let round = skew.round;
-    // Where what PV of the round before last read stands.
-    let before = Carried::of(out.func, round, &round.after_tail, &[]);
-    let step = |out: &mut Out<'_>, index: ValueId, [from, to]: [VarId; 2], first: bool| {
+/// A deferred round: which it is, and the homes of the weights of the round before and of its own.
+struct Step<'a> {
+    index: ValueId,
+    homes: [VarId; 2],
+    /// Whether no PV is in flight where it begins.
+    first: bool,
+    way: Way,
+    /// The rounds, as far ahead of it, of which it asks whether they go past their branch.
+    asks: &'a [i32],
+}
+
+/// Deferred rounds.
+struct Deferred<'s, 'r> {
+    skew: &'s Skew<'r>,
+    /// Where what PV of the round before last read stands.
+    before: Carried,
+    even: VarId,
+    odd: VarId,
+}
+
+impl Deferred<'_, '_> {
+    fn step(&self, out: &mut Out<'_>, step: Step<'_>) {
+        let (skew, index, [from, to]) = (self.skew, step.index, step.homes);
         let mut map = skew.begin(out, index);
-        if !first {
+        if !step.asks.is_empty() {
+            skew.ask(out, index, step.asks);
+        }
+        if !step.first {
             out.effect(Op::Land(1));
-            let mut last = Map::new();
-            before.read(out, &mut last);
-            skew.released(out, &mut last);
+            self.landed(out);
             skew.scale(out);
         }
         let tail = skew.tail(out, from);
         skew.pass(out);
-        before.keep(out, &tail);
+        self.before.keep(out, &tail);
         out.effect(Op::Land(1));
         skew.landed(out, index, &mut map);
-        skew.copied(out, &round.soft, &mut map);
+        skew.soft(out, &mut map, step.way);
         skew.weights(out, &mut map, to);
         skew.keep(out, &map);
-    };
-    // The round after the last: everything lands, and what is left is PV.
-    let end = |out: &mut Out<'_>, weights: VarId| {
-        out.effect(Op::Land(0));
+    }
+
+    /// PV of the round before last has landed: what it read is released.
+    fn landed(&self, out: &mut Out<'_>) {
         let mut last = Map::new();
-        before.read(out, &mut last);
-        skew.released(out, &mut last);
-        if weights != odd {
-            let read = out.read(weights);
-            out.effect(Op::Write(odd, read));
-        }
-        skew.scale(out);
-    };
-    let leave = |out: &mut Out<'_>, index: ValueId, weights: VarId| {
-        let over = out.value(Op::Compare(Compare::Ge, index, hi), Type::scalar(Elem::Bool));
+        self.before.read(out, &mut last);
+        self.skew.released(out, &mut last);
+    }
+
+    /// Where the round does not exist, everything lands, and what is left is PV.
+    fn leave(&self, out: &mut Out<'_>, index: ValueId, weights: VarId) {
+        let over = out.value(Op::Compare(Compare::Ge, index, self.skew.hi), Type::scalar(Elem::Bool));
         let before = std::mem::take(&mut out.stmts);
-        end(out, weights);
+        out.effect(Op::Land(0));
+        self.landed(out);
+        if weights != self.odd {
+            let read = out.read(weights);
+            out.effect(Op::Write(self.odd, read));
+        }
+        self.skew.scale(out);
         let body = std::mem::replace(&mut out.stmts, before);
         out.effect(Op::Leave { cond: over, body });
-    };
+    }
+
+    /// Two rounds, so that weights are again where they were. The second may not exist.
+    fn pair(&self, out: &mut Out<'_>, counter: VarId, index: ValueId, way: Way) {
+        let (even, odd) = (self.even, self.odd);
+        self.step(out, Step { index, homes: [even, odd], first: false, way, asks: &[] });
+        let next = out.add(index, 1);
+        self.leave(out, next, odd);
+        self.step(out, Step { index: next, homes: [odd, even], first: false, way, asks: &[1, 2] });
+        let next = out.add(index, 2);
+        out.effect(Op::Write(counter, next));
+    }
+}
+
+fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even, odd]: [VarId; 2]) {
+    let before = Carried::of(out.func, skew.round, &skew.round.after_tail, &[]);
+    let rounds = Deferred { skew, before, even, odd };
     skew.opening(out, lo, odd);
     skew.scale(out);
     let second = out.add(lo, 1);
     let more = out.less(second, hi);
     let counter = out.var(format!("round{}", out.func.vars.len()));
     out.when(more, |out| {
-        step(out, second, [odd, even], true);
+        rounds.step(out, Step { index: second, homes: [odd, even], first: true, way: Way::Asked, asks: &[1, 2] });
         let third = out.add(lo, 2);
         out.effect(Op::Write(counter, third));
         // A loop that counts pairs, with what is left over behind it, would do the same; ptxas (13.0) then finds the sum read
         // while it is in flight (C7514), and waits after every product.
         let before = std::mem::take(&mut out.stmts);
         let index = out.read(counter);
-        leave(out, index, even);
-        step(out, index, [even, odd], false);
-        let next = out.add(index, 1);
-        leave(out, next, odd);
-        step(out, next, [odd, even], false);
-        let next = out.add(index, 2);
-        out.effect(Op::Write(counter, next));
+        rounds.leave(out, index, even);
+        if let Some(whole) = &skew.whole {
+            let past = whole.said(out);
+            Whole::again(out, past, |out| {
+                let index = out.read(counter);
+                rounds.pair(out, counter, index, Way::Past);
+            });
+        }
+        rounds.pair(out, counter, index, Way::Asked);
         let body = std::mem::replace(&mut out.stmts, before);
         out.effect(Op::Loop(body));
     });

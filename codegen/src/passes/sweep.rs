@@ -4,7 +4,7 @@
 //! Out: every statement that only makes a value makes one that some other statement reads. What has an effect, and branches
 //!      and loops, stay where they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{operands, visit};
 use crate::Error;
@@ -30,8 +30,19 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
     Ok(func)
 }
 
+/// Leaves out of a body what nothing in it needs, where nothing else may.
+pub(super) fn unused(body: &mut Vec<Stmt>) {
+    let mut needed: HashSet<ValueId> = HashSet::new();
+    for stmt in body.iter().rev() {
+        if stmt.result.is_none_or(|result| !is_pure(&stmt.op) || needed.contains(&result)) {
+            visit(std::slice::from_ref(stmt), &mut |stmt| needed.extend(operands(&stmt.op)));
+        }
+    }
+    body.retain(|stmt| stmt.result.is_none_or(|result| !is_pure(&stmt.op) || needed.contains(&result)));
+}
+
 /// Whether an operation does nothing but make its value.
-fn is_pure(op: &Op) -> bool {
+pub(super) fn is_pure(op: &Op) -> bool {
     matches!(
         op,
         Op::Const(_)

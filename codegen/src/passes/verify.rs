@@ -15,7 +15,8 @@
 //!  * The best of rows is offered tiles over those rows, settled, and then read; a loop or branch leaves it as it finds it.
 //!  * A buffer is read and written as tiles of its own type, in slots that it has; a register operand comes from a shared
 //!    tile.
-//!  * A loop that is left is left by statements of its own body, and by one at least.
+//!  * A loop that is left is left by statements of its own body, and by one at least. Where it goes on with rounds that are a loop
+//!    of their own, scalars and ends alone stand before them, and they read none of these.
 //!  * A func has both roles or none, at its end, and each has vars of its own; only rings are handed from one to the other.
 //!
 //! What tensor cores can do with the extents is `partition`'s to say.
@@ -227,7 +228,7 @@ impl<'f> Verifier<'f> {
             };
             self.note(found, || "partition".to_owned(), None);
         }
-        let found = self.roles().and_then(|()| self.leaves(&self.func.body, false));
+        let found = self.roles().and_then(|()| self.leaves(&self.func.body, roles::Within::Other));
         self.note(found, || "roles".to_owned(), None);
     }
 
@@ -263,7 +264,10 @@ impl<'f> Verifier<'f> {
                         *visible = false;
                     }
                 }
-                Op::If { .. } | Op::Produce(_) | Op::Consume(_) | Op::Loop(_) | Op::Leave { .. } => {
+                Op::If { .. } | Op::Leave { .. } | Op::Again { .. } => {
+                    self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
+                }
+                Op::Produce(_) | Op::Consume(_) | Op::Loop(_) => {
                     self.enclosed(stmt, stmt.op.body().expect("these enclose statements"), depth);
                 }
                 _ => {}
@@ -703,7 +707,9 @@ impl<'f> Verifier<'f> {
                     _ => Ok(()),
                 }
             }
-            Op::If { cond, .. } | Op::Leave { cond, .. } => self.is("a condition", *cond, &TRUTH),
+            Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => {
+                self.is("a condition", *cond, &TRUTH)
+            }
             Op::Exit(cond) => {
                 self.is("a condition", *cond, &TRUTH)?;
                 match () {

@@ -89,7 +89,7 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
             see(lo);
             see(hi);
         }
-        Op::If { cond, .. } | Op::Leave { cond, .. } => see(cond),
+        Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => see(cond),
         Op::CopyAsync { from, slot, .. } | Op::Fill { from, slot, .. } => {
             slice(from, see);
             see(slot);
@@ -116,7 +116,7 @@ pub(crate) fn operands(op: &Op) -> Vec<ValueId> {
             Op::For { index: *index, lo: *lo, hi: *hi, pipelined: *pipelined, body: Vec::new() }
         }
         Op::If { cond, .. } => Op::If { cond: *cond, body: Vec::new() },
-        Op::Leave { cond, .. } => Op::Leave { cond: *cond, body: Vec::new() },
+        Op::Leave { cond, .. } | Op::Again { cond, .. } => Op::Leave { cond: *cond, body: Vec::new() },
         Op::Produce(_) | Op::Consume(_) | Op::Loop(_) => return all,
         op => op.clone(),
     };
@@ -144,6 +144,25 @@ pub(crate) fn fresh(func: &mut Func, ty: Type, loc: Loc) -> ValueId {
     ValueId(func.values.len() as u32 - 1)
 }
 
+/// Whether a statement does nothing but make a scalar, which it makes again wherever it is repeated: of scalars, elements of tables
+/// and what vars hold.
+pub(crate) fn is_scalar(func: &Func, stmt: &Stmt) -> bool {
+    let plain = matches!(
+        stmt.op,
+        Op::Const(_)
+            | Op::Param(_)
+            | Op::ProgramId(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Compare(..)
+            | Op::Select(..)
+            | Op::Element { .. }
+            | Op::Read(_)
+    );
+    let ty = |value: ValueId| func.values.get(value.index()).map(|value| &value.ty);
+    plain && stmt.result.and_then(ty).is_some_and(|ty| ty.rank() == 0)
+}
+
 /// What an operation is called in a message to an author.
 pub(crate) fn name_of(op: &Op) -> &'static str {
     match op {
@@ -167,7 +186,7 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Dot(..) | Op::Accumulate(..) | Op::Start { .. } => "a product",
         Op::Read(_) | Op::Write(..) => "a var",
         Op::Merge { .. } => "a merge",
-        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } => "a loop",
+        Op::For { .. } | Op::Loop(_) | Op::Leave { .. } | Op::Again { .. } => "a loop",
         Op::If { .. } => "a branch",
         Op::Exit(_) => "an early end",
         Op::Produce(_) | Op::Consume(_) => "a role",

@@ -29,6 +29,35 @@ fn gathered_q(overlap: &str, stages: u32, width: u32) -> Func {
     func
 }
 
+/// The same where a round asks whether its block needs the mask: those that need none are rounds of their own.
+fn asked(overlap: &str, stages: u32, width: u32) -> Func {
+    let func = picked(&asking(), overlap, stages, width);
+    assert!(func.to_string().contains("again %"), "{func}");
+    func
+}
+
+/// Causal attention with its mask under a branch.
+fn asking() -> String {
+    let (var, scores) = ("  var %acc : f32<Q, Dv> = 0.0\n", "    %20 = dot %9 . %18 : f32<Q, Kv>\n");
+    let masks = "    %29 = select %26, %20, %28 : f32<Q, Kv>\n";
+    let (begin, end) = (CAUSAL.find(scores).expect("scores") + scores.len(), CAUSAL.find(masks).expect("a mask"));
+    let asks = "    write %s = %20
+    %60 = const 63
+    %61 = add %16, %60 : i32
+    %62 = le %61, %5 : bool
+    %63 = not %62 : bool
+    if %63 {
+";
+    let kept = "    %64 = read %s
+    %65 = select %26, %64, %28 : f32<Q, Kv>
+    write %s = %65
+    }
+    %29 = read %s
+";
+    let (before, mask, behind) = (&CAUSAL[..begin], &CAUSAL[begin..end], &CAUSAL[end + masks.len()..]);
+    format!("{before}{asks}{mask}{kept}{behind}").replace(var, &format!("{var}  var %s : f32<Q, Kv> = 0.0\n"))
+}
+
 fn rows_of_q() -> String {
     let (along, rows) =
         ("  %9 = load q[%5, %1] rows token count %6 : bf16<Q, Dk>\n", "  %12 = add %10, %11 : i32<Q>\n");

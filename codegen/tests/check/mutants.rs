@@ -6,7 +6,7 @@ use lacuna_codegen::check;
 use lacuna_codegen::ir::{Binary, BufferId, Const, Elem, Func, Op, Overlap, Stmt, Type, Value, ValueId};
 use lacuna_codegen::passes::verify;
 
-use super::{causal, copied_q, gathered_q};
+use super::{asked, causal, copied_q, gathered_q};
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +266,9 @@ fn harmless(func: &Func, path: &[usize], change: Change, past: Option<&Op>) -> O
         (Change::Later, Op::Release { .. }, Some(Op::If { body, .. })) if releases(body) => {
             "a slot may be released behind another tile's"
         }
+        (Change::Later, Op::Release { .. }, Some(Op::If { body, .. })) if !body.iter().any(|stmt| orders(&stmt.op)) => {
+            "a slot may be released behind what is done to scores alone"
+        }
         (Change::Earlier, Op::Land(_), Some(Op::Read(_) | Op::Write(..))) => "products are waited for sooner",
         (Change::Later | Change::Earlier, Op::Turn | Op::Pass, _)
         | (Change::Later | Change::Earlier, _, Some(Op::Turn | Op::Pass)) => {
@@ -308,6 +311,10 @@ fn every_operation_of_order_is_needed_where_it_stands() {
         ("serial, tile after tile, Q gathered", gathered_q("serial", 1, 64)),
         ("fenced, tile after tile, Q gathered", gathered_q("fenced turns", 2, 128)),
         ("deferred, tile after tile, Q gathered in one slot", gathered_q("deferred", 6, 128)),
+        ("fenced, whole rounds apart", asked("fenced turns", 3, 64)),
+        ("deferred, whole rounds apart", asked("deferred turns", 2, 128)),
+        ("fenced, whole rounds apart, tile after tile", asked("fenced persist", 2, 64)),
+        ("deferred, whole rounds apart, tile after tile", asked("deferred turns persist", 3, 64)),
     ] {
         let mut all = Vec::new();
         paths(&func.body, &mut Vec::new(), &mut all);

@@ -262,6 +262,41 @@ fn a_loop_is_left_with_the_same_products_in_flight_everywhere() {
     assert!(said.contains("how often it is gone through does not follow"), "{said}");
 }
 
+/// Rounds that may be of a kind of their own, which nothing says before: they do `again`, and go on to the next.
+fn again(again: &str) -> String {
+    let [(head, endless), (land, _), (end, count)] = endless("");
+    let round = format!(
+        "%41 = read %c %42 = rem %41, %3 : i32 %43 = div %41, %3 : i32 %44 = rem %43, %3 : i32 %45 = shared $k[%42]
+        {again} %46 = add %41, %2 : i32 write %c = %46"
+    );
+    let kind = "%47 = element t[%21] %48 = lt %47, %1 : bool";
+    let endless = format!("{endless} {kind} again %48 {{ {round} }}");
+    says(&[(head, &endless), (land, "land 0"), (end, &count)])
+}
+
+#[test]
+fn rounds_of_either_kind_do_the_same_to_others() {
+    let round = ["await $k[%42] phase %44", "fence start %s = %20 . %45 close", "land 0", "release $k[%42]"];
+    let with = |round: [&str; 4]| again(&round.join(" "));
+    assert_eq!(with(round), "nothing");
+    // What is not about order may differ.
+    assert_eq!(with([round[0], round[1], "land 0 %50 = read %s write %other = %50", round[3]]), "nothing");
+    let [awaits, starts, lands, releases] = round;
+    let copies = "copy_async $own[%1] = q[%1, %1] rows token count %0 commit";
+    let others = "it does other things to the other roles than the rest of the round";
+    let behind = "it leaves other things in flight or held than the rest of the round";
+    for (changed, words) in [
+        (again(""), others),
+        (with([awaits, starts, lands, ""]), others),
+        (with([awaits, starts, "", ""]), others),
+        (with([awaits, starts, "", releases]), "the product into %s that reads the slot is in flight"),
+        (with([awaits, starts, lands, &format!("{releases} {releases}")]), "it releases a slot that it does not hold"),
+        (with([awaits, starts, lands, &format!("{releases} {copies}")]), behind),
+    ] {
+        assert!(changed.contains(words), "{changed}");
+    }
+}
+
 #[test]
 fn a_loop_of_any_number_of_rounds_leaves_what_it_finds() {
     let rounds = |body: &str| format!("%27 = element t[%21] for %28 in %1..%27 {{ {body} }}");

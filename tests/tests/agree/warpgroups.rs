@@ -44,6 +44,32 @@ fn every_number_of_rounds() {
     agree("warpgroups: rounds", &cases);
 }
 
+/// Rounds that need their mask and rounds that need none, which are loops of their own: runs of every length of either, none
+/// among them, in every order that a mask has them, beginning and ending at odd rounds and even ones.
+#[test]
+fn masked_and_whole_rounds() {
+    let mut cases = Vec::new();
+    for (overlap, stages) in [(2, 2), (3, 2), (2, 3), (3, 3)] {
+        // Masked, whole, masked.
+        let windows = (0..=6).map(|whole| Seen::Window(64 * whole + 70));
+        // Whole, masked by turns; whole, then all masked; each its chunk, at any round of it.
+        let others = [Seen::WindowSink(130, 64), Seen::WindowSink(200, 130), Seen::PrefixLm(200), Seen::Dilated(3)];
+        let chunks = [Seen::BlockDiagonal(192), Seen::Longformer(100, 70), Seen::Longformer(64, 128)];
+        for seen in windows.chain(others).chain(chunks) {
+            let lengths = [&[576][..], &[520], &[64, 450]][cases.len() % 3];
+            let pick = pick(64, 64, stages, overlap);
+            let pick = if cases.len() % 4 == 3 { persistent(pick, PERSIST[cases.len() / 4 % 2]) } else { pick };
+            let case = case(seen, (64, 64), 1, lengths, pick);
+            cases.push(Case { seed: cases.len() as u64, ..case });
+        }
+    }
+    for case in &cases {
+        let plan = case.plan(SM_90A).expect("a pick that fits");
+        assert!(plan.launches.iter().any(|launch| launch.ptx.contains("again_1:")), "{case}");
+    }
+    agree("warpgroups: masked and whole rounds", &cases);
+}
+
 #[test]
 fn every_pick_at_every_width() {
     let mut cases = Vec::new();

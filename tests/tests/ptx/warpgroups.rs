@@ -109,9 +109,21 @@ fn verdict(line: &Line) -> Result<(), String> {
     // Of several launches the last has knobs of its own.
     let knob = |name: &str| line.pick.get(&format!("own_{name}")).or(line.pick.get(name));
     if let Some(&overlap) = knob("overlap") {
-        overlaps(&made.stages, overlap, knob("kv").copied().unwrap_or_default() as usize)?;
+        let apart = whole_rounds(&last.ptx)?;
+        overlaps(&made.stages, overlap, knob("kv").copied().unwrap_or_default() as usize, apart)?;
     }
     Ok(())
+}
+
+/// Whether rounds that need no mask are a loop of their own, in which nothing hides a score.
+fn whole_rounds(text: &str) -> Result<bool, String> {
+    let Some((_, rounds)) = text.split_once("again_1:") else { return Ok(false) };
+    let (rounds, _) = rounds.split_once("bra again_1;").ok_or("a loop that does not go on")?;
+    let hides = |line: &str| line.trim_start().starts_with("selp.f32") && line.contains("0fFF800000");
+    match rounds.lines().find(|line| hides(line)) {
+        Some(line) => Err(format!("rounds that need no mask have `{}`", line.trim())),
+        None => Ok(true),
+    }
 }
 
 /// What ptxas makes of a launch, without a remark, and without anything that a thread keeps in memory.
@@ -130,18 +142,19 @@ fn kept(line: &Line, launch: &Launch) -> Result<Assembled, String> {
     Ok(assembled)
 }
 
-/// Where the exponentials stand: a row has two of a lane's, of `kv / 4` columns each, and one more for its factor.
-fn overlaps(stages: &[Stage], overlap: u32, kv: usize) -> Result<(), String> {
+/// Where the exponentials stand, in each of one loop or two (`apart`): a row has two of a lane's, of `kv / 4` columns each, and one more for its factor.
+fn overlaps(stages: &[Stage], overlap: u32, kv: usize, apart: bool) -> Result<(), String> {
     let all = kv / 2 + 2;
+    let loops = 1 + usize::from(apart);
     let found = match overlap {
         // Between the end of one product and the start of the other.
         SERIAL => stages.len() == 3 && stages[1].exponentials >= all && stages[1].beside == 0,
         // Between two waits, without a product: beside the one that the second wait is for.
-        FENCED => stages.iter().any(|stage| stage.products == 0 && stage.beside >= all),
+        FENCED => stages.iter().filter(|stage| stage.products == 0 && stage.beside >= all).count() >= loops,
         // In both rounds of the loop: after a wait, before QK of the next round, beside PV.
         DEFERRED => {
             let of = |count: fn(&Stage) -> usize| stages.iter().filter(|stage| count(stage) >= all).count();
-            of(|stage| stage.exponentials) >= 4 && of(|stage| stage.beside) >= 2
+            of(|stage| stage.exponentials) >= 2 + 2 * loops && of(|stage| stage.beside) >= 1 + loops
         }
         _ => false,
     };

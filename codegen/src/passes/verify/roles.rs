@@ -2,7 +2,18 @@
 
 use super::{INT, Mistake, Verifier, mistake};
 use crate::ir::{BufferId, Elem, Op, Stmt, Type, ValueId, VarId};
-use crate::passes::visit;
+use crate::passes::{is_scalar, operands, visit};
+
+/// What a statement stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    /// The body of a loop that is left.
+    Loop,
+    /// Rounds that such a loop goes on with.
+    Again,
+    /// Something else.
+    Other,
+}
 
 impl Verifier<'_> {
     /// Where the roles of a func stand: `produce`, and `consume` right behind it at the end, or neither.
@@ -22,21 +33,53 @@ impl Verifier<'_> {
         }
     }
 
-    /// Loops without an end of their own are left from their own bodies.
-    pub(super) fn leaves(&self, body: &[Stmt], in_loop: bool) -> Result<(), Mistake> {
-        for stmt in body {
-            match &stmt.op {
-                Op::Leave { .. } if !in_loop => return mistake("what is left is a loop", "this stands in none"),
+    /// Loops without an end of their own are left from their own bodies, and go on from there.
+    pub(super) fn leaves(&self, body: &[Stmt], within: Within) -> Result<(), Mistake> {
+        for (at, stmt) in body.iter().enumerate() {
+            let inside = match &stmt.op {
+                Op::Leave { .. } if within == Within::Other => {
+                    return mistake("what is left is a loop", "this stands in none");
+                }
                 Op::Loop(inner) if !inner.iter().any(|stmt| matches!(stmt.op, Op::Leave { .. })) => {
                     return mistake("a loop ends", "nothing leaves this one");
                 }
-                _ => {}
-            }
+                Op::Loop(_) => Within::Loop,
+                Op::Again { .. } if within != Within::Loop => {
+                    return mistake("what goes on is a loop", "this stands in no loop's own body");
+                }
+                Op::Again { body: inner, .. } => {
+                    self.goes_on(&body[..at], inner)?;
+                    Within::Again
+                }
+                _ => Within::Other,
+            };
             if let Some(inner) = stmt.op.body() {
-                self.leaves(inner, matches!(stmt.op, Op::Loop(_)))?;
+                self.leaves(inner, inside)?;
             }
         }
         Ok(())
+    }
+
+    /// What stands `before` rounds that are a loop of their own can be worked out again behind each of them, and is: `again`
+    /// knows of it by vars.
+    fn goes_on(&self, before: &[Stmt], again: &[Stmt]) -> Result<(), Mistake> {
+        let repeated = |stmt: &Stmt| matches!(stmt.op, Op::Leave { .. }) || is_scalar(self.func, stmt);
+        if let Some(other) = before.iter().find(|stmt| !repeated(stmt)) {
+            let label = format!("`{}` stands before this", self.func.show_stmt(other));
+            return mistake("a round that a loop goes on with is known by scalars and ends of the loop", label);
+        }
+        let mut read = None;
+        visit(again, &mut |stmt| {
+            let made = |value: &ValueId| before.iter().any(|stmt| stmt.result == Some(*value));
+            read = read.or(operands(&stmt.op).into_iter().find(made));
+        });
+        match read {
+            None => Ok(()),
+            Some(read) => mistake(
+                "a round that a loop goes on with knows of the one before by vars",
+                format!("this reads {read}"),
+            ),
+        }
     }
 
     fn ring(&self, id: BufferId, slot: ValueId) -> Result<(), Mistake> {

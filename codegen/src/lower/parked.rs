@@ -24,7 +24,7 @@ use lacuna_ptx::{Class, Operand, Reg};
 
 use super::best::{ALL, Offered, ahead};
 use super::{Emit, Lower};
-use crate::ir::{BestId, Func, Op, ValueId};
+use crate::ir::{BestId, Func, Op, Stmt, ValueId};
 
 /// Column blocks whose elements are looked at together: 32 elements of a row for each lane, a bit each.
 const TOGETHER: usize = 16;
@@ -42,13 +42,13 @@ const fn lane_bytes(blocks: usize) -> u32 {
     together(blocks) as u32 * 8 + 8
 }
 
-/// Shared memory for what is parked.
-pub(super) fn bytes(func: &Func) -> u32 {
+/// Shared memory for what the statements of a func's body park.
+pub(crate) fn bytes(func: &Func, body: &[Stmt]) -> u32 {
     if func.partition.is_none_or(|part| part.roles.is_none()) {
         return 0;
     }
     let mut bytes = 0;
-    crate::passes::visit(&func.body, &mut |stmt| {
+    crate::passes::visit(body, &mut |stmt| {
         if let Op::Take { scores, .. } = stmt.op {
             let columns = func.axes[func.values[scores.index()].ty.axes[1].index()].extent;
             bytes = bytes.max(lane_bytes(columns as usize / 8));

@@ -10,7 +10,7 @@ use crate::axis::{Axis, Bool, Element, F32, Half, I32};
 use crate::choices::{Choices, group};
 use crate::cx;
 use crate::extent;
-use crate::flow::BlockList;
+use crate::flow::{BlockList, Var};
 use crate::grid::{GridAxis, QueryHead, Token, Tokens};
 use crate::input::{Blocks, Index, Input, Located, OutLse, Output, Place, QueryRows, Stored, Tensor, fixed, symbol};
 use crate::lists::{Pickers, over};
@@ -28,6 +28,12 @@ macro_rules! opaque {
 
 opaque! {
     TokenParts<R, D>;
+}
+
+impl<R, D, E, F> std::fmt::Debug for PartsAhead<R, D, E, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartsAhead").finish_non_exhaustive()
+    }
 }
 
 impl<R, D, E> std::fmt::Debug for Part<R, D, E> {
@@ -180,11 +186,11 @@ impl<D: Axis> Parts<D> {
 }
 
 impl<D: Axis, E: PartElement> Parts<D, E> {
-    /// The parts of a tile of rows of one query head: part `i` of the rows for which `there(i)` says that there is one. A
-    /// [`BlockList`] of `count` rounds.
+    /// The parts of a tile of rows of one query head: part `i` of the rows for which `there(i)` says that there is one. With what
+    /// is fetched [`ahead`](RowParts::ahead), a [`BlockList`] of `count` rounds.
     #[track_caller]
     pub fn of_rows<R: Axis, W>(
-        &self,
+        self,
         rows: &QueryRows<R, W>,
         head: QueryHead,
         choices: &Choices,
@@ -219,21 +225,53 @@ impl<R, D, E, F> std::fmt::Debug for RowParts<R, D, E, F> {
     }
 }
 
-impl<R: Axis, D: Axis, E: PartElement, F: Fn(Scalar<I32>) -> Vector<Bool, R>> BlockList for RowParts<R, D, E, F> {
+impl<R: Axis, D: Axis, E: PartElement, F: Fn(Scalar<I32>) -> Vector<Bool, R>> RowParts<R, D, E, F> {
+    /// The same, each round's log-sum-exp fetched a round before: that of the first here, which may be long before the loop.
+    #[track_caller]
+    pub fn ahead(self, cx: &Cx) -> PartsAhead<R, D, E, F> {
+        let (lse, there) = (cx.var("lse_ahead", f32::NEG_INFINITY), cx.var("there_ahead", false));
+        let ahead = PartsAhead { parts: self, lse, there };
+        ahead.fetch(cx.scalar(0));
+        ahead
+    }
+}
+
+/// The parts of a tile of rows of one query head, with the next one's log-sum-exp.
+pub struct PartsAhead<R, D, E, F> {
+    parts: RowParts<R, D, E, F>,
+    /// The log-sum-exp of the next round's part, and whether there is one.
+    lse: Var<Vector<F32, R>>,
+    there: Var<Vector<Bool, R>>,
+}
+
+impl<R: Axis, D: Axis, E: PartElement, F: Fn(Scalar<I32>) -> Vector<Bool, R>> PartsAhead<R, D, E, F> {
+    /// Fetches the log-sum-exp of a part.
+    #[track_caller]
+    fn fetch(&self, part: Scalar<I32>) {
+        let RowParts { lse, token, head, there, .. } = &self.parts;
+        let there = there(part);
+        self.lse.set(lse.load_along::<Vector<F32, R>>(
+            &[(*head).into(), (*token).into(), part.into()],
+            Some(1),
+            there.into(),
+        ));
+        self.there.set(there);
+    }
+}
+
+impl<R: Axis, D: Axis, E: PartElement, F: Fn(Scalar<I32>) -> Vector<Bool, R>> BlockList for PartsAhead<R, D, E, F> {
     type Block = Part<R, D, E>;
 
     fn bounds(&self) -> (Scalar<I32>, Scalar<I32>) {
-        (cx::constant::<Scalar<I32>, _>(0), self.rounds)
+        (cx::constant::<Scalar<I32>, _>(0), self.parts.rounds)
     }
 
     fn at(&self, index: Scalar<I32>) -> Part<R, D, E> {
-        let there = (self.there)(index);
-        let (token, head) = (self.token.into(), self.head.into());
-        let lse: Vector<F32, R> = self.lse.load_along(&[head, token, index.into()], Some(1), there.into());
-        Part {
-            o: self.o.load_along(&[token, index.into(), head], Some(0), there.into()),
-            lse: there.select(lse, f32::NEG_INFINITY),
-        }
+        let RowParts { o, token, head, rounds, there, .. } = &self.parts;
+        let lse = self.there.get().select(self.lse.get(), f32::NEG_INFINITY);
+        // Behind the last one, that one again.
+        self.fetch((index + 1).min(*rounds - 1));
+        Part { o: o.load_along(&[(*token).into(), index.into(), (*head).into()], Some(0), there(index).into()), lse }
     }
 }
 

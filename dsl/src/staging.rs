@@ -234,7 +234,7 @@ impl Staging {
             name: self.name,
             pick: self.pick.join(", "),
             func,
-            bytes: bytes(&state.shape, &state.scalars),
+            bytes: bytes(&state.shape, &state.tensors, &state.scalars),
             group: state.shape.group.into(),
             uneven: state.uneven,
             grid: state.grid.unwrap_or([Expr::Const(1), Expr::Const(1), Expr::Const(1)]),
@@ -270,8 +270,14 @@ fn switch(value: u32, what: &str) -> Result<bool, Error> {
     }
 }
 
-/// Bytes of keys and values of a KV head of the longest document, or of all where none is said to be the longest.
-fn bytes(shape: &Shape, scalars: &[ScalarSpec]) -> Expr {
+/// Bytes of keys and values of a KV head of the longest document, or of all where none is said to be the longest. None where no
+/// tensor has keys.
+fn bytes(shape: &Shape, tensors: &[TensorSpec], scalars: &[ScalarSpec]) -> Expr {
+    let is = |dim: &Dim, symbol: &str| matches!(dim, Dim::Symbol(s) if s == symbol);
+    let has = |tensor: &TensorSpec, symbol: &str| tensor.dims.iter().any(|dim| is(dim, symbol));
+    if !tensors.iter().any(|tensor| has(tensor, shape.key_tokens()) && has(tensor, "heads_kv")) {
+        return Expr::Const(0);
+    }
     let width = u64::from((shape.dk + shape.dv) * shape.elem.bytes());
     let said = scalars.iter().any(|scalar| scalar.name == shape.longest_keys());
     let keys = if said { Expr::scalar(shape.longest_keys()) } else { Expr::symbol(shape.key_tokens()) };

@@ -26,6 +26,8 @@ use lacuna_ptx::{
     Class, Entry, Limits, Module, Operand, Param as PtxParam, ParamType, Reg, SharedArray, Special, Version,
 };
 
+pub(crate) use self::parked::bytes as parked_bytes;
+
 use self::best::Lists;
 use self::emit::Emit;
 use self::place::Placement;
@@ -174,7 +176,7 @@ pub(crate) fn lower(func: &Func) -> Result<Lowered, Error> {
     let internal = |message: &str| Error::Internal { pass: "lower", message: message.to_owned() };
     let part = func.partition.ok_or_else(|| internal("the func has no partition"))?;
     let lane_axes = crate::passes::lane_axes(func);
-    let layout = Layout::new(func, scratch(func, part), lanes::scratch(func), parked::bytes(func));
+    let layout = Layout::new(func, scratch(func, part), lanes::scratch(func), parked::bytes(func, &func.body));
     let mut lower = Lower {
         func,
         part,

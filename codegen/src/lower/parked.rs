@@ -10,8 +10,8 @@
 //!             greatest in groups of this tile's columns
 //!   mask      a bit for each of 32 elements that is at least the floor and the lane's own Kth
 //!   park      where a lane of the warp has a bit: a lane's elements, behind one another
-//!   while a lane of the warp has a bit: each takes its lowest one out, fetches that element, and puts it into the ⌈K/2⌉
-//!             places of its list that vouch; what leaves these goes on where some lane's has the floor
+//!   while a lane of the warp has a bit: each takes its lowest one out, and puts that element into the ⌈K/2⌉ places of its
+//!             list that vouch, fetching the next one meanwhile; what leaves these goes on where some lane's has the floor
 //! ```
 //!
 //! A tile costs two instructions an element, and 60 a row of a lane; a round 13, 5 a place that vouches, and 6 to see
@@ -24,7 +24,7 @@ use lacuna_ptx::{Class, Operand, Reg};
 
 use super::best::{ALL, Offered, ahead};
 use super::{Emit, Lower};
-use crate::ir::{BestId, Func, Op, ValueId};
+use crate::ir::{BestId, Func, Op, Stmt, ValueId};
 
 /// Column blocks whose elements are looked at together: 32 elements of a row for each lane, a bit each.
 const TOGETHER: usize = 16;
@@ -42,13 +42,13 @@ const fn lane_bytes(blocks: usize) -> u32 {
     together(blocks) as u32 * 8 + 8
 }
 
-/// Shared memory for what is parked.
-pub(super) fn bytes(func: &Func) -> u32 {
+/// Shared memory for what the statements of a func's body park.
+pub(crate) fn bytes(func: &Func, body: &[Stmt]) -> u32 {
     if func.partition.is_none_or(|part| part.roles.is_none()) {
         return 0;
     }
     let mut bytes = 0;
-    crate::passes::visit(&func.body, &mut |stmt| {
+    crate::passes::visit(body, &mut |stmt| {
         if let Op::Take { scores, .. } = stmt.op {
             let columns = func.axes[func.values[scores.index()].ty.axes[1].index()].extent;
             bytes = bytes.max(lane_bytes(columns as usize / 8));
@@ -154,29 +154,44 @@ impl Lower<'_> {
             let two = [&elements[pair + 1], &elements[pair]].map(|x| self.e.in_reg(Class::F32, x.clone()));
             self.e.inst("st.shared.v2.f32", [Emit::at(place, at), two.to_vec().into()]);
         }
+        let (element, at) = (self.e.mutable(Class::F32), self.e.mutable(Class::B32));
+        let last = self.shared.parked + 4 * (elements.len() - 1) as u32;
+        let fetch = |lower: &mut Self| lower.fetch_lowest(mask, has, (place, last), &column, (element, at));
+        fetch(self);
         self.e.place(&head);
         self.e.pragma("nounroll");
-        // The number of the lowest bit; without one, of no element.
-        let below = self.e.op(Class::B32, "add.s32", [mask.into(), (-1i64).into()]);
-        let lower = self.e.op(Class::B32, "not.b32", [mask.into()]);
-        let lower = self.e.op(Class::B32, "and.b32", [lower.into(), below.into()]);
-        let number = self.e.op(Class::B32, "popc.b32", [lower.into()]);
-        self.e.inst("and.b32", [mask.into(), mask.into(), below.into()]);
-
-        let from = self.e.op(Class::B32, "mad.lo.s32", [number.into(), (-4i64).into(), place.into()]);
-        // A lane without a bit puts in what beats nothing.
-        let element = self.e.mutable(Class::F32);
-        self.e.mov(element, f32::NAN.into());
-        let last = self.shared.parked + 4 * (elements.len() - 1) as u32;
-        self.e.guarded((has, false), "ld.shared.f32", [element.into(), Emit::at(from, last)]);
-        let pairs = self.e.op(Class::B32, "shr.u32", [number.into(), 1i64.into()]);
-        let at = self.e.op(Class::B32, "sub.s32", [column, number.into()]);
-        let at = self.e.op(Class::B32, "mad.lo.s32", [pairs.into(), (2 - ahead(2)).into(), at.into()]);
-        self.put(element, at, floor, lists);
+        let now = [self.e.reg(Class::F32), self.e.reg(Class::B32)];
+        self.e.copy(&now, &[element, at]);
         self.any_bit(mask, has, some);
+        fetch(self);
+        self.put(now[0], now[1], floor, lists);
         self.e.guarded((some, false), "bra", [Operand::Label(head)]);
         self.e.place(&done);
         self.e.close();
+    }
+
+    /// Takes the lowest bit out of a mask: its element, which lies so far before `last` of what the lane parked, and its column. A
+    /// lane without a bit has what beats nothing.
+    fn fetch_lowest(
+        &mut self,
+        mask: Reg,
+        has: Reg,
+        (place, last): (Reg, u32),
+        column: &Operand,
+        (element, at): (Reg, Reg),
+    ) {
+        let below = self.e.op(Class::B32, "add.s32", [mask.into(), (-1i64).into()]);
+        let lower = self.e.op(Class::B32, "not.b32", [mask.into()]);
+        let lower = self.e.op(Class::B32, "and.b32", [lower.into(), below.into()]);
+        // Without a bit, that of no element.
+        let number = self.e.op(Class::B32, "popc.b32", [lower.into()]);
+        self.e.inst("and.b32", [mask.into(), mask.into(), below.into()]);
+        let from = self.e.op(Class::B32, "mad.lo.s32", [number.into(), (-4i64).into(), place.into()]);
+        self.e.mov(element, f32::NAN.into());
+        self.e.guarded((has, false), "ld.shared.f32", [element.into(), Emit::at(from, last)]);
+        let pairs = self.e.op(Class::B32, "shr.u32", [number.into(), 1i64.into()]);
+        let single = self.e.op(Class::B32, "sub.s32", [column.clone(), number.into()]);
+        self.e.inst("mad.lo.s32", [at.into(), pairs.into(), (2 - ahead(2)).into(), single.into()]);
     }
 
     /// Puts an element into a list. What it pushes out of the places that vouch goes on into those behind them where some

@@ -46,6 +46,14 @@ struct Drawn {
     phase: Reg,
 }
 
+/// A CTA's tile of a row of a section: how many sections are before that, the tile's number in it, how many tiles and pairs it has.
+struct OfRow {
+    before: Reg,
+    tile: Reg,
+    count: Reg,
+    pairs: [Reg; 2],
+}
+
 /// What a producer does for some of its rings: every fill of others is left out, and what does nothing but fill these.
 fn only(body: &[Stmt], of: &dyn Fn(BufferId) -> bool) -> Vec<Stmt> {
     let ring = |stmt: &Stmt| match stmt.op {
@@ -93,7 +101,10 @@ impl Lower<'_> {
             lower.tiles_as_told(common, &rows);
         });
         self.begin_consumers(consumers);
-        self.tiles_as_told(common, consumers);
+        match gathered.is_empty() || self.func.draws {
+            true => self.tiles_as_told(common, consumers),
+            false => self.tiles_ahead(common, consumers),
+        }
     }
 
     /// The tiles of a role that does not draw.
@@ -258,25 +269,76 @@ impl Lower<'_> {
     /// The tiles of a role, one after another, by where the CTA stands.
     fn tiles(&mut self, common: &[Stmt], role: &[Stmt]) {
         let told = TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
-        let [all, before_last, section, by_section, whole @ .., across, by_across] = told;
         let row = self.e.mutable(Class::B32);
         self.e.mov(row, 0i64.into());
         self.over_tiles(|lower, _, done| {
             let next = lower.e.label("next");
-            lower.leave_past(row, all, done);
-            let [before, within] = lower.split(row, section, by_section);
-            let tile = lower.nth(before, within);
-            let last = lower.e.op(Class::Pred, "setp.ge.s32", [row.into(), before_last.into()]);
-            let [count, pairs, by_pairs]: [Reg; 3] = std::array::from_fn(|at| {
-                lower.e.op(Class::B32, "selp.b32", [whole[at + 3].into(), whole[at].into(), last.into()])
-            });
+            lower.leave_past(row, told[0], done);
+            let of_row = lower.of_row(row, told);
             // A section's last row may not be full.
-            lower.leave_past(tile, count, &next);
-            let place = lower.place_of(tile, [before, whole[1]], [pairs, by_pairs], [across, by_across]);
+            lower.leave_past(of_row.tile, of_row.count, &next);
+            let place = lower.place_in_row(&of_row, told);
             lower.tile(place, &next, common, role);
             lower.e.place(&next);
             lower.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
         });
+    }
+
+    /// The same, for a role that multiplies tiles which take little time: where the next one is is worked out while the first
+    /// product of this one is under way.
+    fn tiles_ahead(&mut self, common: &[Stmt], role: &[Stmt]) {
+        let told = TILE_PARAMS.map(|name| self.load_param(Class::B32, "ld.param.b32", name));
+        let [row, place @ ..]: [Reg; 4] = std::array::from_fn(|_| self.e.mutable(Class::B32));
+        let full = self.e.mutable(Class::Pred);
+        let find = |lower: &mut Self| {
+            let of_row = lower.of_row(row, told);
+            lower.e.inst("setp.lt.s32", [full.into(), of_row.tile.into(), of_row.count.into()]);
+            let found = lower.place_in_row(&of_row, told);
+            place.into_iter().zip(found).for_each(|(place, found)| lower.e.mov(place, found.into()));
+        };
+        let next_row = |lower: &mut Self| {
+            lower.e.inst("add.s32", [row.into(), row.into(), 1i64.into()]);
+            find(lower);
+        };
+        self.e.mov(row, 0i64.into());
+        find(self);
+        self.over_tiles(|lower, head, done| {
+            let none = lower.e.label("next");
+            lower.leave_past(row, told[0], done);
+            // A section's last row may not be full.
+            lower.e.guarded((full, true), "bra", [Operand::Label(none.clone())]);
+            let now = place.map(|_| lower.e.reg(Class::B32));
+            lower.e.copy(&now, &place);
+            let lands = role.iter().position(|stmt| matches!(stmt.op, Op::Land(_))).unwrap_or(role.len());
+            lower.tile = Some(Tile { place: now, next: none.clone() });
+            lower.body(common);
+            lower.set_vars(role, false);
+            lower.body(&role[..lands]);
+            next_row(lower);
+            lower.body(&role[lands..]);
+            lower.tile = None;
+            lower.e.inst("bra", [Operand::Label(head.to_owned())]);
+            lower.e.place(&none);
+            next_row(lower);
+        });
+    }
+
+    /// The CTA's tile of a row.
+    fn of_row(&mut self, row: Reg, told: [Reg; TILE_PARAMS.len()]) -> OfRow {
+        let [_, before_last, section, by_section, whole @ .., _, _] = told;
+        let [before, within] = self.split(row, section, by_section);
+        let tile = self.nth(before, within);
+        let last = self.e.op(Class::Pred, "setp.ge.s32", [row.into(), before_last.into()]);
+        let [count, pairs, by_pairs]: [Reg; 3] = std::array::from_fn(|at| {
+            self.e.op(Class::B32, "selp.b32", [whole[at + 3].into(), whole[at].into(), last.into()])
+        });
+        OfRow { before, tile, count, pairs: [pairs, by_pairs] }
+    }
+
+    /// Its place in the grid.
+    fn place_in_row(&mut self, of: &OfRow, told: [Reg; TILE_PARAMS.len()]) -> [Reg; 3] {
+        let [.., across, by_across] = told;
+        self.place_of(of.tile, [of.before, told[5]], of.pairs, [across, by_across])
     }
 
     /// The CTA's tile of a row of a section: where it stands itself, in every other row from the other end; in every other

@@ -3,6 +3,7 @@
 //! Each takes a [`Func`] and gives one back; the head of its file says what holds before and after. A pass is found by its
 //! name in [`ORDER`], which is also what file tests call it.
 
+mod early;
 mod layout;
 mod multiply;
 mod partition;

@@ -19,7 +19,8 @@
 //!   wait 0
 //! ```
 //!
-//! One stage fetches nothing ahead: a round begins with a barrier, its own copies, and their wait.
+//! One stage fetches nothing ahead: a round begins with a barrier, its own copies, and their wait. Consumers fill a loop's stages
+//! before they wait for what is fetched for them, where they can ([`early`](super::early)).
 
 use std::collections::{HashMap, HashSet};
 
@@ -46,13 +47,19 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
 }
 
 /// The function's own statements: copies outside loops become groups, loops are pipelined.
-fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
+fn top(func: &mut Func, mut body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
+    let early = super::early::place(func, &mut body);
+    let mut filled = None;
     let mut out = Out { func, stmts: Vec::new(), loc: None };
     // Shared tiles whose copy is under way, and the operands to be read from them once they have landed.
     let mut pending: HashSet<ValueId> = HashSet::new();
     let mut held: Vec<Stmt> = Vec::new();
     let mut committed = true;
-    for stmt in body {
+    for (at, stmt) in body.into_iter().enumerate() {
+        if let Some((_, of)) = early.as_ref().filter(|&&(before, _)| before == at) {
+            out.loc = of.loc;
+            filled = Some(filled_stages(&mut out, of)?);
+        }
         out.loc = stmt.loc;
         match &stmt.op {
             Op::CopyAsync { .. } => {
@@ -77,7 +84,11 @@ fn top(func: &mut Func, body: Vec<Stmt>) -> Result<Vec<Stmt>, Error> {
                 }
                 let landing = (!pending.is_empty()).then(|| std::mem::take(&mut held));
                 pending.clear();
-                pipelined_loop(&mut out, stmt, stages, landing)?;
+                let filled = match filled.take() {
+                    Some(filled) => filled,
+                    None => filled_stages(&mut out, &stmt)?,
+                };
+                pipelined_loop(&mut out, stmt, filled, stages, landing);
             }
             op => {
                 let uses_pending =
@@ -256,37 +267,33 @@ pub(super) fn replay(out: &mut Out<'_>, stmts: &[Stmt], map: &mut HashMap<ValueI
     }
 }
 
-fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Vec<Stmt>>) -> Result<(), Error> {
-    let Op::For { index, lo, hi, pipelined, body } = stmt.op else { unreachable!("called for loops") };
-    let issue = issue_of(out.func, &body)?;
-    let ahead = stages as i32 - 1;
-    for copy in &issue.copies {
-        if let Op::CopyAsync { buffer, .. } = &copy.op {
-            out.func.buffers[buffer.index()].slots = stages;
+/// A loop's stages, but for the last one, filled: what a round's copies need, and the table elements that are fetched ahead.
+struct Filled {
+    issue: Issue,
+    tables: Vec<ValueId>,
+    /// A queue a table element: entry k serves round i + k; the last is one round deeper than the copies need.
+    queues: Vec<Vec<VarId>>,
+}
+
+impl Filled {
+    /// Fetches the table elements of a round.
+    fn fetch(&self, out: &mut Out<'_>, index: ValueId, round: ValueId, entry: usize) {
+        let mut map = HashMap::from([(index, round)]);
+        replay(out, &self.issue.elements, &mut map);
+        for (table, queue) in self.tables.iter().zip(&self.queues) {
+            out.effect(Op::Write(queue[entry], map[table]));
         }
     }
 
-    // A queue a table element: entry k serves round i + k; the last is one round deeper than the copies need.
-    let tables: Vec<ValueId> =
-        issue.elements.iter().filter(|s| matches!(s.op, Op::Element { .. })).filter_map(|s| s.result).collect();
-    let queues: Vec<Vec<VarId>> = (0..tables.len())
-        .map(|t| (0..=stages).map(|k| out.var(format!("ahead{}_{t}_{k}", out.func.vars.len()))).collect())
-        .collect();
-    let fetch = |out: &mut Out<'_>, round: ValueId, entry: usize| {
+    /// Makes the copies of a round.
+    fn copy(&self, out: &mut Out<'_>, index: ValueId, round: ValueId, entry: usize, slot: ValueId) {
         let mut map = HashMap::from([(index, round)]);
-        replay(out, &issue.elements, &mut map);
-        for (table, queue) in tables.iter().zip(&queues) {
-            out.effect(Op::Write(queue[entry], map[table]));
-        }
-    };
-    let copy = |out: &mut Out<'_>, round: ValueId, entry: usize, slot: ValueId| {
-        let mut map = HashMap::from([(index, round)]);
-        for (table, queue) in tables.iter().zip(&queues) {
+        for (table, queue) in self.tables.iter().zip(&self.queues) {
             let element = out.read(queue[entry]);
             map.insert(*table, element);
         }
-        replay(out, &issue.scalars, &mut map);
-        for stmt in &issue.copies {
+        replay(out, &self.issue.scalars, &mut map);
+        for stmt in &self.issue.copies {
             let mut stmt = stmt.clone();
             operands_mut(&mut stmt.op, &mut |v| *v = map.get(v).copied().unwrap_or(*v));
             if let Op::CopyAsync { slot: s, .. } = &mut stmt.op {
@@ -294,25 +301,51 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
             }
             out.stmts.push(stmt);
         }
-    };
+    }
+}
 
-    // Fill.
-    if !tables.is_empty() {
+/// Fills the stages of a loop.
+fn filled_stages(out: &mut Out<'_>, stmt: &Stmt) -> Result<Filled, Error> {
+    let Op::For { index, lo, hi, pipelined: Some(stages), body } = &stmt.op else {
+        unreachable!("called for pipelined loops")
+    };
+    let (index, lo, hi, stages) = (*index, *lo, *hi, *stages);
+    let issue = issue_of(out.func, body)?;
+    for copy in &issue.copies {
+        if let Op::CopyAsync { buffer, .. } = &copy.op {
+            out.func.buffers[buffer.index()].slots = stages;
+        }
+    }
+    let tables: Vec<ValueId> =
+        issue.elements.iter().filter(|s| matches!(s.op, Op::Element { .. })).filter_map(|s| s.result).collect();
+    let queues = (0..tables.len())
+        .map(|t| (0..=stages).map(|k| out.var(format!("ahead{}_{t}_{k}", out.func.vars.len()))).collect())
+        .collect();
+    let filled = Filled { issue, tables, queues };
+    if !filled.tables.is_empty() {
         for k in 0..=stages as i32 {
             let round = out.add(lo, k);
             let exists = out.less(round, hi);
-            out.when(exists, |out| fetch(out, round, k as usize));
+            out.when(exists, |out| filled.fetch(out, index, round, k as usize));
         }
     }
-    for k in 0..ahead {
+    for k in 0..stages as i32 - 1 {
         let round = out.add(lo, k);
         let exists = out.less(round, hi);
         out.when(exists, |out| {
             let slot = out.int(k);
-            copy(out, round, k as usize, slot);
+            filled.copy(out, index, round, k as usize, slot);
         });
         out.effect(Op::Commit);
     }
+    Ok(filled)
+}
+
+/// A loop whose stages are filled.
+fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, filled: Filled, stages: u32, landing: Option<Vec<Stmt>>) {
+    let Op::For { index, lo, hi, pipelined, body } = stmt.op else { unreachable!("called for loops") };
+    let ahead = stages as i32 - 1;
+    let Filled { tables, queues, .. } = &filled;
     if let Some(mut held) = landing
         && !held.is_empty()
     {
@@ -347,9 +380,9 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
     match later {
         Some((later, exists)) => out.when(exists, |out| {
             let slot = out.wrapped(slot, ahead, stages);
-            copy(out, later, ahead as usize, slot);
+            filled.copy(out, index, later, ahead as usize, slot);
         }),
-        None => copy(out, index, 0, slot),
+        None => filled.copy(out, index, index, 0, slot),
     }
     out.effect(Op::Commit);
     if stages == 1 {
@@ -357,7 +390,7 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         out.effect(Op::Barrier);
     }
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-    for (table, queue) in tables.iter().zip(&queues) {
+    for (table, queue) in tables.iter().zip(queues) {
         let element = out.read(queue[0]);
         map.insert(*table, element);
     }
@@ -373,7 +406,7 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         out.stmts.push(stmt);
     }
     if !tables.is_empty() {
-        for queue in &queues {
+        for queue in queues {
             for pair in queue.windows(2) {
                 let moved = out.read(pair[1]);
                 out.effect(Op::Write(pair[0], moved));
@@ -381,7 +414,7 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
         }
         let deeper = out.add(index, stages as i32 + 1);
         let exists = out.less(deeper, hi);
-        out.when(exists, |out| fetch(out, deeper, stages as usize));
+        out.when(exists, |out| filled.fetch(out, index, deeper, stages as usize));
     }
     if let Some(var) = counted {
         let slot = out.wrapped(slot, 1, stages);
@@ -390,7 +423,6 @@ fn pipelined_loop(out: &mut Out<'_>, stmt: Stmt, stages: u32, landing: Option<Ve
     let body = std::mem::replace(&mut out.stmts, before);
     out.stmts.push(Stmt { result: None, op: Op::For { index, lo, hi, pipelined, body }, loc: stmt.loc });
     out.effect(Op::Wait(0));
-    Ok(())
 }
 
 /// Renames operands in a statement and in what it encloses.

@@ -146,13 +146,14 @@ fn all_produced(func: &Func, body: &[Stmt], known: &HashSet<ValueId>) -> bool {
 /// Shared memory that is left for barriers, at least.
 const BARRIERS: u32 = 1024;
 
-/// Slots of tiles that are fetched once a tile of work: two, where they fit beside the slots of loops.
+/// Slots of tiles that are fetched once a tile of work: two, where they fit beside the slots of loops and what is parked.
 fn once_slots(func: &Func, body: &[Stmt], once: &[Once]) -> u32 {
     let bytes = |buffer: &BufferId| {
         let ty = &func.buffers[buffer.index()].ty;
         ty.axes.iter().map(|axis| func.axes[axis.index()].extent).product::<u32>() * ty.elem.bytes()
     };
     let mut all: u32 = once.iter().map(|of| 2 * bytes(&of.buffer)).sum();
+    all += crate::lower::parked_bytes(func, body);
     for stmt in body {
         let Op::For { pipelined, body, .. } = &stmt.op else { continue };
         super::visit(body, &mut |s| {

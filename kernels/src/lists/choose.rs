@@ -49,6 +49,11 @@ impl Reach {
         }
     }
 
+    /// Whether a row's first choice, its own block, is never listed.
+    pub(crate) const fn passes_over_first(self) -> bool {
+        matches!(self, Reach::Past | Reach::Others)
+    }
+
     /// The last block that counts for tokens up to `position`, in a document of `blocks` blocks of `block` keys, or one behind it.
     fn most(self, position: Scalar<I32>, blocks: Scalar<I32>, block: u32) -> Scalar<I32> {
         match self {
@@ -77,10 +82,7 @@ impl Chosen {
             Some(top) => {
                 let choices = Choices::of_heads(routing, top, span);
                 // A row's own block stands first, and has no part where another launch sees it.
-                match self.reach {
-                    Reach::Past | Reach::Others => choices.without_first(),
-                    Reach::All | Reach::PastAndOwn => choices,
-                }
+                if self.reach.passes_over_first() { choices.without_first() } else { choices }
             }
             None => Choices::of_groups(picks, span),
         }

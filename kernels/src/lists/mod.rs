@@ -91,6 +91,8 @@ pub struct Many {
     pub heads: Expr,
     /// Entries of a KV head, at most.
     pub entries: Expr,
+    /// Those of them that can be in lists.
+    pub listed: Expr,
     /// Slots.
     pub slots: Expr,
 }
@@ -181,12 +183,12 @@ impl InverseLists {
             Some(top) => tokens * u64::from(top * self.shape.group).into(),
             None => tokens * blocks,
         };
-        Many { heads, entries, slots: self.chosen.slots(&self.shape) }
+        Many { heads, listed: entries.clone(), entries, slots: self.chosen.slots(&self.shape) }
     }
 
     /// As many pieces of work as there can be: every list may leave a tile unfilled.
     fn work(&self, many: &Many) -> Expr {
-        many.entries.clone().ceil_div(u64::from(self.tile)) + many.slots.clone()
+        many.listed.clone().ceil_div(u64::from(self.tile)) + many.slots.clone()
     }
 
     /// The lists as one operation, which writes them for its caller.

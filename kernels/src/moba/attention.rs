@@ -248,8 +248,10 @@ impl Moba {
 
     fn many(&self) -> Many {
         let [heads, tokens] = self.most();
-        let each = u64::from(self.blocks.top * self.shape.group);
-        Many { heads, entries: tokens * each.into(), slots: self.chosen().slots(&self.shape) }
+        let Blocking { top, .. } = self.blocks;
+        let listed = top - u32::from(self.blocks.reach().passes_over_first());
+        let [entries, listed] = [top, listed].map(|each| tokens.clone() * u64::from(each * self.shape.group).into());
+        Many { heads, entries, listed, slots: self.chosen().slots(&self.shape) }
     }
 
     /// What lies between the launches, with lists in tiles of `rows`.

@@ -30,6 +30,22 @@ pub fn own_and_parts(
     let choices = Choices::of_heads(routing, blocks.top, span);
     let (i, h, d) = cx.grid3(choices.tiles::<Rows>(), choices.query_heads(), docs.count());
     let rows = q.tile_of(docs.at(d), i, h, &choices);
+    // A head that attends fully has seen what a routing lists for it.
+    let chooses = full_heads.map(|full| full.at(h.head).eq_(0));
+    let there = |routing: Routed| {
+        let rows = &rows;
+        move |part| match chooses {
+            Some(chooses) => blocks.has_part(&routing, rows, h, part) & chooses,
+            None => blocks.has_part(&routing, rows, h, part),
+        }
+    };
+    // What the first round needs is fetched before the own block's products.
+    let (mut narrow, mut wide) = (None, None);
+    if let Some(routing) = routing {
+        let count = blocks.parts();
+        narrow = parts.map(|parts| parts.of_rows(&rows, h, &choices, count, there(routing)).ahead(cx));
+        wide = wide_parts.map(|parts| parts.of_rows(&rows, h, &choices, count, there(routing)).ahead(cx));
+    }
     let whole = if blocks.fused {
         let mut mask = if blocks.causal { own_block(blocks.block) } else { block_diagonal(blocks.block) };
         if let Some(full) = full_heads {
@@ -45,22 +61,14 @@ pub fn own_and_parts(
     } else {
         LseMerge::new(cx)
     };
-    if let Some(routing) = routing {
-        // A head that attends fully has seen what a routing lists for it.
-        let chooses = full_heads.map(|full| full.at(h.head).eq_(0));
-        let there = |part| match chooses {
-            Some(chooses) => blocks.has_part(&routing, &rows, h, part) & chooses,
-            None => blocks.has_part(&routing, &rows, h, part),
-        };
-        if let Some(parts) = parts {
-            for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
-                whole.add(part);
-            }
+    if let Some(parts) = narrow {
+        for part in cx.pipelined(parts, ahead) {
+            whole.add(part);
         }
-        if let Some(parts) = wide_parts {
-            for part in cx.pipelined(parts.of_rows(&rows, h, &choices, blocks.parts(), there), ahead) {
-                whole.add(part);
-            }
+    }
+    if let Some(parts) = wide {
+        for part in cx.pipelined(parts, ahead) {
+            whole.add(part);
         }
     }
     rows.whole(whole.finish())

@@ -16,7 +16,7 @@ use super::Blocking;
 /// bytes. On an H200 that is bound by bytes up to 256 keys, and by tensor cores beyond.
 #[schedule(tune(
     warps in [4, 8], Rows in [128, 64], Kv in [64, 32, 16], stages in [2, 3, 1],
-    sm_90a(Kv in [128, 64, 32], Rows in [128, 64], stages in [3, 2, 1], overlap in [2, 3, 1], turns in [2, 1], persist in [1, 2, 3]),
+    sm_90a(Kv in [128, 64, 32], Rows in [128, 64, 192], stages in [3, 2, 1], overlap in [2, 3, 1], turns in [2, 1], persist in [1, 2, 3]),
 ))]
 pub fn chosen_blocks(
     cx: &Cx,

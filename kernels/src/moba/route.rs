@@ -10,14 +10,14 @@ use lacuna_dsl::prelude::*;
 /// One CTA has `Rows` tokens of one document and one query head, and goes through the pooled keys from the last row's
 /// own block down in tiles of `Kv`. Scores never leave registers. Of more than 12 the next are found by another pass,
 /// which takes what comes after the last of the one before. A head that attends fully has -1 throughout, and looks at
-/// one tile of zeros.
+/// one tile of zeros. CTAs that persist have the next tile's queries and first pooled keys come beside this one's selection.
 ///
 /// S tokens a document, blocks of B: 2 · Dk · S² / 2B FLOPs a head and pass. L2: pooled keys once a tile of rows, S² /
 /// 2B · 2 Dk / Rows bytes a head. HBM: Q and the routing once. 2 x 128k tokens, 16 heads of 128, B 128: 0.55 TFLOP, 0.8
 /// ms of warpgroups, 1.2 of warps (16 rows each); 2.1e9 pairs of row and candidate, of which each costs its bit.
 #[schedule(tune(
     Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8],
-    sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3]),
+    sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3], persist in [2, 1, 3]),
 ))]
 pub fn moba_route(
     cx: &Cx,

@@ -12,7 +12,7 @@ use super::route::{choose, passes};
 /// As [`moba_route`](super::moba_route()) otherwise. The mass is found in the first pass, beside its best.
 #[schedule(tune(
     Rows in [64, 128], Kv in [64, 128], stages in [2, 3], warps in [4, 8],
-    sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3]),
+    sm_90a(Rows in [192, 128, 64], Kv in [128, 64], stages in [2, 3], persist in [2, 1, 3]),
 ))]
 pub fn vmoba_route(
     cx: &Cx,

@@ -147,7 +147,8 @@ fn is_step(op: &Op) -> bool {
     )
 }
 
-/// Scalars that slots, phases, bounds and branches are worked out from, and the vars that keep them.
+/// Scalars that slots, phases, bounds and branches are worked out from, and the vars that keep them. Of which kind a round is need
+/// not be known: both are gone through.
 fn followed(func: &Func, body: &[Stmt]) -> (HashSet<ValueId>, HashSet<VarId>) {
     let (mut values, mut vars) = (HashSet::new(), HashSet::new());
     let is_scalar = |value: &ValueId| {
@@ -161,7 +162,7 @@ fn followed(func: &Func, body: &[Stmt]) -> (HashSet<ValueId>, HashSet<VarId>) {
             Op::Fill { slot, .. } | Op::Release { slot, .. } => drop(values.insert(*slot)),
             Op::CopyAsync { slot, .. } | Op::Shared(_, slot) => drop(values.insert(*slot)),
             Op::For { lo, hi, .. } => values.extend([*lo, *hi]),
-            Op::If { cond, .. } | Op::Leave { cond, .. } | Op::Again { cond, .. } => drop(values.insert(*cond)),
+            Op::If { cond, .. } | Op::Leave { cond, .. } => drop(values.insert(*cond)),
             Op::Write(var, value) if vars.contains(var) => drop(values.insert(*value)),
             op if stmt.result.is_some_and(|result| values.contains(&result)) => {
                 values.extend(operands(op).into_iter().filter(is_scalar));

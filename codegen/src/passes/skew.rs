@@ -33,10 +33,10 @@
 //!
 //! A branch of the softmax whose condition follows from the number of the round, such as "this block needs its mask", would keep ptxas
 //! from moving arithmetic between the products past it. So it is asked a round ahead, beside a product (two rounds, where they go
-//! in pairs), and rounds that do not take it follow one another in a loop without it ([`Op::Again`]); the others, whose branch
-//! is taken, are the rest of the loop they stand in. Of a pair, one of which takes it, each asks. Either kind begins and ends as
-//! the other does, so that they come in any order: whole and then masked under a causal mask, masked, whole, masked in a window, by
-//! turns in a list. Serial rounds have nothing beside the branch, and keep it.
+//! in pairs), and rounds that do not take it follow one another in a loop without it ([`Op::Again`]); the others, and pairs of
+//! which one takes it, are the rest of the loop they stand in, and have the branch. Either kind begins and ends as the other does,
+//! so that they come in any order: whole and then masked under a causal mask, masked, whole, masked in a window, by turns in a list.
+//! Serial rounds have nothing beside the branch, and keep it.
 //!
 //! What is released behind the loop, is read by QK alone and has one slot, is released as soon as QK of the last round has landed:
 //! where CTAs persist, the next tile's Q is on its way beside the last softmax.

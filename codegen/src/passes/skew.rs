@@ -21,6 +21,8 @@
 //!   head; [tail]; land 1; release K; soft; hold; land 0; [release V]; p; scale
 //! ```
 //!
+//! PV's var is not rescaled before the first PV where it is all zeros there.
+//!
 //! Where warpgroups take turns, a round's products are started between `turn` and `pass`: QK and PV of one, while the others
 //! compute.
 //!
@@ -94,6 +96,8 @@ struct Round {
     /// Row sums that the softmax keeps: they need all of its exponentials.
     sums: Vec<ValueId>,
     scale: Vec<Stmt>,
+    /// PV's var.
+    acc: VarId,
     /// Waits for what PV reads, and starts it.
     tail: Vec<Stmt>,
     /// Releases what PV read.
@@ -166,6 +170,7 @@ impl Round {
             convert: body[convert].clone(),
             weights,
             scale: stmts(&scale),
+            acc,
             tail: awaits.iter().copied().chain(two..two + 3).map(|at| body[at].clone()).collect(),
             after_tail: stmts(&after_tail),
             made: body.iter().filter_map(|stmt| Some((stmt.result?, stmt.clone()))).collect(),
@@ -193,6 +198,12 @@ impl Round {
             .map_or(0, |(last, _)| last + 1);
         &stmts[at..at + many]
     }
+}
+
+/// Whether a var is all zeros behind statements: rescaled, it stays so.
+fn is_zero(func: &Func, var: VarId, behind: &[Stmt]) -> bool {
+    let Var { init, lasts, .. } = &func.vars[var.index()];
+    *init == Const::f32(0.0) && !lasts && !at_all(behind, var)
 }
 
 /// Whether a var is named among statements.
@@ -305,6 +316,8 @@ struct Skew<'r> {
     behind: &'r [Stmt],
     /// The branch of a round that some rounds go past.
     whole: Option<Whole>,
+    /// Whether PV's var is all zeros before the first round.
+    zero: bool,
 }
 
 type Map = HashMap<ValueId, ValueId>;
@@ -431,7 +444,8 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt]) {
     };
     let alone = out.func.warps / super::WARPGROUP < 2;
     let whole = Whole::of(out.func, round);
-    let skew = Skew { round, index: *index, of_tail, of_scale, turns: out.func.turns && !alone, hi, behind, whole };
+    let (turns, zero) = (out.func.turns && !alone, is_zero(out.func, round.acc, &out.stmts));
+    let skew = Skew { round, index: *index, of_tail, of_scale, turns, hi, behind, whole, zero };
     let exists = out.less(lo, hi);
     match out.func.overlap {
         Overlap::Deferred => {
@@ -458,7 +472,9 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
     skew.landed(out, lo, &mut map);
     skew.soft(out, &mut map, Way::Asked);
     skew.weights(out, &mut map, home);
-    skew.copied(out, &round.scale, &mut map);
+    if !skew.zero {
+        skew.copied(out, &round.scale, &mut map);
+    }
     skew.keep(out, &map);
 
     let step = |out: &mut Out<'_>, index: ValueId, way: Way| {
@@ -567,7 +583,9 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
     let before = Carried::of(out.func, skew.round, &skew.round.after_tail, &[]);
     let rounds = Deferred { skew, before, even, odd };
     skew.opening(out, lo, odd);
-    skew.scale(out);
+    if !skew.zero {
+        skew.scale(out);
+    }
     let second = out.add(lo, 1);
     let more = out.less(second, hi);
     let counter = out.var(format!("round{}", out.func.vars.len()));

@@ -410,6 +410,12 @@ impl Space {
         self.knobs.iter().map(|(_, values)| values.len()).product()
     }
 
+    /// Whether a pick is of this space.
+    pub fn has(&self, pick: &Pick) -> bool {
+        let has = |(name, values): &(String, Vec<u32>)| pick.get(name).is_some_and(|value| values.contains(value));
+        pick.len() == self.knobs.len() && self.knobs.iter().all(has)
+    }
+
     /// A pick, and those that differ from it in one knob.
     pub fn around(&self, pick: &Pick) -> Vec<Pick> {
         let others = self.knobs.iter().flat_map(|(name, values)| {
@@ -517,6 +523,8 @@ mod tests {
             [("rows", rows), ("stages", stages), ("warps", 4)].map(|(name, value)| (name.to_owned(), value)).into()
         };
         assert_eq!((space.size(), space.picks().len()), (6, 6));
+        let (other, fewer) = (pick(64, 4), Pick::from([("rows".to_owned(), 64)]));
+        assert!(space.picks().iter().all(|pick| space.has(pick)) && !space.has(&other) && !space.has(&fewer));
         assert_eq!(space.around(&pick(64, 3)), [pick(64, 3), pick(128, 3), pick(64, 2), pick(64, 1)]);
         let both = [pick(128, 2), pick(128, 3), pick(128, 1), pick(64, 2), pick(64, 1)];
         assert_eq!(space.tiles(&pick(64, 3)), both);

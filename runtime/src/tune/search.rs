@@ -39,6 +39,9 @@ const TURN: u32 = 3;
 /// How much slower a tile's best is than the overall one, where the tile is no rival.
 const NO_RIVAL: f64 = 1.10;
 
+/// Winners of other classes, at most.
+const MOST_OTHERS: usize = 4;
+
 /// Nothing is begun when less than this is left.
 const TOO_LATE: Duration = Duration::from_millis(1);
 
@@ -81,6 +84,7 @@ pub fn search(
         finalists: Vec::new(),
     };
     let mut round = picks(subject, run.most());
+    round.extend(run.of_others(&round));
     while !round.is_empty() && run.ended == Ended::Done {
         let before = run.best();
         let new = run.add(std::mem::take(&mut round));
@@ -205,6 +209,17 @@ impl Run<'_> {
         };
         let new = near(&space, &best.pick).into_iter().filter(|pick| !seen(pick));
         new.map(|pick| (best.schedule.clone(), pick)).collect()
+    }
+
+    /// Winners of other classes that this one's spaces have, and that are not among picks: one may be far from the first.
+    fn of_others(&self, picks: &[(String, Pick)]) -> Vec<(String, Pick)> {
+        let schedules = self.subject.schedules();
+        let has = |(schedule, pick): &&(String, Pick)| {
+            let way = schedules.iter().find(|way| way.name == schedule);
+            way.is_some_and(|way| way.tunable.space(self.subject.target()).has(pick))
+        };
+        let new = self.elsewhere.iter().filter(has).filter(|other| !picks.contains(other));
+        new.take(MOST_OTHERS).cloned().collect()
     }
 
     /// How many picks of a schedule are all candidates.

@@ -79,6 +79,25 @@ fn a_tile_is_found_though_all_that_differ_from_it_in_one_knob_are_slow() {
 }
 
 #[test]
+fn what_won_elsewhere_is_tried_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let knobs = ["a_rows", "b_rows", "c_rows", "d_rows", "e_rows"].map(|name| (name, 4));
+    let mut landscape = Landscape::draw(1, &knobs, 0.0);
+    for (pick, (ms, ..)) in &mut landscape.picks {
+        *ms = if pick.values().all(|&value| value == 3) { 0.1 } else { 1.0 };
+    }
+    let search_of = |tokens: u64, exhaustive: bool| {
+        let landscape = Landscape { tokens, ..landscape.clone() };
+        let lab = Simulated::of(&landscape, tokens);
+        let result = found(&landscape, &lab, &records(dir.path()), &Options { exhaustive, ..options() });
+        over(&landscape, &result)
+    };
+    assert!(search_of(2048, false) > 9.0, "it is found from where the search begins");
+    assert_eq!(search_of(8192, true), 1.0);
+    assert_eq!(search_of(65536, false), 1.0);
+}
+
+#[test]
 fn a_budget_is_kept_and_what_was_measured_in_it_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     for (i, seconds) in [0.0, 0.1, 0.51, 0.6, 0.7, 1.0, 1.6, 3.0].into_iter().enumerate() {

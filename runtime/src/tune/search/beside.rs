@@ -11,14 +11,11 @@ use std::collections::BTreeMap;
 use super::super::candidates::models_choice_of;
 use super::super::found::{Ended, State};
 use super::super::record::{Record, Stamp, Time, text_hash};
-use super::{Run, TURN};
+use super::{MOST_OTHERS, Run, TURN};
 use lacuna_codegen::plan::Pick;
 
 /// Runs of each, at least: so many that the interval of a median leaves out the ends.
 const RUNS: u32 = 12;
-
-/// Winners of other classes, at most.
-const MOST_OTHERS: usize = 4;
 
 /// The winners of other classes than this one, by schedule, those that were timed last first.
 pub(super) fn winners_elsewhere(known: &[Record], class: &str, stamp: &Stamp) -> Vec<(String, Pick)> {

@@ -21,7 +21,8 @@
 //!   head; [tail]; land 1; release K; soft; hold; land 0; [release V]; p; scale
 //! ```
 //!
-//! PV's var is not rescaled before the first PV where it is all zeros there.
+//! PV's var is not rescaled before the first PV where it is all zeros there; where there is one round, whatever the launch, PV
+//! makes it anew.
 //!
 //! Where warpgroups take turns, a round's products are started between `turn` and `pass`: QK and PV of one, while the others
 //! compute.
@@ -60,6 +61,12 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
         return Ok(func);
     }
     let mut body = std::mem::take(&mut func.body);
+    let mut constants = HashMap::new();
+    visit(&body, &mut |stmt| {
+        if let (Op::Const(Const::I32(number)), Some(value)) = (&stmt.op, stmt.result) {
+            constants.insert(value, *number);
+        }
+    });
     if let Some(Stmt { op: Op::Consume(consumers), .. }) = body.last_mut() {
         let stmts = std::mem::take(consumers);
         let mut out = Out { func: &mut func, stmts: Vec::with_capacity(stmts.len()), loc: None };
@@ -70,7 +77,8 @@ pub(super) fn run(mut func: Func) -> Result<Func, Error> {
                 Some(round) => {
                     let behind = round.releases(out.func, &stmts, at);
                     at += behind.len();
-                    skewed(&mut out, stmt, &round, behind);
+                    let once = is_once(stmt, &constants) && is_zero(out.func, round.acc, &out.stmts);
+                    skewed(&mut out, stmt, &round, behind, once);
                 }
                 None => out.stmts.push(stmt.clone()),
             }
@@ -200,6 +208,12 @@ impl Round {
     }
 }
 
+/// Whether a loop has one round, whatever it is launched on.
+fn is_once(stmt: &Stmt, constants: &HashMap<ValueId, i32>) -> bool {
+    let Op::For { lo, hi, .. } = &stmt.op else { return false };
+    matches!((constants.get(lo), constants.get(hi)), (Some(lo), Some(hi)) if lo.checked_add(1) == Some(*hi))
+}
+
 /// Whether a var is all zeros behind statements: rescaled, it stays so.
 fn is_zero(func: &Func, var: VarId, behind: &[Stmt]) -> bool {
     let Var { init, lasts, .. } = &func.vars[var.index()];
@@ -318,6 +332,8 @@ struct Skew<'r> {
     whole: Option<Whole>,
     /// Whether PV's var is all zeros before the first round.
     zero: bool,
+    /// Whether there is one round, whose PV has nothing to add to: its var needs no registers before.
+    once: bool,
 }
 
 type Map = HashMap<ValueId, ValueId>;
@@ -377,7 +393,13 @@ impl Skew<'_> {
         self.of_tail.read(out, &mut map);
         let read = out.read(weights);
         map.insert(self.round.weights, read);
+        let before = out.stmts.len();
         self.copied(out, &self.round.tail, &mut map);
+        for stmt in &mut out.stmts[before..] {
+            if let Op::Start { fresh, .. } = &mut stmt.op {
+                *fresh |= self.once;
+            }
+        }
         map
     }
 
@@ -431,7 +453,7 @@ fn home(func: &mut Func, round: &Round, loc: Loc) -> VarId {
     VarId(func.vars.len() as u32 - 1)
 }
 
-fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt]) {
+fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt], once: bool) {
     let Op::For { index, lo, hi, .. } = &stmt.op else { unreachable!("rounds are a loop's") };
     let (lo, hi) = (*lo, *hi);
     out.loc = stmt.loc;
@@ -445,7 +467,7 @@ fn skewed(out: &mut Out<'_>, stmt: &Stmt, round: &Round, behind: &[Stmt]) {
     let alone = out.func.warps / super::WARPGROUP < 2;
     let whole = Whole::of(out.func, round);
     let (turns, zero) = (out.func.turns && !alone, is_zero(out.func, round.acc, &out.stmts));
-    let skew = Skew { round, index: *index, of_tail, of_scale, turns, hi, behind, whole, zero };
+    let skew = Skew { round, index: *index, of_tail, of_scale, turns, hi, behind, whole, zero, once };
     let exists = out.less(lo, hi);
     match out.func.overlap {
         Overlap::Deferred => {
@@ -476,6 +498,9 @@ fn fenced(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, home: Va
         skew.copied(out, &round.scale, &mut map);
     }
     skew.keep(out, &map);
+    if skew.once {
+        return skew.closing(out, home);
+    }
 
     let step = |out: &mut Out<'_>, index: ValueId, way: Way| {
         let mut map = skew.begin(out, index);
@@ -583,6 +608,9 @@ fn deferred(out: &mut Out<'_>, skew: &Skew<'_>, lo: ValueId, hi: ValueId, [even,
     let before = Carried::of(out.func, skew.round, &skew.round.after_tail, &[]);
     let rounds = Deferred { skew, before, even, odd };
     skew.opening(out, lo, odd);
+    if skew.once {
+        return skew.closing(out, odd);
+    }
     if !skew.zero {
         skew.scale(out);
     }

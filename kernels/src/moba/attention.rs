@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lacuna_codegen::plan::Scalar;
+use lacuna_codegen::plan::{MAX_REGISTERS, Scalar};
 use lacuna_codegen::{Temporary, one_of};
 use lacuna_dsl::prelude::*;
 use lacuna_dsl::{Bound, Error, Expr, Pick, Plan, Space, Span};
@@ -30,7 +30,12 @@ const PARTS: &str = "part_bits";
 /// beside; of own blocks two small CTAs share a multiprocessor, and have parts in flight in the place of a second stage of keys.
 const SMALL: u32 = 256;
 const SMALL_PARTS: [(&str, u32); 3] = [("rows", 128), ("stages", 1), ("persist", 2)];
-const SMALL_OWN: [(&str, u32); 4] = [("rows", 64), ("kv", 64), ("stages", 1), ("ahead", 3)];
+const SMALL_OWN: [(&str, u32); 5] = [("rows", 64), ("kv", 64), ("stages", 1), ("ahead", 3), ("overlap", 1)];
+
+/// The same for chosen blocks that are one round: its product needs no registers before it begins, which leaves enough for a third
+/// warpgroup where heads are not wide.
+const ONE_ROUND: u32 = 128;
+const ONE_ROUND_PARTS: [(&str, u32); 4] = [("rows", 192), ("kv", ONE_ROUND), ("stages", 1), ("persist", 2)];
 
 /// Choices of a query head, at most, where neighbours are joined: each is compared with each.
 const MOST_JOINED: u32 = 16;
@@ -401,7 +406,7 @@ impl Tunable for Moba {
         let [mut of_parts, of_own, of_route] = apart(wanted);
         let this = self.taking(&mut of_parts)?;
         let small = target.has(Target::SM_90A) && this.blocks.keys() <= SMALL;
-        let mut pick = leaning(&this.parts_schedule(), target, &of_parts, if small { &SMALL_PARTS } else { &[] })?;
+        let mut pick = this.parts_pick(target, &of_parts, small)?;
         let own = leaning(&this.own_schedule(), target, &of_own, if small { &SMALL_OWN } else { &[] })?;
         let route = this.route_schedule().choose(target, &of_route)?;
         for (prefix, more) in [(OWN, own), (ROUTE, route)] {
@@ -420,6 +425,19 @@ impl Tunable for Moba {
 }
 
 impl Moba {
+    /// The pick of chosen blocks, of blocks that are `small` for warpgroups or not.
+    fn parts_pick(&self, target: Target, wanted: &Pick, small: bool) -> Result<Pick, Error> {
+        let schedule = self.parts_schedule();
+        if small && self.blocks.joined == 1 && self.blocks.keys() == ONE_ROUND {
+            let pick = leaning(&schedule, target, wanted, &ONE_ROUND_PARTS)?;
+            let spills = |plan: Plan| plan.attending().registers > MAX_REGISTERS;
+            if schedule.plan(target, &pick).is_ok_and(|plan| !spills(plan)) {
+                return Ok(pick);
+            }
+        }
+        leaning(&schedule, target, wanted, if small { &SMALL_PARTS } else { &[] })
+    }
+
     /// The same with the knobs that are of no launch by itself, which are taken out of a pick.
     fn taking(&self, pick: &mut Pick) -> Result<Self, Error> {
         let joined = pick.remove(JOINED).unwrap_or(self.blocks.joined);

@@ -154,7 +154,7 @@ fn overlaps(stages: &[Stage], overlap: u32, kv: usize, apart: bool) -> Result<()
         // In both rounds of the loop: after a wait, before QK of the next round, beside PV.
         DEFERRED => {
             let of = |count: fn(&Stage) -> usize| stages.iter().filter(|stage| count(stage) >= all).count();
-            of(|stage| stage.exponentials) >= 2 + 2 * loops && of(|stage| stage.beside) >= 1 + loops
+            of(|stage| stage.exponentials) >= 2 + 2 * loops && of(|stage| stage.beside) > loops
         }
         _ => false,
     };

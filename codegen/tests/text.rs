@@ -238,6 +238,7 @@ fn ops() -> impl Strategy<Value = Op> {
         }),
         (table(), v()).prop_map(|(table, index)| Op::TableGet { table, index }),
         (table(), v(), v(), v()).prop_map(|(table, index, value, keep)| Op::TableSet { table, index, value, keep }),
+        (table(), v(), v(), v()).prop_map(|(table, index, value, keep)| Op::TableAdd { table, index, value, keep }),
         (table(), v(), v()).prop_map(|(table, key, keep)| Op::CountUp { table, key, keep }),
     ];
     let bests = prop_oneof![

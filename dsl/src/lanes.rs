@@ -152,6 +152,19 @@ impl<A: Axis> SharedTable<A> {
         }
     }
 
+    /// Adds to it at each place where `keep` is true. A place outside of it is left alone; one that is given several times gets
+    /// all that is added, so that what it holds does not depend on their order.
+    #[track_caller]
+    pub fn add<I: Shaped<Element = I32>>(self, place: I, value: impl Onto<I>, keep: impl Onto<I::Of<Bool>>) {
+        let (value, keep) = (value.handle(), keep.handle());
+        let run = current();
+        let mut state = run.borrow_mut();
+        let (place, value, keep) = (state.take(place), state.take(value), state.take(keep));
+        if state.lives(self.home, "table") {
+            state.builder.table_add(self.id, place, value, keep);
+        }
+    }
+
     /// Counts each key where `keep` is true, in the order of the elements: the count of the key before it. A key outside of
     /// the table counts nowhere, and its count is 0. The CTA has one warp.
     #[track_caller]

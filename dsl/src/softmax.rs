@@ -16,6 +16,11 @@ use crate::parts::{Part, PartElement};
 use crate::score::{RowScore, Score};
 use crate::value::{PartialSum, Scalar, Tile, Vector};
 
+/// How far scores may pass what is taken from them, as a power of two: the maximum that has been seen stays until then. Most rows
+/// never meet a score that moves it again, and a warp whose rows have none rescales nothing. Weights reach `2^8`, which f16 holds;
+/// what they are rounded to has as many digits as below one.
+const SLACK: f32 = 8.0;
+
 /// Running maximum, sum of exponentials and weighted sum of values of each query row.
 ///
 /// A row that sees no key, or only keys at `-inf`, comes out as zeros with an LSE of `-inf`, or of its [sink](Sinks); never
@@ -99,7 +104,9 @@ impl<R: Axis, D: Axis> OnlineSoftmax<R, D> {
                 .fail("these scores are not under the softmax's score", label);
         }
         let before = self.max.get();
-        let max = before.max(scores.row_max());
+        let most = before.max(scores.row_max());
+        // NaN, where nothing has been seen, is no reason to stay.
+        let max = ((before - most) * self.scale).ge(-SLACK).select(before, most);
         // Where nothing has been seen, `-inf - -inf` would be NaN.
         let safe = max.eq_(f32::NEG_INFINITY).select(0.0, max);
         let shrink = ((before - safe) * self.scale).exp2();
@@ -205,7 +212,8 @@ impl<R: Axis, D: Axis> LseMerge<R, D> {
     pub fn add<E: PartElement>(&self, part: Part<R, D, E>) {
         let (o, lse) = (part.o, part.lse * LOG2_E);
         let before = self.max.get();
-        let now = before.max(lse);
+        let most = before.max(lse);
+        let now = (before - most).ge(-SLACK).select(before, most);
         // Where nothing has been seen, `-inf - -inf` would be NaN.
         let safe = now.eq_(f32::NEG_INFINITY).select(0.0, now);
         let shrink = (before - safe).exp2();

@@ -411,6 +411,21 @@ pub(crate) fn store_shared<const N: usize>(
     scatter_shared(m, &base, i.imm[0], pc, lanes, &value)
 }
 
+/// `red.shared.add`: base, operand.
+pub(crate) fn add_shared(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
+    let (base, operand) = (*m.warp.registers.word(i.slots[0]), *m.warp.registers.word(i.slots[1]));
+    for lane in each(lanes) {
+        let address = shared_address(&base, lane, i.imm[0]);
+        let thread = thread(m, lane);
+        let by = m.common.clocks.toucher(m.number, pc);
+        if let Err(why) = m.common.shared.add(address, operand[lane], thread, by) {
+            return Err(refused(m.common.shared.bytes(), why, address, 4, lane, true));
+        }
+    }
+    m.moved.shared += u64::from(lanes.count_ones()) * 4;
+    Ok(())
+}
+
 pub(crate) fn store_shared_double(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
     let base = *m.warp.registers.word(i.slots[0]);
     let value = halves_of(m.warp.registers.double(i.slots[1]));

@@ -447,6 +447,7 @@ fn polls(code: &[Inst], pc: usize) -> bool {
                 | StShared1
                 | StShared2
                 | StShared4
+                | RedAddShared
                 | CpAsync
                 | BarSync
                 | Fma

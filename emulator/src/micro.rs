@@ -16,7 +16,7 @@ pub(crate) enum Micro {
     StGlobalHalf, StGlobal1, StGlobal2, StGlobal4, StGlobalDouble, StGlobalDouble2,
     LdSharedHalf, LdShared1, LdShared2, LdShared4, LdSharedDouble,
     StSharedHalf, StShared1, StShared2, StShared4, StSharedDouble,
-    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, RedVector, RedVectorBf16, RedVectorF16, Prefetch,
+    AtomAdd, AtomAddFloat, AtomMin, AtomMax, RedAdd, RedAddFloat, RedAddShared, RedVector, RedVectorBf16, RedVectorF16, Prefetch,
     CpAsync, CpAsyncCommit, CpAsyncWait, CpAsyncWaitAll,
     // Integers.
     Add, Sub, Mul, MulHiU, MulHiS, MulWideU, MulWideS, Mad, MadWideU, MadWideS, DivU, DivS, RemU, RemS,
@@ -98,6 +98,7 @@ impl Micro {
             Op::AtomAdd => pick(0, &["u32", "f32"], &[AtomAdd, AtomAddFloat]),
             Op::AtomMinMax => pick(0, &["min", "max"], &[AtomMin, AtomMax]),
             Op::RedAdd => pick(0, &["u32", "f32"], &[RedAdd, RedAddFloat]),
+            Op::RedAddShared => RedAddShared,
             Op::Prefetch => Prefetch,
 
             Op::CpAsyncCa | Op::CpAsyncCg | Op::CpAsyncCaL2 | Op::CpAsyncCgL2 => CpAsync,

@@ -27,6 +27,10 @@
 //! |---|---|---|---|
 //! | `st` | `ld`, `ldmatrix`, `st`, `cp.async` issued | the later is ordered after it; two lanes of one instruction may write a word | 8.7 |
 //! | `ld`, `ldmatrix` by another warp | `st`, `cp.async` issued | the later is ordered after it | 8.7 |
+//! | `st` | `red` | the later is ordered after it, and something was stored | 8.7 |
+//! | `red` | `red` | never faults | 8.7.1 |
+//! | `red` | any other, as after a `st` by its thread | the later is ordered after it | 8.7.1 |
+//! | `ld`, `ldmatrix` by another warp | `red` | the later is ordered after it | 8.7 |
 //! | `cp.async` issued | any | its thread has waited for its group | 9.7.9.25.1 |
 //! | `cp.async` landed | any | the later is ordered after the wait; by that thread, at once | 9.7.9.25.3.1 |
 //! | `st`, `stmatrix`, `cp.async` landed | `wgmma`, bulk copy from or to it | their warp has executed `fence.proxy.async` since, and the later is ordered after that | 8.4, 9.7.15.4 |

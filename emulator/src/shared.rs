@@ -5,10 +5,12 @@
 //!
 //! **The rules** are the table in [`order`](crate::order). What goes through the asynchronous proxy is in [`proxy`].
 
+mod adds;
 mod proxy;
 
 use std::collections::BTreeMap;
 
+use adds::Adds;
 use proxy::Source;
 pub(crate) use proxy::UNKNOWN;
 
@@ -122,6 +124,7 @@ pub(crate) struct Shared {
     writer: Vec<u32>,
     /// For each granule and warp its last read: clock, instruction, lane, words.
     reads: Vec<u64>,
+    adds: Adds,
     warps: usize,
     bytes: u32,
     /// Whether the asynchronous proxy has read anything.
@@ -146,6 +149,7 @@ impl Shared {
             state: vec![0; granules * 4],
             writer: vec![0; granules * 4],
             reads: vec![0; granules * warps],
+            adds: Adds::new(warps),
             warps,
             bytes,
             watched: false,
@@ -164,6 +168,7 @@ impl Shared {
     pub(crate) fn clear(&mut self) {
         self.state.fill(0);
         self.reads.fill(0);
+        self.adds.clear();
         self.forget_async();
     }
 
@@ -177,6 +182,7 @@ impl Shared {
             }
         }
         self.reads.fill(0);
+        self.adds.forget_clocks();
     }
 
     /// The first word of an access of `N` words, if it is in bounds and aligned to its size.
@@ -208,6 +214,7 @@ impl Shared {
         if !(alike && readable(first, WRITTEN, thread, by)) {
             self.examine_read(at, &state, WRITTEN, thread, by)?;
         }
+        self.adds.ordered(at, N, thread, by)?;
         self.note_read(at, (1 << N) - 1, thread, by);
         let mut out = [0; N];
         out.copy_from_slice(&self.data[at..at + N]);
@@ -223,6 +230,7 @@ impl Shared {
         if !readable(state, need, thread, by) {
             self.examine_read(at, &[state], need, thread, by)?;
         }
+        self.adds.ordered(at, 1, thread, by)?;
         self.note_read(at, 1, thread, by);
         Ok(self.data[at] >> (16 * half) & 0xffff)
     }
@@ -277,6 +285,18 @@ impl Shared {
         self.state[at..at + N].fill(stamp(thread, by.clock) | WRITTEN);
         self.writer[at..at + N].fill(by.pc);
         self.data[at..at + N].copy_from_slice(&value);
+        Ok(())
+    }
+
+    /// Adds to a word, in whatever order with others that do.
+    pub(crate) fn add(&mut self, address: u32, value: u32, thread: Thread, by: Toucher<'_>) -> Result<(), Refusal> {
+        let at = self.locate(address, 4)?;
+        if !readable(self.state[at], WRITTEN, thread, by) {
+            self.examine_read(at, &[self.state[at]], WRITTEN, thread, by)?;
+        }
+        self.unread::<1>(at, by)?;
+        self.adds.note(at, self.data.len(), thread, by);
+        self.data[at] = self.data[at].wrapping_add(value);
         Ok(())
     }
 
@@ -343,6 +363,13 @@ impl Shared {
         if !(alike && first & PENDING == 0 && (first == 0 || seen(first, by) || is_of(first, thread))) {
             self.examine_write(at, &state, thread, by, part)?;
         }
+        self.adds.ordered(at, N, thread, by)?;
+        self.unread::<N>(at, by)
+    }
+
+    /// Whether `N` words may be changed, for all that has read them.
+    #[inline(always)]
+    fn unread<const N: usize>(&self, at: usize, by: Toucher<'_>) -> Result<(), Refusal> {
         let granule = at / 4 * self.warps;
         let reads = &self.reads[granule..granule + self.warps];
         let late = reads

@@ -178,6 +178,7 @@ fn run<S: pulp::Simd>(m: &mut Machine<'_, '_, '_>, simd: S) -> Result<(), Box<Tr
             AtomMax => access::atomic(m, i, lanes, true, |a, b| (a as i32).max(b as i32) as u32)?,
             RedAdd => access::atomic(m, i, lanes, false, u32::wrapping_add)?,
             RedAddFloat => access::atomic(m, i, lanes, false, add_float_bits)?,
+            RedAddShared => access::add_shared(m, i, pc, lanes)?,
             // A hint: an address that is in no allocation does no harm.
             Prefetch => {}
             CpAsync => apart(simd, || access::issue_copy(m, i, pc, lanes))?,

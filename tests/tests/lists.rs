@@ -80,7 +80,7 @@ fn lists(block: u32, tile: u32) -> InverseLists {
 #[test]
 fn counting_and_placing_go_the_same_way() {
     let (count, scatter) = (CountPicksPick::default(), ScatterPicksPick::default());
-    assert_eq!((count.chunk, count.slot, count.warps), (scatter.chunk, scatter.slot, scatter.warps));
+    assert_eq!((count.chunk, count.slot), (scatter.chunk, scatter.slot));
 }
 
 /// One token, ragged and empty documents, chunks that end inside of documents, and documents inside of chunks.

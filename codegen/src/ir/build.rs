@@ -436,6 +436,12 @@ impl Builder {
         self.effect(Op::TableSet { table, index, value, keep });
     }
 
+    /// Adds to a table at places, where `keep` is true.
+    #[track_caller]
+    pub fn table_add(&mut self, table: TableId, index: ValueId, value: ValueId, keep: ValueId) {
+        self.effect(Op::TableAdd { table, index, value, keep });
+    }
+
     /// Counts keys in their order where `keep` is true; each one's count before it.
     #[track_caller]
     pub fn count_up(&mut self, table: TableId, key: ValueId, keep: ValueId) -> ValueId {

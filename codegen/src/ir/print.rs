@@ -444,6 +444,11 @@ impl<W: fmt::Write> Printer<'_, W> {
                 self.place(*table, *index)?;
                 write!(self.out, " = {value} where {keep}")
             }
+            Op::TableAdd { table, index, value, keep } => {
+                self.out.write_str("add_to ")?;
+                self.place(*table, *index)?;
+                write!(self.out, " += {value} where {keep}")
+            }
             Op::CountUp { table, key, keep } => {
                 self.out.write_str("count_up ")?;
                 self.place(*table, *key)?;

@@ -562,6 +562,11 @@ impl Reader {
                 let (table, index) = self.in_table()?;
                 Op::TableSet { table, index, value: self.assigned()?, keep: self.condition()? }
             }
+            "add_to" => {
+                let (table, index) = self.in_table()?;
+                self.sign("+=")?;
+                Op::TableAdd { table, index, value: self.value()?, keep: self.condition()? }
+            }
             "count_up" => {
                 let (table, key) = self.in_table()?;
                 Op::CountUp { table, key, keep: self.condition()? }

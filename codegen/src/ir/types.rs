@@ -569,6 +569,18 @@ pub enum Op {
         /// Whether it is set, a bool scalar or lane tile.
         keep: ValueId,
     },
+    /// Adds to a table at each of a lane tile of places, where `keep` is true and the place is in the table. A place may be given
+    /// any number of times, and each of them counts.
+    TableAdd {
+        /// The table.
+        table: TableId,
+        /// Which places, an i32 lane tile.
+        index: ValueId,
+        /// What is added, an i32 scalar or lane tile.
+        value: ValueId,
+        /// Whether it is added, a bool scalar or lane tile.
+        keep: ValueId,
+    },
     /// Counts the elements of a lane tile, in their order, where `keep` is true and the key is in the table: what
     /// `table[key]` was before the element, and one more is what it is after. 0 for the other elements. i32. In a CTA of one
     /// warp.

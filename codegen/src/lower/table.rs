@@ -1,4 +1,4 @@
-//! Tables in shared memory: set, read and counted up by lane tiles.
+//! Tables in shared memory: set, read, added to and counted up by lane tiles.
 //!
 //! A place outside of the table is never touched. Before each operation all threads of the CTA meet, so that it sees what
 //! was done before; one warp meets without a barrier of the CTA.
@@ -49,6 +49,15 @@ impl Lower<'_> {
 
     /// Sets a table.
     pub(super) fn table_set(&mut self, table: TableId, index: ValueId, value: ValueId, keep: ValueId) {
+        self.table_change("st.shared.b32", table, index, value, keep);
+    }
+
+    /// Adds to a table: in any order, so that nobody need find whose places are alike.
+    pub(super) fn table_add(&mut self, table: TableId, index: ValueId, value: ValueId, keep: ValueId) {
+        self.table_change("red.shared.add.u32", table, index, value, keep);
+    }
+
+    fn table_change(&mut self, how: &'static str, table: TableId, index: ValueId, value: ValueId, keep: ValueId) {
         let axis = self.axis_of(&[index, value, keep]);
         self.meet();
         for (cell, there) in self.stored(axis) {
@@ -59,7 +68,7 @@ impl Lower<'_> {
             let keep = self.and(keep, Keep::Where(inside));
             let element = self.element(value, cell);
             let element = self.e.in_reg(Class::B32, element);
-            self.kept(&keep, "st.shared.b32", vec![to, element.into()]);
+            self.kept(&keep, how, vec![to, element.into()]);
         }
     }
 

@@ -274,11 +274,8 @@ impl Lower<'_> {
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
                 // Where a product is in flight, the branch would stand between its start and the next one's.
-                let skip = into
-                    .as_ref()
-                    .filter(|_| self.func.overlap != crate::ir::Overlap::Deferred)
-                    .and_then(|_| self.factors(&stmt.op))
-                    .map(|factors| self.skip_if_ones(&factors));
+                let skip =
+                    into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
                 let mut regs = vec![None; self.bands() * blocks * 4];
                 // Block by block: what is of its columns is done with before the next one's is made.
                 for block in 0..blocks {

@@ -689,7 +689,9 @@ impl<'f> Verifier<'f> {
                 self.stored = true;
                 self.set_element(*tensor, index, *value, *keep)
             }
-            Op::TableSet { table, index, value, keep } => self.table_set(*table, *index, *value, *keep),
+            Op::TableSet { table, index, value, keep } | Op::TableAdd { table, index, value, keep } => {
+                self.table_set(*table, *index, *value, *keep)
+            }
             Op::Take { best, scores, first, after } => self.take(*best, *scores, *first, *after),
             Op::Settle(best) => self.settle(*best),
             Op::Clear(best) => self.clear(*best),

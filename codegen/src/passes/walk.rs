@@ -69,7 +69,9 @@ pub(crate) fn operands_mut(op: &mut Op, see: &mut impl FnMut(&mut ValueId)) {
             see(keep);
         }
         Op::TableGet { index, .. } => see(index),
-        Op::TableSet { index, value, keep, .. } => [index, value, keep].into_iter().for_each(see),
+        Op::TableSet { index, value, keep, .. } | Op::TableAdd { index, value, keep, .. } => {
+            [index, value, keep].into_iter().for_each(see)
+        }
         Op::CountUp { key, keep, .. } => {
             see(key);
             see(keep);
@@ -176,7 +178,7 @@ pub(crate) fn name_of(op: &Op) -> &'static str {
         Op::Reduce(..) | Op::Fold(..) => "a reduction",
         Op::Scan(_) | Op::Total(_) => "a prefix sum",
         Op::SetElement { .. } => "an element that is stored",
-        Op::TableGet { .. } | Op::TableSet { .. } => "a table in shared memory",
+        Op::TableGet { .. } | Op::TableSet { .. } | Op::TableAdd { .. } => "a table in shared memory",
         Op::CountUp { .. } => "a count",
         Op::Take { .. } | Op::Settle(_) | Op::Clear(_) | Op::BestColumn(..) | Op::BestScore(..) => "the best of rows",
         Op::Element { .. } => "a table element",

@@ -69,6 +69,7 @@ impl Shared {
             self.examine_async_read(at, by)?;
             *good = state[0];
         }
+        self.adds.fenced(at, by)?;
         let mut out = [0; 4];
         out.copy_from_slice(&self.data[at..at + 4]);
         Ok(out)
@@ -196,6 +197,7 @@ impl Shared {
                 return Err(self.unordered(at, by));
             }
         }
+        self.adds.fenced(at, by)?;
         let reads = &self.reads[at / 4 * self.warps..][..self.warps];
         if reads.iter().zip(by.seen).any(|(read, seen)| *read >> READ_CLOCK >= u64::from(*seen)) {
             self.examine_reads(at, 4, by)?;

@@ -6,9 +6,9 @@ use super::{Chunk, Chunks, Lane, Slot, Slots};
 
 /// How often each slot is chosen in each chunk of choices: `list_counts[head, chunk, slot]`.
 ///
-/// A warp has a chunk of the choices of one KV head and a table of counts in shared memory. The lanes whose choices are alike find
-/// each other, so that each count is changed once for all of them, and in order.
-#[schedule(tune(Lane in [256, 128, 64], Chunk in [4096, 2048, 8192, 16384], Slot in [2048, 1024, 4096], warps in [1]))]
+/// A CTA has a chunk of the choices of one KV head and a table of counts in shared memory, to which all of its warps add: of counts,
+/// the order does not matter.
+#[schedule(tune(Lane in [256, 128, 512], Chunk in [4096, 2048, 8192, 16384], Slot in [2048, 1024, 4096], warps in [4, 2, 1]))]
 pub fn count_picks(
     cx: &Cx,
     #[optional] picks: Option<Blocks>,
@@ -30,7 +30,7 @@ pub fn count_picks(
         table.set(lane + round * lanes, 0, true);
     }
     each_choice(cx, &chosen, &choices, docs, [chunk, slots], head, |Seen { slot, there, .. }| {
-        let _ = table.count_up(slot - slots.first, there);
+        table.add(slot - slots.first, 1, there);
     });
     for round in cx.range(0, rounds) {
         let at = lane + round * lanes;

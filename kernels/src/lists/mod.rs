@@ -5,11 +5,11 @@
 //! that is the slot's block, in ascending order. A choice that does not count is in no list; one that stands twice is twice in
 //! its list. A piece of *work* is a tile of a list.
 //!
-//! Six launches, without atomics and without the host: each counts, sums up or places in an order that is always the same.
+//! Six launches, without atomics in global memory and without the host: where an order shows, it is always the same.
 //!
 //! ```text
 //!   slots     per document: the document and the first key of each of its slots
-//!   count     a warp for each chunk of choices and head: how often each slot is chosen there
+//!   count     a CTA for each chunk of choices and head: how often each slot is chosen there
 //!   sums      per slot over chunks: how often it was chosen before each; then over the slots of a head, where lists begin
 //!   scatter   a warp for each chunk and head: sorts it by counting again, and stores its share of each list
 //!   work      a thread for each piece: whole tiles first, so that what is started last is shortest
@@ -36,9 +36,9 @@ pub use sums::{SumCounts, SumCountsPick, SumLengths, SumLengthsPick, sum_counts,
 pub use work::{ListWork, ListWorkPick, list_work};
 
 axes! {
-    /// Choices that one warp counts.
+    /// Choices that one CTA counts.
     pub Chunk;
-    /// Slots that a warp counts at a time.
+    /// Slots that are counted at a time.
     pub Slot;
     /// Choices, or slots, at a time.
     pub Lane;
@@ -76,9 +76,9 @@ pub struct InverseLists {
     pub chosen: Chosen,
     /// Entries of a tile of a list.
     pub tile: u32,
-    /// Choices that one warp counts and sorts, in 4 bytes each of shared memory: fewer make more warps, and more counts to sum up.
+    /// Choices that are counted together and sorted by one warp, in 4 bytes each of shared memory: fewer make more warps, and more counts to sum up.
     pub chunk: u32,
-    /// Slots that a warp counts at a time, in 4 bytes each of shared memory. Where there are more, choices are read again.
+    /// Slots that are counted at a time, in 4 bytes each of shared memory. Where there are more, choices are read again.
     pub slots: u32,
     /// Whether the launches are about a [`Span`].
     pub span: bool,

@@ -62,6 +62,7 @@ isa! {
     RedAdd          "red.global.add.{u32,f32}"                                              "[global], $0"                               sm_80   7.0
     RedAddVector    "red.global.add.v{2,4}.f32"                                             "[global], f32x$0"                           sm_90   8.1
     RedAddHalves    "red.global.add.noftz.v{2,4}.{bf16x2,f16x2}"                            "[global], b32x$0"                           sm_90   8.1
+    RedAddShared    "red.shared.add.u32"                                                    "[shared], u32"                              sm_80   7.0
     Prefetch        "prefetch.global.L2"                                                    "[global]"                                   sm_80   7.0
 
     // Asynchronous copies.

@@ -335,6 +335,17 @@ impl Kernel {
                 self.keep(&to, Type::U64);
             }
             Op::AtomAdd | Op::AtomMinMax | Op::RedAdd => self.around_atomic(form),
+            Op::RedAddShared => {
+                // Each lane's own cell, and one of all lanes'.
+                self.fill_shared(1, Kind::Any(Type::B32));
+                let [own, all] = [(); 2].map(|()| self.operand(Type::U32, Kind::Any(Type::U32)));
+                let sum = self.register(Class::B32);
+                line!(self.before, "mov.u32 {sum}, tile;\nst.shared.b32 [{sum}+4], 7;\nbar.sync 0;");
+                line!(self.before, "{form} [%r1], {own};\n{form} [{sum}+4], {all};\nbar.sync 0;");
+                line!(self.before, "ld.shared.b32 {sum}, [{sum}+4];");
+                self.keep(&sum, Type::U32);
+                self.keep_shared(1);
+            }
             Op::CpAsyncCa | Op::CpAsyncCg | Op::CpAsyncCaL2 | Op::CpAsyncCgL2 => {
                 let (bytes, counted) = variant.copy;
                 let from = self.place(bytes as usize / 4, Kind::Any(Type::B32));

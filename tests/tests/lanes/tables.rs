@@ -125,6 +125,76 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Several warps add to a table at once; places repeat, and some are outside.
+    #[test]
+    fn sums_are_those_of_plain_rust(
+        warps in 1usize..5,
+        extent in 1usize..200,
+        slots in 1i32..70,
+        spread in 1i32..90,
+        added in proptest::collection::vec((any::<u16>(), any::<i32>(), 0u8..8), 1..1000),
+    ) {
+        let rounds = added.len().div_ceil(extent);
+        let last = added.len() - 1;
+        let text = format!(
+            "func @f target sm_80 warps {warps} {{
+              axis A = {extent}
+              axis Slot = {slots}
+              param place : i32[n]
+              param value : i32[n]
+              param keep : i32[n]
+              param sum : i32[n]
+              table $t over Slot
+              %0 = const 0
+              %1 = const true
+              %2 = iota Slot
+              set $t[%2] = %2 where %1
+              %3 = const {rounds}
+              %4 = const {extent}
+              %5 = iota A
+              %6 = const {last}
+              for %7 in %0..%3 {{
+                %8 = mul %7, %4 : i32
+                %9 = broadcast %8 : i32<A>
+                %10 = add %5, %9 : i32<A>
+                %11 = broadcast %6 : i32<A>
+                %12 = min %10, %11 : i32<A>
+                %13 = le %10, %11 : bool<A>
+                %14 = element place[%12] : i32<A>
+                %15 = element keep[%12] : i32<A>
+                %16 = broadcast %0 : i32<A>
+                %17 = ne %15, %16 : bool<A>
+                %18 = and %13, %17 : bool<A>
+                %19 = element value[%12] : i32<A>
+                add_to $t[%14] += %19 where %18
+              }}
+              %20 = get $t[%2] : i32<Slot>
+              set_element sum[%2] = %20 where %1
+            }}"
+        );
+        // A sixteenth are wild, and half of those negative.
+        let place = |place: u16| match place & 15 {
+            0 => i32::from(place as i16) << 16,
+            _ => i32::from(place >> 4) % spread - 2,
+        };
+        let places: Vec<i32> = added.iter().map(|added| place(added.0)).collect();
+        let values: Vec<i32> = added.iter().map(|added| added.1).collect();
+        let keep: Vec<i32> = added.iter().map(|added| i32::from(added.2 > 0)).collect();
+        let inputs: [Words; 3] = [places.as_slice().into(), values.as_slice().into(), keep.as_slice().into()];
+        let found = run(&text, &inputs, &[slots as usize]);
+        let mut sums: Vec<i32> = (0..slots).collect();
+        for ((place, value), keep) in places.into_iter().zip(values).zip(keep) {
+            if keep != 0 && (0..slots).contains(&place) {
+                sums[place as usize] = sums[place as usize].wrapping_add(value);
+            }
+        }
+        prop_assert_eq!(&found[0], &sums);
+    }
+}
+
 #[test]
 fn what_is_never_kept_counts_nothing() {
     let text = "func @f target sm_80 warps 1 {

@@ -107,7 +107,7 @@ impl<'f> Verifier<'f> {
         Ok(())
     }
 
-    /// Checks that a table is set.
+    /// Checks that a table is set, or added to.
     pub(super) fn table_set(
         &self,
         table: TableId,

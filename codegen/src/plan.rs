@@ -447,16 +447,33 @@ impl Space {
         launches.into_iter().flat_map(tiles).collect()
     }
 
-    /// Every pick, the last knob fastest.
+    /// Every pick, the last knob fastest. A chain of launches may have millions: then [`each`](Self::each) is better.
     pub fn picks(&self) -> Vec<Pick> {
-        self.knobs.iter().fold(vec![Pick::new()], |picks, (name, values)| {
-            let with = |pick: &Pick, value: u32| {
-                let mut pick = pick.clone();
-                pick.insert(name.clone(), value);
-                pick
+        self.each().collect()
+    }
+
+    /// Every pick, made as it is asked for, the last knob fastest.
+    pub fn each(&self) -> impl Iterator<Item = Pick> {
+        (0..self.size()).map(|number| {
+            let mut left = number;
+            let value = |(name, values): &(String, Vec<u32>)| {
+                let at = left % values.len();
+                left /= values.len();
+                (name.clone(), values[at])
             };
-            picks.iter().flat_map(|pick| values.iter().map(move |&value| with(pick, value))).collect()
+            self.knobs.iter().rev().map(value).collect()
         })
+    }
+
+    /// The picks of this space that have the wanted values: none, where it has no such knob or value.
+    fn with(mut self, wanted: &Pick) -> Self {
+        for (name, value) in wanted {
+            match self.knobs.iter_mut().find(|(knob, _)| knob == name) {
+                Some((_, values)) => values.retain(|of| of == value),
+                None => self.knobs.push((name.clone(), Vec::new())),
+            }
+        }
+        self
     }
 }
 
@@ -487,10 +504,7 @@ pub trait Tunable {
 pub fn first_fit<T: Tunable + ?Sized>(tunable: &T, target: Target, wanted: &Pick) -> Result<Pick, crate::Error> {
     let mut refusal = None;
     let mut best: Option<(u32, Pick)> = None;
-    for pick in tunable.space(target).picks() {
-        if wanted.iter().any(|(name, value)| pick.get(name) != Some(value)) {
-            continue;
-        }
+    for pick in tunable.space(target).with(wanted).each() {
         match tunable.plan(target, &pick) {
             Ok(plan) => {
                 let spilled = plan.launches.iter().map(|l| l.registers.saturating_sub(MAX_REGISTERS)).max();
@@ -528,5 +542,21 @@ mod tests {
         assert_eq!(space.around(&pick(64, 3)), [pick(64, 3), pick(128, 3), pick(64, 2), pick(64, 1)]);
         let both = [pick(128, 2), pick(128, 3), pick(128, 1), pick(64, 2), pick(64, 1)];
         assert_eq!(space.tiles(&pick(64, 3)), both);
+    }
+
+    #[test]
+    fn picks_come_in_the_order_of_their_knobs_and_as_they_are_asked_for() {
+        let knob = |name: &str, values: &[u32]| (name.to_owned(), values.to_vec());
+        let space = Space { knobs: vec![knob("a", &[5, 3]), knob("b", &[1, 2, 0])] };
+        let order: Vec<(u32, u32)> = space.each().map(|pick| (pick["a"], pick["b"])).collect();
+        assert_eq!(order, [(5, 1), (5, 2), (5, 0), (3, 1), (3, 2), (3, 0)]);
+        assert_eq!(Space::default().picks(), [Pick::new()]);
+        let with = |name: &str, value| space.clone().with(&Pick::from([(name.to_owned(), value)])).picks();
+        assert_eq!(with("b", 0).iter().map(|pick| pick["a"]).collect::<Vec<_>>(), [5, 3]);
+        assert!(with("b", 7).is_empty() && with("c", 1).is_empty());
+
+        let many = Space { knobs: (0..15).map(|name| (name.to_string(), (0..16).collect())).collect() };
+        assert_eq!(many.size(), 1 << 60);
+        assert_eq!(many.each().nth(1).unwrap()["14"], 1);
     }
 }

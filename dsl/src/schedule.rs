@@ -190,7 +190,7 @@ impl<S: Schedule> Bound<S> {
     pub fn given(&self, target: Target) -> Result<BTreeMap<String, Scalar>, Error> {
         // They are the same at every pick; not every pick goes with every schedule.
         let mut refused = None;
-        for pick in S::Pick::space(target).picks() {
+        for pick in S::Pick::space(target).each() {
             match self.stage(target, &pick) {
                 Ok(staged) => return Ok(staged.given),
                 Err(error) => refused = refused.or(Some(error)),

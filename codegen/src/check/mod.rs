@@ -85,21 +85,22 @@
 //!
 //! # Why a few runs are enough
 //!
-//! Bounds of loops that are not constants are given numbers. With `S` the least common multiple of the slots of all buffers, a
-//! period is `P = 2 S` rounds: slots come around, and so do parities. Every number of rounds from 0 to `P + 6` is tried, and in
-//! the longest run the state where a loop's first or second round begins must be that of `P` rounds later, but for the
-//! number of the round: the same slots held by tiles as old, the same parities, products and copies in flight, and vars that are
-//! the same or `P` more. From there on scalars are followed by kind ([`number`]): what stands still, what is a round, what is
-//! the end. A slot, a phase, a branch may depend only on what a shift by `P` leaves as it is: remainders by divisors of
-//! `P`, and comparisons of rounds with the end at most 2 rounds ahead. So a run of `n > P + 6` rounds is one of `n - P` with
-//! a period put in where its loop repeats, and by induction it is in order if that is.
+//! Bounds of loops that are not constants are given numbers. With `S` the least common multiple of the slots of all buffers that
+//! a loop's rounds fill, await, release or copy to, a period is `P = 2 S` rounds: slots come around, and so do parities. First
+//! comes a run of `P + 6` rounds, in which the state where a loop's first or second round begins must be that of `P` rounds later,
+//! but for the number of the round: the same slots held by tiles as old, the same parities, products and copies in flight, and
+//! vars that are the same or `P` more. From there on scalars are followed by kind ([`number`]): what stands still, what is a
+//! round, what is the end. A slot, a phase, a branch may depend only on what a shift by `P` leaves as it is: remainders by divisors
+//! of `P`, and comparisons of rounds with the end at most 2 rounds ahead. Then every number of rounds from 0 to `P + L + 2` is
+//! tried, where `L`, at most 4, is how many rounds of the first run stand before those that repeat, or behind their loop. So a
+//! run of more rounds is one of `P` less with a period put in where its loop repeats, and by induction it is in order if that is.
 //!
 //! Which of two kinds a round is of, one that needs a mask or one that needs none, is not given a number: such a round is gone through
 //! both ways from where it begins, and is refused where they come to different ends. What is known of vars afterwards holds of
 //! both. So one run stands for every sequence of the two.
 //!
-//! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and the most:
-//! what a loop leaves behind differs from how it was found in its own rings alone.
+//! Where a func has several such loops, each is tried with all numbers of rounds while the others have none, one and several, all
+//! of them alike: what a loop leaves behind differs from how it was found in its own rings alone, so that two at a time are enough.
 //!
 //! # Tiles of work
 //!
@@ -108,7 +109,8 @@
 //! and those that end early ([`Op::Exit`]) neither does. Counts of slots and phases go on.
 //!
 //! A tile begins in the state that the one before it left: of a ring, which slot is next and which parity each has; and vars that
-//! last. There are few such states. From the first of them on, every run is tried from each that some run has left, until
+//! last. A slot that no tile before has filled counts as filled twice: it has the same parity, and what is in order then is so
+//! here, as a fill that needs an acquire may have one where it needs none. There are few such states. From the first of them on, every run is tried from each that some run has left, until
 //! no other is: then a tile is in order whatever came before it. That all come to their end is said tile by tile as well: where a
 //! tile ends, every slot has been released as often as it was filled, and every warpgroup has passed as many turns as it took,
 //! so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
@@ -150,6 +152,9 @@ const THREADS: u32 = 128;
 
 /// How many rounds a loop may lead in, with a first round of its own, before it repeats.
 const LEADS: i64 = 4;
+
+/// Rounds of a loop that repeats, while others' are tried.
+const SEVERAL: i64 = LEADS + AHEAD + 1;
 
 /// Conditions that are tried in every combination, at most.
 const CONDITIONS: usize = 8;
@@ -280,7 +285,21 @@ struct Checker<'f> {
     loops: Vec<Bounds>,
     /// Conditions that are known before the roles part, and nothing follows from.
     conditions: Vec<ValueId>,
+    /// Which values are bounds of those loops, or those conditions.
+    is_given: Vec<bool>,
     period: i64,
+}
+
+/// What is given to a run.
+struct Case {
+    /// Of each loop.
+    rounds: Vec<i64>,
+    conditions: Vec<bool>,
+    /// Whether it says what changes with the rounds.
+    first: bool,
+    given: HashMap<ValueId, Known>,
+    /// What is known where the roles part.
+    values: Vec<Known>,
 }
 
 /// The state of the producer and that of consumers.
@@ -293,24 +312,30 @@ impl<'f> Checker<'f> {
     fn of(func: &'f Func, prelude: &'f [Stmt], producer: &'f [Stmt], consumers: &'f [Stmt]) -> Self {
         let mut first = Vec::new();
         let mut buffers = Vec::new();
-        let mut around = 1;
         for (at, buffer) in func.buffers.iter().enumerate() {
             first.push(buffers.len());
             buffers.extend((0..buffer.slots).map(|_| BufferId(at as u32)));
-            around = lcm(around, i64::from(buffer.slots.max(1)));
         }
+        let roles = [Skeleton::of(func, producer), Skeleton::of(func, consumers)];
+        let period = 2 * around(func, &roles);
+        let [producer_nodes, consumer_nodes] = roles;
         let mut checker = Checker {
             func,
             prelude,
-            producer: Skeleton::of(func, producer),
-            consumer: Skeleton::of(func, consumers),
+            producer: producer_nodes,
+            consumer: consumer_nodes,
             first,
             buffers,
             loops: Vec::new(),
             conditions: Vec::new(),
-            period: 2 * around,
+            is_given: vec![false; func.values.len()],
+            period,
         };
         checker.free(producer, consumers);
+        let bounds = checker.loops.iter().flat_map(|bounds| [bounds.lo, bounds.hi]);
+        for value in bounds.chain(checker.conditions.iter().copied()) {
+            checker.is_given[value.index()] = true;
+        }
         checker
     }
 
@@ -378,7 +403,7 @@ impl<'f> Checker<'f> {
                 at: lo.at + rounds,
                 off: 0,
                 from: lo.from,
-                kind: if plain { Kind::Still } else { Kind::End(lo.at) },
+                kind: if plain { Kind::Still } else { Kind::End(lo.at as i32) },
             };
             match (number(bounds.lo), number(bounds.hi)) {
                 (Some(lo), None) if bounds.free[1] => drop(given.insert(bounds.hi, Known::Int(end(lo)))),
@@ -387,7 +412,7 @@ impl<'f> Checker<'f> {
                     given.insert(bounds.lo, Known::Int(lo));
                 }
                 (None, None) => {
-                    let lo = Number { from: Some(at), ..Number::still(0) };
+                    let lo = Number { from: Some(at as u16), ..Number::still(0) };
                     if bounds.free[0] {
                         given.insert(bounds.lo, Known::Int(lo));
                     }
@@ -404,13 +429,14 @@ impl<'f> Checker<'f> {
 
     /// Every run that differs in kind, from every state that a tile of work may begin in.
     fn all(&self) -> Result<(), Found<'f>> {
+        let cases = self.cases();
         let nothing = vec![Vec::new(); self.func.buffers.len()];
         let first = [Role::Producer, Role::Consumer].map(|role| State::new(&self.setting(role, &nothing)));
         let mut begins = vec![first];
         let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
         let mut at = 0;
         while let Some(begin) = begins.get(at).cloned() {
-            for end in self.from(&begin, &mut lessons)? {
+            for end in self.from(&begin, &cases, &mut lessons)? {
                 if self.func.persist && !begins.contains(&end) {
                     begins.push(end);
                 }
@@ -420,30 +446,55 @@ impl<'f> Checker<'f> {
         Ok(())
     }
 
-    /// Every run that differs in kind, from one state, and what each leaves behind.
-    fn from(&self, begin: &Both, lessons: &mut [Lessons; 2]) -> Result<Vec<Both>, Found<'f>> {
-        let longest = self.period + AHEAD + LEADS;
-        let mut ends = Vec::new();
-        for conditions in 0..1u32 << self.conditions.len() {
+    /// What is given to runs: for each combination of conditions the longest first, from which the others learn.
+    fn cases(&self) -> Vec<Case> {
+        let longest = longest(self.period);
+        let of = |conditions: u32| {
             let conditions: Vec<bool> = (0..self.conditions.len()).map(|at| conditions >> at & 1 == 1).collect();
-            let most = vec![longest; self.loops.len()];
-            if let Err(broken) = self.once(begin, &most, &conditions, true, lessons) {
-                return Err(self.sooner(begin, longest, &conditions).unwrap_or((broken, most)));
+            let most = self.case(vec![longest; self.loops.len()], &conditions, true);
+            let rest: Vec<Case> =
+                self.counts(longest).into_iter().map(|rounds| self.case(rounds, &conditions, false)).collect();
+            std::iter::once(most).chain(rest)
+        };
+        (0..1u32 << self.conditions.len()).flat_map(of).collect()
+    }
+
+    fn case(&self, rounds: Vec<i64>, conditions: &[bool], first: bool) -> Case {
+        let given = self.given(&rounds, conditions, first);
+        let values = self.before(&given);
+        Case { rounds, conditions: conditions.to_vec(), first, given, values }
+    }
+
+    /// Every run that differs in kind, from one state, and what each leaves behind.
+    fn from(&self, begin: &Both, cases: &[Case], lessons: &mut [Lessons; 2]) -> Result<Vec<Both>, Found<'f>> {
+        let mut ends = Vec::new();
+        let mut needed = longest(self.period);
+        for case in cases {
+            // A longer one is a shorter one with a period put in.
+            if !case.first && case.rounds.iter().any(|&rounds| rounds > needed) {
+                continue;
             }
-            for rounds in self.counts(longest) {
-                let end = self.once(begin, &rounds, &conditions, false, lessons);
-                ends.push(end.map_err(|broken| (broken, rounds))?);
+            match self.once(begin, case, lessons) {
+                Ok(end) if !case.first => ends.push(end),
+                Ok(_) => {
+                    let leads = lessons.iter().flat_map(|lessons| &lessons.leads).max();
+                    needed = longest(self.period).min(self.period + AHEAD + leads.unwrap_or(&LEADS));
+                }
+                Err(broken) => {
+                    let sooner = case.first.then(|| self.sooner(begin, case)).flatten();
+                    return Err(sooner.unwrap_or_else(|| (broken, case.rounds.clone())));
+                }
             }
         }
         Ok(ends)
     }
 
     /// The shortest run that is broken: the one to be told of.
-    fn sooner(&self, begin: &Both, longest: i64, conditions: &[bool]) -> Option<Found<'f>> {
-        (0..longest).find_map(|rounds| {
-            let rounds = vec![rounds; self.loops.len()];
+    fn sooner(&self, begin: &Both, case: &Case) -> Option<Found<'f>> {
+        (0..longest(self.period)).find_map(|rounds| {
+            let case = self.case(vec![rounds; self.loops.len()], &case.conditions, true);
             let mut lessons = [Lessons::new(&self.producer), Lessons::new(&self.consumer)];
-            self.once(begin, &rounds, conditions, true, &mut lessons).err().map(|broken| (broken, rounds))
+            self.once(begin, &case, &mut lessons).err().map(|broken| (broken, case.rounds))
         })
     }
 
@@ -451,22 +502,20 @@ impl<'f> Checker<'f> {
         Setting { func: self.func, role, first: &self.first, buffers: &self.buffers, filled }
     }
 
-    /// Numbers of rounds: of one loop any, of the others none, one or the most.
+    /// Numbers of rounds: of one loop any, of the others none, one or several.
     fn counts(&self, longest: i64) -> Vec<Vec<i64>> {
         let loops = self.loops.len();
         let mut all = Vec::new();
         for at in 0..loops {
-            for others in 0..3usize.pow(loops as u32 - 1) {
+            let others: &[i64] = if loops == 1 { &[0] } else { &[0, 1, SEVERAL] };
+            for &others in others {
                 for rounds in 0..=longest {
-                    let mut others = others;
-                    let mut counts = vec![rounds; loops];
-                    for (of, count) in counts.iter_mut().enumerate() {
-                        if of != at {
-                            *count = [0, 1, longest][others % 3];
-                            others /= 3;
-                        }
+                    let mut counts = vec![others; loops];
+                    counts[at] = rounds;
+                    // What is alike comes from several of the loops.
+                    if !all.contains(&counts) {
+                        all.push(counts);
                     }
-                    all.push(counts);
                 }
             }
         }
@@ -478,21 +527,19 @@ impl<'f> Checker<'f> {
     fn once(
         &self,
         begin: &Both,
-        rounds: &[i64],
-        conditions: &[bool],
-        first: bool,
+        Case { first, given, values, .. }: &Case,
         [of_producer, of_consumer]: &mut [Lessons; 2],
     ) -> Result<Both, Broken<'f>> {
-        let given = self.given(rounds, conditions, first);
-        let values = self.before(&given);
+        let first = *first;
         let nothing = vec![Vec::new(); self.func.buffers.len()];
-        let run = |role: Role, filled, skeleton, lessons, values: Vec<Known>| {
+        let run = |role: Role, filled, skeleton, lessons| {
             let state = begin[usize::from(role == Role::Consumer)].clone();
             Run {
                 setting: self.setting(role, filled),
                 skeleton,
-                given: &given,
-                values,
+                given,
+                is_given: &self.is_given,
+                values: values.clone(),
                 state,
                 meetings: Vec::new(),
                 period: self.period,
@@ -500,7 +547,7 @@ impl<'f> Checker<'f> {
                 heads: None,
             }
         };
-        let mut producer = run(Role::Producer, &nothing, &self.producer, of_producer, values.clone());
+        let mut producer = run(Role::Producer, &nothing, &self.producer, of_producer);
         finish(&mut producer, first)?;
         let (meetings, left) = (producer.meetings, producer.state);
         // Tiles of before are no consumer's any more.
@@ -511,12 +558,17 @@ impl<'f> Checker<'f> {
                 filled[self.buffers[*slot].index()].push(*slot);
             }
         }
-        let mut consumer = run(Role::Consumer, &filled, &self.consumer, of_consumer, values);
+        let mut consumer = run(Role::Consumer, &filled, &self.consumer, of_consumer);
         finish(&mut consumer, first)?;
         let warpgroups = (self.func.warps / WARPS) as usize;
         hand::all_end(&self.setting(Role::Consumer, &filled), &meetings, &consumer.meetings, warpgroups)?;
         Ok([left, consumer.state])
     }
+}
+
+/// Rounds of the longest run.
+const fn longest(period: i64) -> i64 {
+    period + AHEAD + LEADS
 }
 
 /// Runs a role; the first time, learns from it where its loops repeat.
@@ -528,13 +580,16 @@ fn finish<'f>(run: &mut Run<'_, 'f>, first: bool) -> Result<(), Broken<'f>> {
     run.run()?;
     let heads = run.heads.take().unwrap_or_default();
     let period = run.period;
-    for (growing, heads) in run.lessons.growing.iter_mut().zip(&heads) {
+    let Lessons { growing, leads, .. } = &mut *run.lessons;
+    for ((growing, leads), heads) in growing.iter_mut().zip(leads).zip(&heads) {
         // A round may leave what the first one does not find: a tile that was read, say.
-        let pairs = (0..heads.len().min(2)).flat_map(|begin| (begin + 1..heads.len()).map(move |again| (begin, again)));
-        *growing = pairs
-            .map(|(begin, again)| (&heads[begin], &heads[again]))
-            .find(|(begin, again)| again.repeats(&run.setting, begin, period))
-            .map(|(begin, again)| again.growing(begin));
+        let mut pairs =
+            (0..heads.len().min(2)).flat_map(|begin| (begin + 1..heads.len()).map(move |again| (begin, again)));
+        let found = pairs.find(|&(begin, again)| heads[again].repeats(&run.setting, &heads[begin], period));
+        *growing = found.map(|(begin, again)| heads[again].growing(&heads[begin]));
+        // The loop may go on by several rounds at once.
+        let repeating = |(begin, again): (usize, usize)| (heads.len() - begin) as i64 * period / (again - begin) as i64;
+        *leads = (longest(period) - found.map_or(longest(period), repeating)).max(0);
     }
     Ok(())
 }
@@ -545,6 +600,28 @@ fn for_each(nodes: &[Node<'_>], see: &mut impl FnMut(&Node<'_>)) {
         see(node);
         for_each(&node.body, see);
     }
+}
+
+/// After how many rounds the slots of all buffers come around that rounds go on in. What a loop leaves where it is, such as
+/// queries that all of its rounds read, does not count.
+fn around(func: &Func, roles: &[Skeleton<'_>]) -> i64 {
+    let mut around = 1;
+    let mut see = |node: &Node<'_>| match node.stmt.op {
+        Op::Acquire { buffer, .. }
+        | Op::Fill { buffer, .. }
+        | Op::Await { buffer, .. }
+        | Op::Release { buffer, .. }
+        | Op::CopyAsync { buffer, .. } => around = lcm(around, i64::from(func.buffers[buffer.index()].slots.max(1))),
+        _ => {}
+    };
+    for role in roles {
+        for_each(&role.nodes, &mut |node| {
+            if matches!(node.stmt.op, Op::For { .. } | Op::Loop(_)) {
+                for_each(&node.body, &mut see);
+            }
+        });
+    }
+    around
 }
 
 fn lcm(a: i64, b: i64) -> i64 {

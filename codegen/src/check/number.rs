@@ -17,9 +17,9 @@ pub(super) enum Kind {
     /// It is a period more.
     Round,
     /// A round, divided by this much.
-    Lap(i64),
+    Lap(i32),
     /// The end of a loop that begins here: the same in all rounds, a period more in the longer run.
-    End(i64),
+    End(i32),
 }
 
 /// A number.
@@ -30,7 +30,7 @@ pub(super) struct Number {
     /// How far it is from the round or the end that it was made of.
     pub(super) off: i64,
     /// What it is known relative to.
-    pub(super) from: Option<usize>,
+    pub(super) from: Option<u16>,
     /// How it changes.
     pub(super) kind: Kind,
 }
@@ -132,10 +132,10 @@ fn binary(op: Binary, a: Number, b: Number, period: i64) -> Known {
         (Binary::Div, Kind::Still, Some(by)) => Known::Int(Number::still(a.at / by)),
         (Binary::Rem, Kind::Still, Some(by)) => Known::Int(Number::still(a.at % by)),
         (Binary::Div, Kind::Round, Some(by)) if whole(by) => {
-            Known::Int(Number { at: a.at / by, kind: Kind::Lap(by), ..Number::still(0) })
+            Known::Int(Number { at: a.at / by, kind: Kind::Lap(by as i32), ..Number::still(0) })
         }
         (Binary::Rem, Kind::Round, Some(by)) if whole(by) => Known::Int(Number::still(a.at % by)),
-        (Binary::Rem, Kind::Lap(laps), Some(by)) if whole(laps * by) => Known::Int(Number::still(a.at % by)),
+        (Binary::Rem, Kind::Lap(laps), Some(by)) if whole(i64::from(laps) * by) => Known::Int(Number::still(a.at % by)),
         (Binary::Min | Binary::Max, kind, _) if kind == b.kind && a.from == b.from => {
             let first = (a.at <= b.at) == matches!(op, Binary::Min);
             Known::Int(if first { a } else { b })
@@ -151,8 +151,8 @@ fn compare(op: Compare, a: Number, b: Number) -> Known {
     };
     let same = a.from == b.from
         && match (a.kind, b.kind) {
-            (Kind::Still | Kind::Round, Kind::End(lo)) => ahead(a, b, lo),
-            (Kind::End(lo), Kind::Still | Kind::Round) => ahead(b, a, lo),
+            (Kind::Still | Kind::Round, Kind::End(lo)) => ahead(a, b, lo.into()),
+            (Kind::End(lo), Kind::Still | Kind::Round) => ahead(b, a, lo.into()),
             (a, b) => a == b,
         };
     if !same {

@@ -23,13 +23,19 @@ pub(super) type Heads = Vec<State>;
 pub(super) struct Lessons {
     /// Where a loop is the same again after a period: which vars grow with its rounds.
     pub(super) growing: Vec<Option<Vec<bool>>>,
+    /// How many rounds at most are no part of what repeats.
+    pub(super) leads: Vec<i64>,
     /// What is in flight where a loop is left.
     left: Vec<Option<InFlight>>,
 }
 
 impl Lessons {
     pub(super) fn new(skeleton: &Skeleton<'_>) -> Self {
-        Lessons { growing: vec![None; skeleton.loops], left: vec![None; skeleton.loops] }
+        Lessons {
+            growing: vec![None; skeleton.loops],
+            leads: vec![0; skeleton.loops],
+            left: vec![None; skeleton.loops],
+        }
     }
 }
 
@@ -39,6 +45,8 @@ pub(super) struct Run<'r, 'f> {
     pub(super) skeleton: &'r Skeleton<'f>,
     /// Values that are given, whatever makes them.
     pub(super) given: &'r HashMap<ValueId, Known>,
+    /// Which values may be.
+    pub(super) is_given: &'r [bool],
     pub(super) values: Vec<Known>,
     pub(super) state: State,
     /// What it does that other roles wait for, or waits for itself.
@@ -86,9 +94,8 @@ impl<'f> Run<'_, 'f> {
                     Known::Bool(true) => {
                         self.walk(&node.body, within)?;
                         let loop_id = within.expect("verified: a loop is left");
-                        let now = self.state.in_flight();
-                        let left = self.lessons.left[loop_id].get_or_insert_with(|| now.clone());
-                        if *left != now {
+                        let left = self.lessons.left[loop_id].get_or_insert_with(|| self.state.in_flight());
+                        if !self.state.flies(left) {
                             return Err(broken(
                                 "it leaves other products in flight than the loop's other ends".to_owned(),
                             ));
@@ -154,7 +161,7 @@ impl<'f> Run<'_, 'f> {
     /// A round ends: on the way back, the same products are in flight as on the way in. ptxas waits after every product
     /// otherwise (C7514).
     fn tail(&self, node: &Node<'f>, entry: &InFlight) -> Result<(), Broken<'f>> {
-        if self.state.in_flight() == *entry {
+        if self.state.flies(entry) {
             return Ok(());
         }
         let what = "the products in flight where a round ends are not those where the loop begins".to_owned();
@@ -219,7 +226,7 @@ impl<'f> Run<'_, 'f> {
         }
         let before = self.state.clone();
         self.walk(&node.body, within)?;
-        if before.in_flight() != self.state.in_flight() {
+        if !self.state.flies(&before.in_flight()) {
             return Err(broken("other products are in flight behind the branch than beside it".to_owned()));
         }
         if known { Ok(()) } else { self.state.join(&before).map_err(broken) }
@@ -298,7 +305,8 @@ impl<'f> Run<'_, 'f> {
 
     fn set(&mut self, stmt: &Stmt, known: Known) {
         if let Some(result) = stmt.result {
-            self.values[result.index()] = self.given.get(&result).copied().unwrap_or(known);
+            let given = self.is_given[result.index()].then(|| self.given.get(&result).copied()).flatten();
+            self.values[result.index()] = given.unwrap_or(known);
         }
     }
 

@@ -28,8 +28,8 @@ pub(super) struct Node<'f> {
 
 /// What the registers of a role are.
 pub(super) struct Registers {
-    /// Where left operands in registers are.
-    fragments: HashMap<ValueId, Place>,
+    /// Where left operands in registers are, by value.
+    fragments: Vec<Option<Place>>,
     /// Values that are a var's registers.
     read: HashMap<ValueId, VarId>,
     /// Values that are made in the registers of a var.
@@ -43,7 +43,7 @@ impl Registers {
     ///
     /// Reading a var makes no copy as a rule, so that the value's uses touch the var; and a value that does nothing but become
     /// a var's content may be made in the var's registers already.
-    fn of(body: &[Stmt]) -> Self {
+    fn of(func: &Func, body: &[Stmt]) -> Self {
         let mut read = HashMap::new();
         let mut tiles = HashSet::new();
         let mut uses: HashMap<ValueId, usize> = HashMap::new();
@@ -59,10 +59,12 @@ impl Registers {
             }
         });
         let place = |value: ValueId| read.get(&value).map_or(Place::Value(value), |&var| Place::Var(var));
-        let fragments: HashMap<ValueId, Place> =
-            starts.iter().filter(|(_, lhs)| !tiles.contains(lhs)).map(|&(_, lhs)| (lhs, place(lhs))).collect();
+        let mut fragments = vec![None; func.values.len()];
+        for &(_, lhs) in starts.iter().filter(|(_, lhs)| !tiles.contains(lhs)) {
+            fragments[lhs.index()] = Some(place(lhs));
+        }
         let named: HashSet<Place> =
-            starts.iter().map(|&(acc, _)| Place::Var(acc)).chain(fragments.values().copied()).collect();
+            starts.iter().map(|&(acc, _)| Place::Var(acc)).chain(fragments.iter().flatten().copied()).collect();
         let made_in = writes
             .into_iter()
             .filter(|(var, value)| named.contains(&Place::Var(*var)) && uses[value] == 1)
@@ -73,7 +75,7 @@ impl Registers {
 
     /// Where a left operand is, if it is in registers.
     pub(super) fn fragment(&self, lhs: ValueId) -> Option<Place> {
-        self.fragments.get(&lhs).copied()
+        self.fragments[lhs.index()]
     }
 
     /// What a statement itself reads and writes of what products name.
@@ -112,7 +114,7 @@ pub(super) struct Skeleton<'f> {
 impl<'f> Skeleton<'f> {
     /// Of a role's statements.
     pub(super) fn of(func: &Func, body: &'f [Stmt]) -> Self {
-        let registers = Registers::of(body);
+        let registers = Registers::of(func, body);
         let followed = followed(func, body);
         let mut loops = 0;
         let nodes = nodes(body, &registers, &followed, &mut loops);

@@ -167,8 +167,9 @@ impl State {
         let first = State::new(setting);
         let mut next = State { slots: self.slots.clone(), turns: self.turns.clone(), ..first };
         for slot in &mut next.slots {
-            // What was filled once is not filled for the first time again.
-            slot.turns = if slot.turns < 2 { slot.turns } else { 2 + slot.turns % 2 };
+            // The parity is what the rules ask for. A slot that was never filled counts as one that was filled twice, of which they
+            // ask more.
+            slot.turns = 2 - slot.turns % 2;
             slot.copied = Copied::Never;
         }
         for (turns, buffer) in next.turns.iter_mut().zip(&setting.func.buffers) {
@@ -191,6 +192,17 @@ impl State {
     pub(super) fn in_flight(&self) -> InFlight {
         let group = |group: &Vec<Product>| group.iter().map(|product| (product.acc, product.fragment)).collect();
         self.groups.iter().chain((!self.open.is_empty()).then_some(&self.open)).map(group).collect()
+    }
+
+    /// Whether the products in flight are these.
+    pub(super) fn flies(&self, those: &InFlight) -> bool {
+        let groups = self.groups.iter().chain((!self.open.is_empty()).then_some(&self.open));
+        let alike = |group: &Vec<Product>, those: &Vec<(VarId, Option<Place>)>| {
+            group.len() == those.len()
+                && group.iter().zip(those).all(|(product, that)| (product.acc, product.fragment) == *that)
+        };
+        self.groups.len() + usize::from(!self.open.is_empty()) == those.len()
+            && groups.zip(those).all(|(group, those)| alike(group, those))
     }
 
     /// Registers are read or written.
@@ -278,10 +290,9 @@ impl State {
     pub(super) fn read(&mut self, setting: &Setting<'_>, slot: usize, by_product: bool) -> Rule<Option<u32>> {
         let of = &mut self.slots[slot];
         if setting.is_ring(slot) {
-            let shown = setting.show(slot);
             return match of.held {
                 Some(fill) => Ok(Some(fill)),
-                None => broken(format!("it reads {shown}, which is not awaited, or released already")),
+                None => broken(format!("it reads {}, which is not awaited, or released already", setting.show(slot))),
             };
         }
         of.read = true;
@@ -357,16 +368,16 @@ impl State {
     }
 
     pub(super) fn copy(&mut self, setting: &Setting<'_>, slot: usize) -> Rule {
-        let shown = setting.show(slot);
+        let shown = || setting.show(slot);
         if setting.is_ring(slot) {
-            return broken(format!("{shown} is a ring's, which the producer fills"));
+            return broken(format!("{} is a ring's, which the producer fills", shown()));
         }
         let of = &mut self.slots[slot];
         if of.read {
-            return broken(format!("{shown} is overwritten, and no barrier stands behind its last readers"));
+            return broken(format!("{} is overwritten, and no barrier stands behind its last readers", shown()));
         }
         if of.copied == Copied::Coming {
-            return broken(format!("{shown} is overwritten while other copies to it are on the way"));
+            return broken(format!("{} is overwritten while other copies to it are on the way", shown()));
         }
         of.copied = Copied::Coming;
         self.copying.push(slot);

@@ -5,9 +5,8 @@
 //! That is what keeps addresses out of loops. Registers that change (vars, loop indices) belong to no level, so nothing that
 //! reads them moves.
 
-use std::collections::HashMap;
-
 use lacuna_ptx::{Address, Class, Form, Inst, Operand, Reg, Stmt};
+use rustc_hash::FxHashMap;
 
 use crate::ir::Loc;
 
@@ -20,7 +19,7 @@ pub(super) struct Emit {
     counts: [u32; Class::COUNT],
     /// The level each register is known at, by class and index.
     depths: [Vec<usize>; Class::COUNT],
-    labels: HashMap<&'static str, u32>,
+    labels: FxHashMap<&'static str, u32>,
     /// Registers are short: 64-bit values, and what is made of the thread's number, are worked out where they are used, not
     /// kept through loops.
     pub(super) tight: bool,
@@ -32,7 +31,7 @@ struct Level {
     repeats: bool,
     stmts: Vec<Stmt>,
     /// Invariants already there.
-    known: HashMap<(Form, Vec<Key>), Reg>,
+    known: FxHashMap<(Form, Vec<Key>), Reg>,
     said: Option<String>,
 }
 
@@ -51,7 +50,7 @@ impl Emit {
             levels: vec![Level::default()],
             counts: [0; Class::COUNT],
             depths: Default::default(),
-            labels: HashMap::new(),
+            labels: FxHashMap::default(),
             tight: false,
         }
     }

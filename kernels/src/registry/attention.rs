@@ -325,6 +325,10 @@ impl Tunable for Attention {
     fn plan(&self, target: Target, pick: &Pick) -> Result<Plan, Error> {
         self.schedule.plan(target, pick)
     }
+
+    fn choose(&self, target: Target, wanted: &Pick) -> Result<Pick, Error> {
+        self.pick(target, wanted)
+    }
 }
 
 impl fmt::Debug for Attention {

@@ -4,7 +4,7 @@ use crate::inputs;
 use crate::reference::{Pair, Problem};
 use crate::tolerance;
 use half::bf16;
-use lacuna_dsl::{Elem, Target, Tunable};
+use lacuna_dsl::{Elem, Pick, Target, Tunable};
 use std::collections::BTreeSet;
 
 #[test]
@@ -377,6 +377,20 @@ fn picks_that_are_asked_for_are_kept_or_refused() {
 }
 
 /// The knobs in the order of the space: rows, keys, stages, warps.
+/// Also where the space has millions of picks, as that of a chain of launches has.
+#[test]
+fn what_is_chosen_for_a_tuner_is_the_default_pick() {
+    for kernel in KERNELS {
+        let shape = Shape::new(Elem::Bf16, 128, 128, if kernel.name == "nsa-selected" { 16 } else { 1 });
+        let attention = kernel.build(shape, &kernel.options([]).unwrap()).unwrap();
+        for target in [Target::SM_80, Target::SM_90A] {
+            let chosen = attention.choose(target, &Pick::new()).unwrap();
+            assert_eq!(chosen, attention.pick(target, &Pick::new()).unwrap(), "{} for {target}", kernel.name);
+            assert!(attention.space(target).has(&chosen), "{} for {target}", kernel.name);
+        }
+    }
+}
+
 #[test]
 fn the_default_pick_is_the_first_that_fits_and_does_not_spill() {
     let kernel = find("causal").unwrap();

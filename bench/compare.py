@@ -42,11 +42,12 @@ DENSE += [("causal", width, *shape) for width in (64, 256) for shape in [(4, 16,
 DENSE += [("causal", (192, 128), 4, 16, 16, 8192)]
 DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
 DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
-# Picks that take less time than the default at D 128, by kernel and tokens of a document. Where a tile has few blocks, the next
-# tile's Q comes while this one's is in use. Where tiles are long, the card is at its power, and 192 rows fetch K and V less often.
-SHORT, LONG = "stages=2,overlap=2", "rows=192,kv=80,stages=2,overlap=2"
-TUNED = {("causal", 512): SHORT, ("causal", 1024): SHORT, ("causal", 32768): LONG, ("causal", 65536): LONG, ("causal", 131072): LONG,
-         ("full", 8192): LONG, ("full", 32768): LONG}
+# Picks that take less time than the default at D 128, by kernel and tokens of a document, from `lacuna tune --all`. Where a tile has
+# few blocks, the next tile's Q comes while this one's is in use. Where it has many, warpgroups need no turns; and where it has 256
+# of them, all whole, the card is at its power, and 192 rows fetch K and V less often.
+SHORT, LONG, TALL = "stages=2,overlap=2", "turns=1", "rows=192,kv=80,stages=2,overlap=2,turns=1"
+TUNED = {("causal", 512): SHORT, ("causal", 1024): SHORT, ("full", 8192): LONG, ("full", 32768): TALL,
+         **{("causal", length): LONG for length in (8192, 32768, 65536, 131072)}}
 
 
 class Kernel:

@@ -5,6 +5,7 @@
     python3 bench/compare.py                  # dense causal, masks, NSA selected, MoBA
     python3 bench/compare.py dense masks --json
     python3 bench/compare.py dense --targets sm_90,sm_90a
+    python3 bench/compare.py dense --peers cuDNN
     python3 bench/compare.py moba --most-tokens 131072
 
 Needs an NVIDIA GPU and PyTorch. FlashAttention-2, cuDNN and FlexAttention come with PyTorch. nsa_ref and FSA, the Triton
@@ -42,12 +43,13 @@ DENSE += [("causal", width, *shape) for width in (64, 256) for shape in [(4, 16,
 DENSE += [("causal", (192, 128), 4, 16, 16, 8192)]
 DENSE += [("full", width, *shape) for width in (64, 128, 256) for shape in [(4, 16, 16, 8192), (1, 16, 16, 32768)]]
 DENSE += [("causal", 128, 16384 // length, 16, 16, length) for length in (512, 1024, 2048, 4096)]
-# Picks that take less time than the default at D 128, by kernel and tokens of a document, from `lacuna tune --all`. Where a tile has
-# few blocks, the next tile's Q comes while this one's is in use. Where it has many, warpgroups need no turns; and where it has 256
-# of them, all whole, the card is at its power, and 192 rows fetch K and V less often.
+# Picks that take less time than the default, by kernel, width and tokens of a document, from `lacuna tune`. Where a tile has few
+# blocks, the next tile's Q comes while this one's is in use. Where it has many, warpgroups need no turns; and where it has 256 of
+# them, all whole, the card is at its power, and 192 rows fetch K and V less often.
 SHORT, LONG, TALL = "stages=2,overlap=2", "turns=1", "rows=192,kv=80,stages=2,overlap=2,turns=1"
-TUNED = {("causal", 512): SHORT, ("causal", 1024): SHORT, ("full", 8192): LONG, ("full", 32768): TALL,
-         **{("causal", length): LONG for length in (8192, 32768, 65536, 131072)}}
+TUNED = {("causal", 128, 512): SHORT, ("causal", 128, 1024): SHORT, ("full", 128, 32768): TALL,
+         **{("causal", 128, length): LONG for length in (8192, 32768, 65536, 131072)},
+         **{shape: LONG + ",persist=3" for shape in [("full", 128, 8192), ("full", 256, 8192), ("full", 256, 32768)]}}
 
 
 class Kernel:
@@ -280,7 +282,8 @@ def dense(options, rows):
     for name, width, batch, heads, heads_kv, length in DENSE:
         width, dv = width if isinstance(width, tuple) else (width, width)
         group, scale = heads // heads_kv, width ** -0.5
-        ours = kernels(name, width, dv, group, options.dense_pick or (TUNED.get((name, length), "") if width == dv == WIDTH else ""))
+        tuned = TUNED.get((name, width, length), "") if width == dv else ""
+        ours = kernels(name, width, dv, group, options.dense_pick or tuned)
         t = packed(batch, heads, length, width, heads_kv, dv)
         apart_t = [apart(t[n], batch) for n in "qkv"]
         apart_t = [x.repeat_interleave(heads // x.shape[1], 1).contiguous() for x in apart_t]
@@ -291,7 +294,8 @@ def dense(options, rows):
                     F.scaled_dot_product_attention(*apart_t, is_causal=causal)
             return call
         calls = {kernel.name: kernel.bind(t, max_seqlen=length, scale=scale) for kernel in ours}
-        for peer, backend in [("FlashAttention-2", SDPBackend.FLASH_ATTENTION), ("cuDNN", SDPBackend.CUDNN_ATTENTION)]:
+        peers = [("FlashAttention-2", SDPBackend.FLASH_ATTENTION), ("cuDNN", SDPBackend.CUDNN_ATTENTION)]
+        for peer, backend in [peer for peer in peers if not options.peers or peer[0] in options.peers.split(",")]:
             try:
                 call = sdpa(backend)
                 call()
@@ -631,6 +635,8 @@ def main():
     parser.add_argument("--lacuna", default=os.path.join(ROOT, "target/release/lacuna"), help="the lacuna command")
     parser.add_argument("--targets", default="", help="targets to compile lacuna for, such as sm_90,sm_90a: dense and masks time each, "
                         "and show ratios of the last, with which selected and moba are timed; the highest that the GPU runs where none is named")
+    parser.add_argument("--peers", default="", help="of dense: run these peers alone, such as cuDNN; FlashAttention-2 takes less power than "
+                        "others, so that what follows it finds a cooler card")
     parser.add_argument("--dense-pick", default="", help="as for `lacuna emit causal --pick`")
     parser.add_argument("--mask-pick", default="", help="as for `lacuna emit window --pick`")
     parser.add_argument("--selected-pick", default="", help="as for `lacuna emit nsa-selected --pick`")

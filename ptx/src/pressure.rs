@@ -160,7 +160,13 @@ impl Walk {
     fn replace(&mut self, live: &[u64]) {
         self.live.fill(0);
         self.live[..live.len()].copy_from_slice(live);
-        let bits = (0..self.takes.len()).filter(|&reg| self.live[reg / 64] >> (reg % 64) & 1 == 1);
-        self.now = bits.map(|reg| self.takes[reg]).sum();
+        self.now = 0;
+        for (at, &word) in live.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                self.now += self.takes[64 * at + left.trailing_zeros() as usize];
+                left &= left - 1;
+            }
+        }
     }
 }

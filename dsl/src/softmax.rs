@@ -1,7 +1,8 @@
 //! The online softmax: attention over keys that come block by block.
 //!
 //! Milakov and Gimelshein, arXiv 1805.02867; as FlashAttention-2 uses it, arXiv 2307.08691, algorithm 1. In base 2: scores
-//! stay unscaled, and `scale * log2(e)` is multiplied in as the exponent is formed, in one fused multiply-add.
+//! stay unscaled, and `scale * log2(e)` is multiplied in as the exponent is formed, in one fused multiply-add. What is taken from
+//! the scores is a maximum that stays while they pass it by little.
 
 use std::cell::Cell;
 use std::f32::consts::{LN_2, LOG2_E};

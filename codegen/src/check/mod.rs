@@ -318,12 +318,12 @@ impl<'f> Checker<'f> {
         }
         let roles = [Skeleton::of(func, producer), Skeleton::of(func, consumers)];
         let period = 2 * around(func, &roles);
-        let [producer_nodes, consumer_nodes] = roles;
+        let [of_producer, of_consumers] = roles;
         let mut checker = Checker {
             func,
             prelude,
-            producer: producer_nodes,
-            consumer: consumer_nodes,
+            producer: of_producer,
+            consumer: of_consumers,
             first,
             buffers,
             loops: Vec::new(),

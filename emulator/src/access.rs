@@ -7,7 +7,7 @@ use crate::global::{Conflict, Deed};
 use crate::lanes::ballot;
 use crate::memory::{Denied, View};
 use crate::mma;
-use crate::shared::{Earlier, Refusal, Thread, WARP_WIDE};
+use crate::shared::{Earlier, Refusal, Shared, Thread, Toucher, WARP_WIDE};
 use crate::step::Machine;
 use crate::warp::{Copies, Copy, Doubles, Warp, Words};
 
@@ -411,19 +411,31 @@ pub(crate) fn store_shared<const N: usize>(
     scatter_shared(m, &base, i.imm[0], pc, lanes, &value)
 }
 
-/// `red.shared.add`: base, operand.
-pub(crate) fn add_shared(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
+/// One change of shared memory a lane, of so many bytes: base, operand.
+fn change_shared(
+    m: &mut Machine<'_, '_, '_>,
+    i: &Inst,
+    pc: u32,
+    lanes: u32,
+    bytes: usize,
+    change: impl Fn(&mut Shared, u32, u32, Thread, Toucher<'_>) -> Result<(), Refusal>,
+) -> Result<(), Box<Trap>> {
     let (base, operand) = (*m.warp.registers.word(i.slots[0]), *m.warp.registers.word(i.slots[1]));
     for lane in each(lanes) {
         let address = shared_address(&base, lane, i.imm[0]);
         let thread = thread(m, lane);
         let by = m.common.clocks.toucher(m.number, pc);
-        if let Err(why) = m.common.shared.add(address, operand[lane], thread, by) {
-            return Err(refused(m.common.shared.bytes(), why, address, 4, lane, true));
+        if let Err(why) = change(&mut m.common.shared, address, operand[lane], thread, by) {
+            return Err(refused(m.common.shared.bytes(), why, address, bytes, lane, true));
         }
     }
-    m.moved.shared += u64::from(lanes.count_ones()) * 4;
+    m.moved.shared += u64::from(lanes.count_ones()) * bytes as u64;
     Ok(())
+}
+
+/// `red.shared.add`.
+pub(crate) fn add_shared(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
+    change_shared(m, i, pc, lanes, 4, Shared::add)
 }
 
 pub(crate) fn store_shared_double(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
@@ -433,18 +445,7 @@ pub(crate) fn store_shared_double(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32
 }
 
 pub(crate) fn store_shared_half(m: &mut Machine<'_, '_, '_>, i: &Inst, pc: u32, lanes: u32) -> Result<(), Box<Trap>> {
-    let base = *m.warp.registers.word(i.slots[0]);
-    let value = *m.warp.registers.word(i.slots[1]);
-    for lane in each(lanes) {
-        let address = shared_address(&base, lane, i.imm[0]);
-        let thread = thread(m, lane);
-        let by = m.common.clocks.toucher(m.number, pc);
-        if let Err(why) = m.common.shared.write_half(address, value[lane], thread, by) {
-            return Err(refused(m.common.shared.bytes(), why, address, 2, lane, true));
-        }
-    }
-    m.moved.shared += u64::from(lanes.count_ones()) * 2;
-    Ok(())
+    change_shared(m, i, pc, lanes, 2, Shared::write_half)
 }
 
 /// `ldmatrix`: lane `8 q + r` has the address of row `r` of matrix `q`.

@@ -110,10 +110,10 @@
 //!
 //! A tile begins in the state that the one before it left: of a ring, which slot is next and which parity each has; and vars that
 //! last. A slot that no tile before has filled counts as filled twice: it has the same parity, and what is in order then is so
-//! here, as a fill that needs an acquire may have one where it needs none. There are few such states. From the first of them on, every run is tried from each that some run has left, until
-//! no other is: then a tile is in order whatever came before it. That all come to their end is said tile by tile as well: where a
-//! tile ends, every slot has been released as often as it was filled, and every warpgroup has passed as many turns as it took,
-//! so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
+//! here, as a fill that needs an acquire may have one where it needs none. There are few such states. From the first of them on,
+//! every run is tried from each that some run has left, until no other is: then a tile is in order whatever came before it. That
+//! all come to their end is said tile by tile as well: where a tile ends, every slot has been released as often as it was filled,
+//! and every warpgroup has passed as many turns as it took, so that the next begins as the first did. To do the tiles one by one is one of the orders of events, and all get equally far.
 //!
 //! Which tiles a CTA does is not said here: they follow from where it stands, or it draws them (`Func::draws`), and then what
 //! tells the roles of them is lowering's (`lower/persist.rs`), which the rules above do not see. It must not be in their way:

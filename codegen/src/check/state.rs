@@ -73,6 +73,13 @@ struct Product {
     tiles: [Option<(usize, Option<u32>)>; 2],
 }
 
+impl Product {
+    /// The registers that it holds.
+    const fn registers(&self) -> (VarId, Option<Place>) {
+        (self.acc, self.fragment)
+    }
+}
+
 /// Products in flight, a group each, as registers alone see them: what must be the same on every path to a place.
 pub(super) type InFlight = Vec<Vec<(VarId, Option<Place>)>>;
 
@@ -188,21 +195,23 @@ impl State {
         &self.turns
     }
 
+    /// The groups in flight, and the one that is open.
+    fn flying(&self) -> impl Iterator<Item = &Vec<Product>> {
+        self.groups.iter().chain((!self.open.is_empty()).then_some(&self.open))
+    }
+
     /// The products in flight, as registers see them.
     pub(super) fn in_flight(&self) -> InFlight {
-        let group = |group: &Vec<Product>| group.iter().map(|product| (product.acc, product.fragment)).collect();
-        self.groups.iter().chain((!self.open.is_empty()).then_some(&self.open)).map(group).collect()
+        self.flying().map(|group| group.iter().map(Product::registers).collect()).collect()
     }
 
     /// Whether the products in flight are these.
     pub(super) fn flies(&self, those: &InFlight) -> bool {
-        let groups = self.groups.iter().chain((!self.open.is_empty()).then_some(&self.open));
-        let alike = |group: &Vec<Product>, those: &Vec<(VarId, Option<Place>)>| {
-            group.len() == those.len()
-                && group.iter().zip(those).all(|(product, that)| (product.acc, product.fragment) == *that)
-        };
-        self.groups.len() + usize::from(!self.open.is_empty()) == those.len()
-            && groups.zip(those).all(|(group, those)| alike(group, those))
+        self.flying().count() == those.len()
+            && self
+                .flying()
+                .zip(those)
+                .all(|(group, those)| group.iter().map(Product::registers).eq(those.iter().copied()))
     }
 
     /// Registers are read or written.

@@ -273,7 +273,6 @@ impl Lower<'_> {
                     .map(|&v| self.shape_of(v))
                     .next()
                     .unwrap_or_else(|| self.blocks_of(&ty));
-                // Where a product is in flight, the branch would stand between its start and the next one's.
                 let skip =
                     into.as_ref().and_then(|_| self.factors(&stmt.op)).map(|factors| self.skip_if_ones(&factors));
                 let mut regs = vec![None; self.bands() * blocks * 4];

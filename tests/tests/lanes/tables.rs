@@ -51,6 +51,55 @@ fn a_table_is_read_where_it_was_set() {
     }
 }
 
+/// A func that sets a table to its places, and goes through so many elements, an extent a round: their numbers are %12, whether
+/// there is such a one %13, their places %14, and whether they are kept besides %18. It stores the table to `sums`.
+fn by_rounds(warps: usize, extent: usize, slots: i32, elements: usize, param: &str, body: &str) -> String {
+    let (rounds, last) = (elements.div_ceil(extent), elements - 1);
+    format!(
+        "func @f target sm_80 warps {warps} {{
+          axis A = {extent}
+          axis Slot = {slots}
+          param place : i32[n]
+          param keep : i32[n]
+          param {param} : i32[n]
+          param sums : i32[n]
+          table $t over Slot
+          %0 = const 0
+          %1 = const true
+          %2 = iota Slot
+          set $t[%2] = %2 where %1
+          %3 = const {rounds}
+          %4 = const {extent}
+          %5 = iota A
+          %6 = const {last}
+          for %7 in %0..%3 {{
+            %8 = mul %7, %4 : i32
+            %9 = broadcast %8 : i32<A>
+            %10 = add %5, %9 : i32<A>
+            %11 = broadcast %6 : i32<A>
+            %12 = min %10, %11 : i32<A>
+            %13 = le %10, %11 : bool<A>
+            %14 = element place[%12] : i32<A>
+            %15 = element keep[%12] : i32<A>
+            %16 = broadcast %0 : i32<A>
+            %17 = ne %15, %16 : bool<A>
+            %18 = and %13, %17 : bool<A>
+            {body}
+          }}
+          %20 = get $t[%2] : i32<Slot>
+          set_element sums[%2] = %20 where %1
+        }}"
+    )
+}
+
+/// A place that is drawn: a sixteenth are wild, and half of those negative.
+fn place(drawn: u16, spread: i32) -> i32 {
+    match drawn & 15 {
+        0 => i32::from(drawn as i16) << 16,
+        _ => i32::from(drawn >> 4) % spread - 2,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -62,52 +111,10 @@ proptest! {
         spread in 1i32..90,
         keys in proptest::collection::vec((any::<u16>(), 0u8..8), 1..1000),
     ) {
-        let keys: Vec<(i32, bool)> = keys
-            .into_iter()
-            // A sixteenth are wild, and half of those negative.
-            .map(|(key, keep)| match key & 15 {
-                0 => (i32::from(key as i16) << 16, keep > 0),
-                _ => (i32::from(key >> 4) % spread - 2, keep > 0),
-            })
-            .collect();
-        let rounds = keys.len().div_ceil(extent);
-        let last = keys.len() - 1;
-        let text = format!(
-            "func @f target sm_80 warps 1 {{
-              axis A = {extent}
-              axis Slot = {slots}
-              param key : i32[n]
-              param keep : i32[n]
-              param at : i32[n]
-              param count : i32[n]
-              table $t over Slot
-              %0 = const 0
-              %1 = const true
-              %2 = iota Slot
-              set $t[%2] = %2 where %1
-              %3 = const {rounds}
-              %4 = const {extent}
-              %5 = iota A
-              %6 = const {last}
-              for %7 in %0..%3 {{
-                %8 = mul %7, %4 : i32
-                %9 = broadcast %8 : i32<A>
-                %10 = add %5, %9 : i32<A>
-                %11 = broadcast %6 : i32<A>
-                %12 = min %10, %11 : i32<A>
-                %13 = le %10, %11 : bool<A>
-                %14 = element key[%12] : i32<A>
-                %15 = element keep[%12] : i32<A>
-                %16 = broadcast %0 : i32<A>
-                %17 = ne %15, %16 : bool<A>
-                %18 = and %13, %17 : bool<A>
-                %19 = count_up $t[%14] where %18 : i32<A>
-                set_element at[%12] = %19 where %13
-              }}
-              %20 = get $t[%2] : i32<Slot>
-              set_element count[%2] = %20 where %1
-            }}"
-        );
+        let keys: Vec<(i32, bool)> = keys.into_iter().map(|(key, keep)| (place(key, spread), keep > 0)).collect();
+        let text = by_rounds(1, extent, slots, keys.len(), "at", "
+          %19 = count_up $t[%14] where %18 : i32<A>
+          set_element at[%12] = %19 where %13");
         let (key, keep): (Vec<i32>, Vec<i32>) = keys.iter().map(|&(key, keep)| (key, i32::from(keep))).unzip();
         let inputs: [Words; 2] = [key.as_slice().into(), keep.as_slice().into()];
         let found = run(&text, &inputs, &[keys.len(), slots as usize]);
@@ -137,53 +144,13 @@ proptest! {
         spread in 1i32..90,
         added in proptest::collection::vec((any::<u16>(), any::<i32>(), 0u8..8), 1..1000),
     ) {
-        let rounds = added.len().div_ceil(extent);
-        let last = added.len() - 1;
-        let text = format!(
-            "func @f target sm_80 warps {warps} {{
-              axis A = {extent}
-              axis Slot = {slots}
-              param place : i32[n]
-              param value : i32[n]
-              param keep : i32[n]
-              param sum : i32[n]
-              table $t over Slot
-              %0 = const 0
-              %1 = const true
-              %2 = iota Slot
-              set $t[%2] = %2 where %1
-              %3 = const {rounds}
-              %4 = const {extent}
-              %5 = iota A
-              %6 = const {last}
-              for %7 in %0..%3 {{
-                %8 = mul %7, %4 : i32
-                %9 = broadcast %8 : i32<A>
-                %10 = add %5, %9 : i32<A>
-                %11 = broadcast %6 : i32<A>
-                %12 = min %10, %11 : i32<A>
-                %13 = le %10, %11 : bool<A>
-                %14 = element place[%12] : i32<A>
-                %15 = element keep[%12] : i32<A>
-                %16 = broadcast %0 : i32<A>
-                %17 = ne %15, %16 : bool<A>
-                %18 = and %13, %17 : bool<A>
-                %19 = element value[%12] : i32<A>
-                add_to $t[%14] += %19 where %18
-              }}
-              %20 = get $t[%2] : i32<Slot>
-              set_element sum[%2] = %20 where %1
-            }}"
-        );
-        // A sixteenth are wild, and half of those negative.
-        let place = |place: u16| match place & 15 {
-            0 => i32::from(place as i16) << 16,
-            _ => i32::from(place >> 4) % spread - 2,
-        };
-        let places: Vec<i32> = added.iter().map(|added| place(added.0)).collect();
+        let text = by_rounds(warps, extent, slots, added.len(), "value", "
+          %19 = element value[%12] : i32<A>
+          add_to $t[%14] += %19 where %18");
+        let places: Vec<i32> = added.iter().map(|added| place(added.0, spread)).collect();
         let values: Vec<i32> = added.iter().map(|added| added.1).collect();
         let keep: Vec<i32> = added.iter().map(|added| i32::from(added.2 > 0)).collect();
-        let inputs: [Words; 3] = [places.as_slice().into(), values.as_slice().into(), keep.as_slice().into()];
+        let inputs: [Words; 3] = [places.as_slice().into(), keep.as_slice().into(), values.as_slice().into()];
         let found = run(&text, &inputs, &[slots as usize]);
         let mut sums: Vec<i32> = (0..slots).collect();
         for ((place, value), keep) in places.into_iter().zip(values).zip(keep) {
